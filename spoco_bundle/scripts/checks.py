@@ -1,0 +1,192 @@
+"""Refuse images and label maps that would train or segment without an error, but wrongly.
+
+In a MONAI JSON config, right after loading::
+
+    {"_target_": "scripts.checks.CheckImaged", "keys": "image", "spatial_dims": "@spatial_dims"}
+    {"_target_": "scripts.checks.CheckLabelsd", "label_key": "label", "image_key": "image"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
+
+from .networks import size_divisor
+from .readers import describe_shape, refusal
+
+
+def _file_of(key: Hashable, tensor: torch.Tensor) -> str:
+    """The file a tensor was read from, or its key where it does not say."""
+    return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
+
+
+class CheckImaged(MapTransform):
+    """Refuse images that the network would take for something else; what passes is unchanged.
+
+    Refused are images of another number of spatial dimensions or channels, with not-a-number or infinite
+    values, or with one value throughout.
+
+    Args:
+        keys: keys of the images, channel first: (C, *spatial).
+        spatial_dims: 2 or 3.
+        in_channels: channels that the network takes.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, spatial_dims: int, in_channels: int = 1, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data as they are; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            self._check(_file_of(key, result[key]), result[key])
+        return result
+
+    def _check(self, file: str, image: torch.Tensor) -> None:
+        found_dims = image.ndim - 1
+        if found_dims != self.spatial_dims:
+            hint = (
+                "leave out configs/2d.json" if self.spatial_dims == 2 else "add configs/2d.json for 2D images"
+            )
+            shape = describe_shape(file, image.shape[1:])
+            # a stack whose planes the file calls channels is a frequent slip of the program that wrote it
+            channels = f", with {image.shape[0]} channels" if image.shape[0] != self.in_channels else ""
+            found, expected = (
+                f"a {found_dims}D image, {shape}{channels}",
+                f"a {self.spatial_dims}D image ({hint})",
+            )
+            raise refusal(file, found, expected)
+        if image.shape[0] != self.in_channels:
+            raise refusal(file, f"{image.shape[0]} channels, as of a colour image", f"{self.in_channels}")
+        if not torch.isfinite(image).all():
+            count = int((~torch.isfinite(image)).sum())
+            raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
+        if image.numel() == 0 or image.min() == image.max():
+            value = f"the value {image.min().item():g} everywhere" if image.numel() else "no voxel"
+            raise refusal(file, value, "an image with contrast")
+
+
+class CheckPatchSized(MapTransform):
+    """Refuse a patch size that does not fit into an image, or that the network cannot halve often enough.
+
+    Args:
+        keys: keys of the images on the working grid: (C, *spatial).
+        patch_size: along each axis, in voxels of the working grid.
+        voxel_size, levels: of the network, see `networks.size_divisor`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, patch_size: Sequence[int], voxel_size: Sequence[float], levels: int
+    ) -> None:
+        super().__init__(keys)
+        divisor = size_divisor(voxel_size, levels)
+        if len(patch_size) != len(divisor):
+            raise ValueError(
+                f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}"
+            )
+        if any(size < step or size % step for size, step in zip(patch_size, divisor, strict=True)):
+            raise ValueError(f"patch_size must be a multiple of {divisor}, got {list(patch_size)}")
+        self.patch_size, self.divisor = list(patch_size), divisor
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data as they are; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            shape = list(result[key].shape[1:])
+            if any(size > available for size, available in zip(self.patch_size, shape, strict=True)):
+                largest = [n // step * step for n, step in zip(shape, self.divisor, strict=True)]
+                raise refusal(
+                    _file_of(key, result[key]),
+                    f"{shape} voxels on the working grid, fewer than patch_size {self.patch_size}",
+                    f"patch_size up to {largest}",
+                )
+        return result
+
+
+class CheckLabelsd(MapTransform):
+    """Refuse label maps that break the label convention; what passes becomes int32, or int64 if need be.
+
+    The convention: integers on the image's grid, 0 = unlabelled, 1..N = one id for each wholly annotated
+    object. No value is changed. As label and image share a grid, the label takes over the image's affine:
+    a TIFF and a NIfTI file of one volume state theirs in different units.
+
+    Args:
+        label_key: key of the label map, (1, *spatial).
+        image_key: key of the image, (C, *spatial).
+        background_label: id painted on known background, which is no object.
+        ignore_label: id that is left out of training, which is no object either.
+        allow_empty: accept a label map without any object.
+    """
+
+    def __init__(
+        self,
+        label_key: str,
+        image_key: str,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        allow_empty: bool = False,
+    ) -> None:
+        super().__init__(label_key)
+        self.image_key = image_key
+        self.no_objects = {0, background_label, ignore_label} - {None}
+        self.allow_empty = allow_empty
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with checked labels; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        image = result[self.image_key]
+        for key in self.key_iterator(result):
+            label, file = result[key], _file_of(key, result[key])
+            self._check_grid(file, label, _file_of(self.image_key, image), image)
+            self._check_ids(file, label)
+            result[key] = _on_grid_of(label, image)
+        return result
+
+    def _check_grid(self, file: str, label: torch.Tensor, image_file: str, image: torch.Tensor) -> None:
+        if label.ndim > 1 and label.shape[0] != 1:
+            raise refusal(file, f"a label map of {label.shape[0]} channels", "one channel of integer ids")
+        if label.shape[1:] != image.shape[1:]:
+            label_shape = describe_shape(file, label.shape[1:])
+            image_shape = describe_shape(image_file, image.shape[1:])
+            raise refusal(
+                file, f"a label map of shape {label_shape}", f"the shape {image_shape} of {image_file}"
+            )
+
+    def _check_ids(self, file: str, label: torch.Tensor) -> None:
+        if label.is_floating_point() or label.is_complex():
+            kind = str(label.dtype).removeprefix("torch.")
+            raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
+        if label.min() < 0:
+            raise refusal(
+                file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards"
+            )
+        if not self.allow_empty and not self._has_objects(label):
+            others = ", ".join(map(str, sorted(self.no_objects)))
+            raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
+
+    def _has_objects(self, label: torch.Tensor) -> bool:
+        is_object = label != 0
+        for value in self.no_objects - {0}:
+            is_object &= label != value
+        return bool(is_object.any())
+
+
+def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Narrow the ids to int32 where they fit, and put the label on the image's affine."""
+    fits = int(label.max()) <= torch.iinfo(torch.int32).max
+    label = label.to(torch.int32 if fits else torch.int64)
+    if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+        label = label.clone()
+        label.affine = image.affine.clone()
+    return label

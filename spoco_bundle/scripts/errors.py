@@ -1,0 +1,39 @@
+"""Show a user's mistake as one sentence instead of a page of traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+
+
+def explain_refusals() -> None:
+    """Make Python end with one line on standard error, and status 1, when this package refused its input.
+
+    MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is the innermost
+    one: it is printed alone when it is a ValueError, TypeError or FileNotFoundError raised in `scripts`. Anything
+    else is a defect and keeps its traceback.
+    """
+    sys.excepthook = _print_exception
+
+
+def refusal_behind(error: BaseException | None) -> BaseException | None:
+    """The refusal at the root of a chain of exceptions, or None if the chain starts with something else."""
+    while error is not None:
+        if isinstance(error, ValueError | TypeError | FileNotFoundError) and _raised_in_scripts(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _raised_in_scripts(error: BaseException) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith("scripts.")
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    refusal = refusal_behind(error)
+    if refusal is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {refusal}", file=sys.stderr)

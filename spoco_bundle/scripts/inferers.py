@@ -1,0 +1,49 @@
+"""Sliding windows over one network, or over student and teacher together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor, nn
+
+from .checkpoints import load_weights
+
+
+class EmbeddingInferer(SlidingWindowInferer):
+    """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
+
+    Args:
+        roi_size: window, divisible by the network's strides.
+        overlap: share of a window that its neighbour repeats, in [0, 1).
+        teacher: the momentum network, for consistency clustering.
+        teacher_path: its weights, read when first used.
+        others: see `SlidingWindowInferer`.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        overlap: float = 0.25,
+        teacher: nn.Module | None = None,
+        teacher_path: str | None = None,
+        **others: Any,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
+        super().__init__(roi_size=roi_size, overlap=overlap, **others)
+        self.teacher, self.teacher_path = teacher, teacher_path
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
+        student = super().__call__(inputs, network, *args, **kwargs)
+        if self.teacher is None:
+            return student
+        if self.teacher_path is not None:
+            load_weights(self.teacher, Path(self.teacher_path))
+            self.teacher_path = None
+        teacher = super().__call__(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
+        return torch.cat([student, teacher], dim=1)

@@ -1,0 +1,74 @@
+"""Embeddings to instances as a MONAI dictionary transform."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from .clustering import METHODS, cluster_embeddings
+from .foreground import foreground_logit
+
+FOREGROUND_CHOICES = ("estimated", "everywhere")
+
+
+class ClusterEmbeddingsd(MapTransform):
+    """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32.
+
+    Args:
+        keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
+        embedding_dim: E.
+        method, delta_var, min_size: see `clustering.cluster_embeddings`; min_size counts voxels of the image
+            file, also when the embeddings live on a coarser working grid.
+        foreground: ``estimated`` keeps the voxels on the positive side of the foreground axis (see
+            `foreground`), ``everywhere`` is for tissue in which every voxel belongs to an object.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        embedding_dim: int,
+        method: str = "auto",
+        delta_var: float = 0.5,
+        min_size: int = 50,
+        foreground: str = "estimated",
+    ) -> None:
+        super().__init__(keys)
+        if method not in METHODS:
+            raise ValueError(f"clustering must be one of {', '.join(METHODS)}, got {method!r}")
+        if foreground not in FOREGROUND_CHOICES:
+            raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
+        self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
+        self.delta_var, self.min_size = delta_var, min_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            pred = result[key]
+            vectors = torch.as_tensor(pred).detach().float().cpu()
+            if isinstance(vectors, MetaTensor):
+                vectors = vectors.as_tensor()
+            student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
+            instances = cluster_embeddings(
+                student,
+                foreground_logit(student) > 0 if self.foreground == "estimated" else None,
+                method=self.method,
+                delta_var=self.delta_var,
+                min_size=max(1, round(self.min_size * _working_voxels_per_voxel(pred))),
+                teacher_embeddings=teacher if len(teacher) else None,
+            )
+            instances = torch.from_numpy(instances)[None]
+            result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
+        return result
+
+
+def _working_voxels_per_voxel(pred: torch.Tensor) -> float:
+    """How many voxels of the working grid make one voxel of the image file."""
+    if not isinstance(pred, MetaTensor) or "original_affine" not in pred.meta:
+        return 1.0
+    original = torch.as_tensor(pred.meta["original_affine"], dtype=torch.float64)
+    return float(torch.linalg.det(original).abs() / torch.linalg.det(pred.affine.double()).abs())

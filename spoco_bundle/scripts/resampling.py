@@ -1,0 +1,149 @@
+"""The working grid: images are resampled so that objects have one standard size, results return to the original.
+
+On the working grid anisotropy is mostly gone, a patch holds many objects, and the shipped weights fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import GaussianSmooth, MapTransform
+from torch import Tensor
+
+IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
+
+
+def resample_linear(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample (C, *spatial) to (C, *shape), smoothed first along axes that lose resolution."""
+    factors = [old / new for old, new in zip(image.shape[1:], shape, strict=True)]
+    # the usual anti-aliasing filter: half the amount by which a voxel grows
+    sigmas = [max(0.0, (factor - 1) / 2) for factor in factors]
+    smooth = GaussianSmooth(sigma=sigmas)(image) if max(sigmas) > 0 else image
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(factors)]
+    return torch.nn.functional.interpolate(smooth[None], size=tuple(shape), mode=mode, align_corners=False)[0]
+
+
+def resample_nearest(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample (C, *spatial) to (C, *shape) by picking voxels, so that every integer id survives.
+
+    >>> resample_nearest(torch.tensor([[7, 9]]), (4,)).tolist()
+    [[7, 7, 9, 9]]
+    """
+    for axis, new in enumerate(shape, start=1):
+        old = labels.shape[axis]
+        centers = (torch.arange(new, dtype=torch.float64, device=labels.device) + 0.5) * old / new
+        labels = labels.index_select(axis, centers.long().clamp_max(old - 1))
+    return labels
+
+
+def working_shape(shape: Sequence[int], voxel_size: Sequence[float], spacing: Sequence[float]) -> list[int]:
+    """Spatial shape after resampling from voxel_size to spacing, at least 1 along each axis."""
+    return [max(1, round(n * old / new)) for n, old, new in zip(shape, voxel_size, spacing, strict=True)]
+
+
+class ResampleToSpacingd(MapTransform):
+    """Resample images and label maps to the working voxel size.
+
+    Args:
+        keys: MetaTensors (C, *spatial).
+        spacing: working voxel size per axis, in the unit of the files. None leaves everything as it is.
+        label_keys: those of `keys` that hold ids and must not be interpolated.
+
+    Raises:
+        ValueError: the spacing has not one entry an axis, or is so far from the file's voxel size that the two
+            can hardly be in one unit.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, spacing: Sequence[float] | None, label_keys: KeysCollection = ()
+    ) -> None:
+        super().__init__(keys)
+        self.spacing, self.label_keys = spacing, label_keys
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        if self.spacing is None:
+            return result
+        for key in self.key_iterator(result):
+            image: MetaTensor = result[key]
+            old_shape, voxel_size = image.shape[1:], image.pixdim.tolist()
+            self._check(image, voxel_size)
+            shape = working_shape(old_shape, voxel_size, self.spacing)
+            resample = resample_nearest if key in self.label_keys else resample_linear
+            resampled = MetaTensor(resample(image.as_tensor(), shape), meta=image.meta)
+            resampled.affine = _rescaled_affine(image.affine, old_shape, shape)
+            result[key] = resampled
+        return result
+
+    def _check(self, image: MetaTensor, voxel_size: list[float]) -> None:
+        name = image.meta.get("filename_or_obj", "image")
+        if len(self.spacing) != len(voxel_size):
+            raise ValueError(
+                f"{name}: found {len(voxel_size)} axes, expected {len(self.spacing)}, one for each entry of "
+                f"spacing {list(self.spacing)}."
+            )
+        factors = [new / old for new, old in zip(self.spacing, voxel_size, strict=True)]
+        if max(max(factors), 1 / min(factors)) > IMPLAUSIBLE_FACTOR:
+            raise ValueError(
+                f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]}, expected one near the "
+                f"working voxel size {[float(f'{v:.4g}') for v in self.spacing]}; the units probably differ."
+            )
+
+
+class RestoreGridd(MapTransform):
+    """Bring a label map from the working grid back to the grid of the image file.
+
+    Args:
+        keys: label maps (1, *working).
+        source_key: the image, whose metadata (`spatial_shape`, `original_affine`) tell the grid of the file.
+    """
+
+    def __init__(self, keys: KeysCollection, source_key: str = "image") -> None:
+        super().__init__(keys)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        meta = dict(result[self.source_key].meta)
+        shape = [int(n) for n in np.asarray(meta["spatial_shape"])]
+        for key in self.key_iterator(result):
+            restored = resample_nearest(torch.as_tensor(np.asarray(result[key])), shape)
+            result[key] = MetaTensor(restored, affine=meta["original_affine"], meta=meta)
+        return result
+
+
+def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequence[int]) -> Tensor:
+    """The affine of a resampled image whose outer faces have not moved."""
+    ndim = len(old_shape)
+    scale = torch.eye(affine.shape[0], dtype=affine.dtype)
+    for axis in range(ndim):
+        factor = old_shape[axis] / new_shape[axis]
+        scale[axis, axis] = factor
+        scale[axis, -1] = (factor - 1) / 2  # voxel centres: the first one moves by half the growth
+    return affine @ scale
+
+
+def standard_spacing(
+    voxel_size: Sequence[float], extents: Sequence[float], object_size: float = 16.0, finest: float = 0.5
+) -> list[float]:
+    """Working voxel size at which objects measure `object_size` voxels along every axis.
+
+    Args:
+        voxel_size: of the images, per axis.
+        extents: median extent of the annotated objects, per axis, in voxels of the images.
+        object_size: what the extent shall become, in voxels.
+        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
+
+    An axis within a fifth of its goal is left alone: interpolation would cost more than it gains.
+    """
+    spacing = []
+    for edge, extent in zip(voxel_size, extents, strict=True):
+        factor = max(finest, extent / object_size)
+        spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
+    return spacing

@@ -1,0 +1,106 @@
+"""Which objects are annotated: simulate sparse annotation, and measure the annotated objects."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from scipy import ndimage
+from torch import Tensor
+
+
+def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
+    """Ids of the annotated objects, ascending: neither unlabelled nor painted background nor ignored."""
+    ids = torch.unique(labels)
+    others = [0, *(special for special in (background_label, ignore_label) if special is not None)]
+    return ids[~torch.isin(ids, ids.new_tensor(others))]
+
+
+class KeepObjectFractiond(MapTransform):
+    """Keep a share of the annotated objects and make the others unlabelled.
+
+    The choice depends on the seed and the file's name only, so it is the same in every process and on every
+    machine. Of n objects, round(fraction * n) are kept, and at least one.
+
+    Args:
+        keys: label maps (1, *spatial).
+        fraction: share of the objects to keep, in (0, 1].
+        seed: another seed, another choice.
+        background_label, ignore_label: ids that are no objects and stay.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        fraction: float,
+        seed: int = 0,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+    ) -> None:
+        super().__init__(keys)
+        if not 0 < fraction <= 1:
+            raise ValueError(f"object_fraction must lie in (0, 1], got {fraction}")
+        self.fraction, self.seed = fraction, seed
+        self.background_label, self.ignore_label = background_label, ignore_label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        if self.fraction == 1:
+            return result
+        for key in self.key_iterator(result):
+            labels = result[key]
+            name = Path(str(labels.meta.get("filename_or_obj", ""))).name
+            random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+            ids = annotated_ids(labels.as_tensor(), self.background_label, self.ignore_label)
+            kept = max(1, round(self.fraction * len(ids)))
+            dropped = ids[torch.from_numpy(random.permutation(len(ids))[kept:])]
+            result[key] = labels.masked_fill(torch.isin(labels, dropped), 0)
+        return result
+
+
+class ForgetSpecialLabelsd(MapTransform):
+    """Turn painted background and ignored voxels into 0, for metrics that know objects only.
+
+    Args:
+        keys: label maps.
+        background_label, ignore_label: the ids to forget; None where there is none.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, background_label: int | None = None, ignore_label: int | None = None
+    ) -> None:
+        super().__init__(keys)
+        self.special = [label for label in (background_label, ignore_label) if label is not None]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            for special in self.special:
+                result[key] = result[key].masked_fill(result[key] == special, 0)
+        return result
+
+
+def median_extents(label_maps: list[Tensor]) -> list[float]:
+    """Median extent of the objects of all label maps along each axis, in voxels.
+
+    Objects cut by the border are left out, unless there are no others; ids in the maps are objects, 0 is not.
+    """
+    whole, cut = [], []
+    for labels in label_maps:
+        array = torch.unique(labels, return_inverse=True)[1].numpy()
+        for box in ndimage.find_objects(array):
+            if box is None:
+                continue
+            extent = [side.stop - side.start for side in box]
+            inside = all(side.start > 0 and side.stop < n for side, n in zip(box, array.shape, strict=True))
+            (whole if inside else cut).append(extent)
+    measured = whole or cut
+    if not measured:
+        raise ValueError("no annotated object found in any label map, expected at least one")
+    return np.median(measured, axis=0).tolist()

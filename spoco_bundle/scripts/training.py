@@ -1,0 +1,108 @@
+"""The SPOCO training step as parts of MONAI's stock `SupervisedTrainer`.
+
+The batch holds two photometric views of each patch, the student's and the teacher's. The trainer runs the student;
+the teacher runs inside the loss, so that mixed precision, compilation and multi-GPU stay MONAI's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents, Trainer
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from .losses import SpocoLoss
+
+STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
+
+
+def prepare_two_views(
+    batch: Mapping[str, Tensor],
+    device: torch.device | str | None = None,
+    non_blocking: bool = False,
+    **to: Any,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """MONAI's `prepare_batch`: the student's input, and what the loss needs besides its output."""
+    moved = {
+        key: torch.as_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **to)
+        for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)
+    }
+    return moved.pop(STUDENT_VIEW), moved
+
+
+class TeacherLoss(nn.Module):
+    """Run the momentum network on the second view, then compare both with the annotation.
+
+    Args:
+        loss: the `SpocoLoss`.
+        teacher: the momentum network (`EMAHandler.ema_model`), never trained by gradient.
+    """
+
+    def __init__(self, loss: SpocoLoss, teacher: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+        self.teacher = teacher
+
+    def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial)} -> scalar."""
+        with torch.no_grad():
+            teacher_embeddings = self.teacher(target[TEACHER_VIEW])
+        return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
+
+
+class GradientClipping:
+    """Handler that clips the gradient's norm before each step: one odd patch must not undo the training.
+
+    Args:
+        optimizer: whose parameters to clip.
+        max_norm: the largest norm that is left alone.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        self.optimizer, self.max_norm = optimizer, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Trainer) -> None:
+        if engine.amp and engine.scaler is not None:
+            engine.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+
+class LossTermsLogger:
+    """Handler that draws each term of the loss and the learning rate as a TensorBoard curve, once an epoch.
+
+    Args:
+        loss: whose `terms` to log.
+        optimizer: whose learning rate to log.
+        log_dir: TensorBoard's folder.
+    """
+
+    def __init__(self, loss: SpocoLoss, optimizer: torch.optim.Optimizer, log_dir: str) -> None:
+        self.loss, self.optimizer, self.log_dir = loss, optimizer, log_dir
+        self.sums: dict[str, Tensor] = {}
+        self.iterations = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _add(self, engine: Engine) -> None:
+        for name, value in self.loss.terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.iterations += 1
+
+    def _write(self, engine: Engine) -> None:
+        with SummaryWriter(self.log_dir) as writer:
+            for name, total in self.sums.items():
+                writer.add_scalar(f"terms/{name}", float(total) / self.iterations, engine.state.epoch)
+            writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
+        self.sums, self.iterations = {}, 0

@@ -1,0 +1,247 @@
+"""Write instance maps as ``NAME_instances.EXT``, on the grid and in the format of the image they belong to.
+
+In a MONAI JSON config, as the last step of the postprocessing::
+
+    {"_target_": "scripts.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import nibabel
+import numpy as np
+import tifffile
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor, PathLike
+from monai.data import FolderLayoutBase, ImageWriter
+from monai.transforms import SaveImaged
+from monai.utils import ImageMetaKey
+
+from .readers import (
+    TIFF_SUFFIXES,
+    TiffHeader,
+    describe_shape,
+    nifti_spatial_shape,
+    open_nifti,
+    read_tiff_header,
+    refusal,
+    split_suffix,
+)
+
+
+def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -> None:
+    """Write an instance map with the shape, axis order, voxel size and file format of the image ``source``.
+
+    TIFF is written as uint16, or as uint32 when an id exceeds 65535, and then as OME where the source is
+    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header.
+    ``target`` appears complete or not at all.
+
+    Args:
+        instances: ids, 0 = background; axes (Z, Y, X) or (Y, X).
+        source: file of the image that was segmented, TIFF or NIfTI.
+        target: file to write, of the same format.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: floats, negative ids, ids too large for the format, or another shape than the source's.
+    """
+    source, target = Path(source), Path(target)
+    if instances.dtype.kind not in "biu":
+        raise refusal(target, f"instances of type {instances.dtype}", "integer ids")
+    if instances.size and instances.min() < 0:
+        raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if split_suffix(source)[1].lower() in TIFF_SUFFIXES:
+        _write_tiff(instances, source, target)
+    else:
+        _write_nifti(instances, source, target)
+
+
+def _check_grid(
+    instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int
+) -> None:
+    if instances.shape != shape:
+        found, expected = describe_shape(source, instances.shape), describe_shape(source, shape)
+        raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
+    if instances.size and instances.max() > largest_id:
+        raise refusal(target, f"the id {instances.max()}", f"ids up to {largest_id} in this format")
+
+
+@contextmanager
+def _appearing_complete(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` that replaces it on success and is deleted on failure."""
+    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------------------------------- TIFF
+
+
+def _write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
+    header = read_tiff_header(source)
+    _check_grid(instances, source, target, header.spatial_shape, np.iinfo(np.uint32).max)
+    is_wide = bool(instances.size) and instances.max() > np.iinfo(np.uint16).max
+    instances = instances.astype(np.uint32 if is_wide else np.uint16)
+    array_axes = "ZYX"[-instances.ndim :]
+    instances = instances.transpose([array_axes.index(axis) for axis in header.spatial_axes])
+    flavour = header.flavour
+    if flavour == "imagej" and (is_wide or instances.nbytes >= 2**32):
+        flavour = "ome"
+    with _appearing_complete(target) as temporary:
+        tifffile.imwrite(
+            temporary,
+            instances,
+            photometric="minisblack",  # three planes would be taken for the colours of one
+            compression="zlib",
+            # compressed sizes are not known beforehand, so leave 32-bit offsets well before 4 GiB
+            bigtiff=flavour != "imagej" and (header.is_bigtiff or instances.nbytes > 3 * 2**30),
+            **_tiff_options(flavour, header),
+        )
+
+
+def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
+    """Return what ``tifffile.imwrite`` needs in order to state axes and voxel size in one flavour of TIFF."""
+    axes, sizes = header.spatial_axes, header.voxel_size
+    if flavour == "ome":
+        unit = "µm" if header.unit == "micrometre" else "pixel"
+        lengths = {f"PhysicalSize{axis}": sizes[axis] for axis in axes if axis in sizes}
+        return {
+            "ome": True,
+            "metadata": {"axes": axes, **lengths, **{f"{name}Unit": unit for name in lengths}},
+        }
+    if flavour == "imagej":
+        metadata = {"axes": axes, "unit": "micron" if header.unit == "micrometre" else "pixel"}
+        if "Z" in sizes:
+            metadata["spacing"] = sizes["Z"]
+        resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
+        return {"imagej": True, "metadata": metadata, "resolution": resolution}
+    # said outright, as tifffile takes any file named .ome.tif for OME
+    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None}
+
+
+# -------------------------------------------------------------------------------------------------- NIfTI
+
+
+def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
+    image = open_nifti(source)
+    shape = nifti_spatial_shape(source, image.shape)
+    _check_grid(instances, source, target, shape, np.iinfo(np.int32).max)
+    header = image.header.copy()
+    header.set_data_dtype(np.int32)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
+    plane_axis = (1,) if instances.ndim == 2 and len(image.shape) > 2 else ()
+    stored = instances.astype(np.int32).transpose().reshape(shape[::-1] + plane_axis)
+    with _appearing_complete(target) as temporary:
+        # the header's own affine leaves its qform, sform and their codes as they are
+        nibabel.save(type(image)(stored, image.affine, header), temporary)
+
+
+# -------------------------------------------------------------------------------------------------- MONAI
+
+
+class InstanceLayout(FolderLayoutBase):
+    """Name output files ``OUTPUT_DIR/NAME_POSTFIX.EXT``, with NAME and EXT of the source image.
+
+    MONAI's own layout has a fixed extension, and takes ``a.b`` of ``a.b.ome.tif`` for a name with an
+    extension.
+    """
+
+    def __init__(self, output_dir: PathLike, postfix: str = "instances") -> None:
+        self.output_dir = Path(output_dir)
+        self.postfix = postfix
+
+    def filename(self, subject: PathLike, **_: object) -> str:
+        """Return the output path for the image at ``subject``; raises ValueError for an unknown extension."""
+        name, suffix = split_suffix(subject)
+        return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
+
+
+class InstanceWriter(ImageWriter):
+    """MONAI writer of instance maps, for ``SaveImaged(writer="scripts.writers.InstanceWriter", ...)``.
+
+    The source image is the ``filename_or_obj`` of the metadata; data type and grid follow from ids and
+    source, so that options of ``SaveImage`` such as ``output_dtype`` or ``resample`` have no say.
+    """
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.source: str | None = None
+
+    def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
+        """Take an instance map of shape (1, *spatial), or (*spatial) if ``channel_dim`` is None."""
+        array = (
+            data_array.detach().cpu().numpy()
+            if isinstance(data_array, torch.Tensor)
+            else np.asarray(data_array)
+        )
+        if channel_dim is not None:
+            if array.shape[channel_dim] != 1:
+                raise ValueError(
+                    f"Found instances of shape {array.shape}, expected one channel: (1, *spatial)."
+                )
+            array = array.squeeze(channel_dim)
+        self.data_obj = array
+
+    def set_metadata(self, meta_dict: Mapping | None, **_: object) -> None:
+        """Take the path of the source image from the metadata."""
+        source = (meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ)
+        if not source:
+            raise ValueError(
+                "Found metadata without filename_or_obj, expected the path of the image segmented."
+            )
+        self.source = str(source)
+
+    def write(self, filename: PathLike, verbose: bool = True, **_: object) -> None:
+        """Write the file, see :func:`write_instances`."""
+        super().write(filename, verbose=verbose)
+        write_instances(self.data_obj, self.source, filename)
+
+
+class SaveInstancesd(SaveImaged):
+    """Write ``OUTPUT_DIR/NAME_instances.EXT`` for each instance map of shape (1, *spatial).
+
+    A ``SaveImaged`` by type, as MONAI Label removes savers by it. Errors, however, reach the user as they
+    are: ``SaveImage`` swallows them and reports that it found no writer.
+
+    Args:
+        keys: keys of the instance maps.
+        output_dir: folder to write to, created when missing.
+        image_key: key of the image that was segmented, whose metadata name the source file.
+        postfix: what is put between the name and the extension of the source.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: PathLike,
+        image_key: str = "image",
+        postfix: str = "instances",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        layout = InstanceLayout(output_dir, postfix)
+        super().__init__(
+            keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys
+        )
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the files and return the data as they are; raises like :func:`write_instances`."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            writer = InstanceWriter()
+            writer.set_data_array(result[key])
+            writer.set_metadata(getattr(result[self.image_key], "meta", None))
+            writer.write(self.saver.folder_layout.filename(subject=writer.source))
+        return result

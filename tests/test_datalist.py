@@ -1,0 +1,117 @@
+"""How images and labels of a dataset are found and paired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripts.datalist import image_label_pairs, image_list
+
+
+def dataset(folder: Path, images: list[str], labels: list[str]) -> Path:
+    for name in [f"images/{image}" for image in images] + [f"labels/{label}" for label in labels]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def names(pairs: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    return [tuple(Path(path).name for path in pair.values()) for pair in pairs]
+
+
+def test_pairs_have_one_name_and_are_sorted(tmp_path: Path) -> None:
+    dataset(tmp_path, ["b.tif", "a.tif"], ["a.tif", "b.tif"])
+    assert image_label_pairs(tmp_path)[0] == {
+        "image": str(tmp_path / "images" / "a.tif"),
+        "label": str(tmp_path / "labels" / "a.tif"),
+    }
+    assert names(image_label_pairs(tmp_path)) == [("a.tif", "a.tif"), ("b.tif", "b.tif")]
+
+
+def test_image_and_label_may_differ_in_extension(tmp_path: Path) -> None:
+    dataset(tmp_path, ["a.b.ome.tif", "c.TIFF"], ["a.b.nii.gz", "c.nii"])
+    assert names(image_label_pairs(tmp_path)) == [("a.b.ome.tif", "a.b.nii.gz"), ("c.TIFF", "c.nii")]
+
+
+def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
+    dataset(tmp_path, ["a.tif", "._a.tif", "notes.txt"], ["a.tif", "Thumbs.db"])
+    assert names(image_label_pairs(tmp_path)) == [("a.tif", "a.tif")]
+
+
+def test_images_alone(tmp_path: Path) -> None:
+    dataset(tmp_path, ["b.tif", "a.nii.gz"], [])
+    assert names(image_list(tmp_path)) == [("a.nii.gz",), ("b.tif",)]
+
+
+def test_lists_are_paired_by_order(tmp_path: Path) -> None:
+    dataset(tmp_path, ["b.tif", "a.tif"], ["x.tif", "y.tif"])
+    images = [tmp_path / "images" / name for name in ("b.tif", "a.tif")]
+    labels = [tmp_path / "labels" / name for name in ("x.tif", "y.tif")]
+    assert names(image_label_pairs("unused", images, labels)) == [("b.tif", "x.tif"), ("a.tif", "y.tif")]
+    assert names(image_list("unused", images)) == [("b.tif",), ("a.tif",)]
+
+
+def test_patterns_are_sorted(tmp_path: Path) -> None:
+    dataset(tmp_path, ["b_raw.tif", "a_raw.tif"], ["b_ids.tif", "a_ids.tif"])
+    pairs = image_label_pairs(tmp_path, f"{tmp_path}/images/*_raw.tif", f"{tmp_path}/labels/*_ids.tif")
+    assert names(pairs) == [("a_raw.tif", "a_ids.tif"), ("b_raw.tif", "b_ids.tif")]
+
+
+class TestRefusals:
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="images: no such folder, expected the folders images"):
+            image_list(tmp_path)
+
+    def test_no_label_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="labels: no such folder"):
+            image_label_pairs(dataset(tmp_path, ["a.tif"], []))
+
+    def test_no_volume(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            ValueError, match=r"found no volume, expected files that end in \.ome\.tiff, .*nii"
+        ):
+            image_list(dataset(tmp_path, ["a.png"], []))
+
+    def test_images_without_label(self, tmp_path: Path) -> None:
+        dataset(tmp_path, [f"{name}.tif" for name in "abcde"], ["a.tif"])
+        with pytest.raises(
+            ValueError, match=r"no label for the image b\.tif, c\.tif, d\.tif and 1 more, expected"
+        ):
+            image_label_pairs(tmp_path)
+
+    def test_label_without_image(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"no image for the label b\.tif, expected"):
+            image_label_pairs(dataset(tmp_path, ["a.tif"], ["a.tif", "b.tif"]))
+
+    def test_two_files_of_one_name(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"found a\.nii\.gz and a\.tif, expected one file a name"):
+            image_list(dataset(tmp_path, ["a.tif", "a.nii.gz"], []))
+
+    def test_two_listed_images_whose_results_would_have_one_name(self, tmp_path: Path) -> None:
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir()
+            dataset(tmp_path / folder, ["a.tif"], [])
+        listed = [tmp_path / folder / "images" / "a.tif" for folder in ("one", "two")]
+        with pytest.raises(ValueError, match=r"Found .*one/images/a\.tif and .*, expected one image a name"):
+            image_list(tmp_path, listed)
+
+    def test_lists_of_different_length(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a.tif"], ["a.tif", "b.tif"])
+        with pytest.raises(ValueError, match="Found 1 images and 2 labels, expected equal numbers"):
+            image_label_pairs(tmp_path, f"{tmp_path}/images/*", f"{tmp_path}/labels/*")
+
+    def test_images_without_a_list_of_labels(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="Found images without labels, expected both lists or neither"):
+            image_label_pairs(tmp_path, images=["a.tif"])
+
+    def test_listed_file_that_does_not_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"a\.tif: no such file, listed in images"):
+            image_list(tmp_path, [tmp_path / "a.tif"])
+
+    def test_pattern_without_match(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="found no file, expected images that match this pattern"):
+            image_list(tmp_path, f"{tmp_path}/*.tif")
+
+    def test_empty_list(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="Found an empty list of images"):
+            image_list(tmp_path, [])

@@ -1,0 +1,160 @@
+"""Sums over pairs: equal to the dense computation in value and gradient, whatever the slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from scripts import pairwise
+from scripts.pairwise import (
+    PairFunction,
+    hinge,
+    kernel_product,
+    pairwise_sum,
+    squared_distances,
+    squared_kernel,
+)
+from torch import Tensor
+
+E, S, W, C = 3, 4, 7, 5
+TWO_SIGMA = 0.8
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (E, S, W), centres (C, E), weights (S, W) of which some are 0."""
+    random = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(E, S, W, generator=random, dtype=dtype)
+    centers = torch.randn(C, E, generator=random, dtype=dtype)
+    weights = torch.rand(S, W, generator=random, dtype=dtype)
+    return embeddings.requires_grad_(True), centers.requires_grad_(True), weights * (weights > 0.3)
+
+
+def other_space() -> tuple[Tensor, Tensor]:
+    """Centres and embeddings of another network, of another dimension."""
+    random = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(C, 2, generator=random, dtype=torch.float64),
+        torch.randn(2, S, W, generator=random, dtype=torch.float64),
+    )
+
+
+def dense_distances(embeddings: Tensor, centers: Tensor) -> Tensor:
+    return (embeddings[None] - centers[:, :, None, None]).norm(dim=1)  # (C, S, W)
+
+
+def dense_hinge(distance: Tensor) -> Tensor:
+    return (2 - distance).clamp_min(0) ** 2
+
+
+def dense_squared_kernel(distance: Tensor) -> Tensor:
+    return (-(distance**2) / TWO_SIGMA).exp() ** 2
+
+
+def dense_kernel_product(distance: Tensor) -> Tensor:
+    centers, embeddings = other_space()
+    return (-(distance**2) / TWO_SIGMA).exp() * (
+        -(dense_distances(embeddings, centers) ** 2) / TWO_SIGMA
+    ).exp()
+
+
+FUNCTIONS = {
+    "hinge": (hinge(2.0), dense_hinge),
+    "squared_kernel": (squared_kernel(TWO_SIGMA), dense_squared_kernel),
+    "kernel_product": (kernel_product(TWO_SIGMA, *other_space()), dense_kernel_product),
+}
+every_function = pytest.mark.parametrize(("function", "dense"), FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+class TestByHand:
+    def test_squared_distances(self) -> None:
+        centers, embeddings = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[3.0, 0.0], [4.0, 1.0]])
+        assert squared_distances(centers, embeddings).tolist() == [[25.0, 1.0], [16.0, 10.0]]
+
+    def test_squared_distances_keep_the_shape_and_are_never_negative(self) -> None:
+        embeddings = 1e3 + torch.rand(E, 2, 3, 4)
+        squared = squared_distances(embeddings.flatten(1).T, embeddings)
+        assert squared.shape == (24, 2, 3, 4)
+        assert (squared >= 0).all()
+
+    def test_hinge(self) -> None:
+        # centres at 0 and 4 on a line, voxels at 1 and 3.5 in one slice, at 0 in the next; margin 2
+        embeddings, centers = torch.tensor([[[1.0, 3.5], [0.0, 9.0]]]), torch.tensor([[0.0], [4.0]])
+        sums = pairwise_sum(embeddings, centers, torch.ones(2, 2), hinge(2.0))
+        assert sums.tolist() == pytest.approx([1**2 + 1.5**2, 2**2])
+
+    def test_hinge_pushes_away_from_the_centre(self) -> None:
+        embeddings = torch.tensor([[[1.0, -1.5, 2.5]]], requires_grad=True)
+        pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 3), hinge(2.0)).sum().backward()
+        assert embeddings.grad.flatten().tolist() == pytest.approx([-2.0, 1.0, 0.0])  # -2 (2 - d), outwards
+
+    def test_squared_kernel(self) -> None:
+        sums = pairwise_sum(
+            torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), squared_kernel(2.0)
+        )
+        assert sums.item() == pytest.approx(1 + torch.tensor(-1.0).exp().item())
+
+    def test_weights_multiply(self) -> None:
+        embeddings, weights = torch.tensor([[[1.0, 1.0, 1.0]]]), torch.tensor([[0.5, 2.0, 0.0]])
+        assert pairwise_sum(embeddings, torch.zeros(1, 1), weights, hinge(2.0)).tolist() == [2.5]
+
+    def test_a_voxel_at_the_centre_has_no_direction(self) -> None:
+        embeddings = torch.zeros(2, 1, 1, requires_grad=True)
+        pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), hinge(2.0)).sum().backward()
+        assert embeddings.grad.flatten().tolist() == [0.0, 0.0]
+
+    @every_function
+    def test_no_centre_sums_to_zero(self, function: PairFunction, dense: Callable[[Tensor], Tensor]) -> None:
+        embeddings, centers, weights = inputs()
+        assert pairwise_sum(embeddings, centers[:0], weights, function).tolist() == [0.0] * S
+
+
+class TestEqualToDense:
+    @pytest.mark.parametrize("at_once", [1, W, 3 * W, 2 * C * W, 2**18])
+    @every_function
+    def test_value_and_gradient(
+        self,
+        function: PairFunction,
+        dense: Callable[[Tensor], Tensor],
+        at_once: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(pairwise, "PAIRS_AT_ONCE", at_once)
+        embeddings, centers, weights = inputs()
+        upstream = torch.arange(1.0, S + 1, dtype=torch.float64)  # a different weight on each slice
+        sums = pairwise_sum(embeddings, centers, weights, function)
+        expected = (dense(dense_distances(embeddings, centers)) * weights).sum((0, 2))
+        torch.testing.assert_close(sums, expected)
+        found = torch.autograd.grad((sums * upstream).sum(), (embeddings, centers))
+        wanted = torch.autograd.grad((expected * upstream).sum(), (embeddings, centers))
+        torch.testing.assert_close(found, wanted)
+
+    @every_function
+    def test_gradcheck(self, function: PairFunction, dense: Callable[[Tensor], Tensor]) -> None:
+        embeddings, centers, weights = inputs()
+        assert torch.autograd.gradcheck(
+            lambda e, c: pairwise_sum(e, c, weights, function), (embeddings, centers)
+        )
+
+    @every_function
+    def test_voxels_of_weight_zero_are_left_out(
+        self, function: PairFunction, dense: Callable[[Tensor], Tensor]
+    ) -> None:
+        embeddings, centers, weights = inputs()
+        left_out = weights == 0
+        assert left_out.any()
+        sums = pairwise_sum(embeddings, centers, weights, function)
+        sums.sum().backward()
+        assert (embeddings.grad[:, left_out] == 0).all()
+        moved = torch.where(left_out, embeddings.detach() + 5, embeddings.detach())
+        torch.testing.assert_close(pairwise_sum(moved, centers, weights, function), sums)
+
+    def test_far_kernels_are_nothing_but_not_subnormal(self) -> None:
+        embeddings = torch.full((1, 1, 1), 1e3, requires_grad=True)
+        total = pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 1), squared_kernel(TWO_SIGMA)).sum()
+        total.backward()
+        assert torch.finfo(torch.float32).tiny < total.item() < 1e-20
+        assert embeddings.grad.abs().item() < 1e-18
+
+    def test_float32_in_float32_out(self) -> None:
+        assert pairwise_sum(*inputs(torch.float32), hinge(2.0)).dtype == torch.float32
