@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scripts.anchors import draw_anchors
 from torch import Tensor
+
+from scripts.anchors import draw_anchors
 
 DELTA_VAR = 0.5
 
@@ -22,9 +23,7 @@ def field(side: int = 20) -> tuple[Tensor, Tensor]:
     return torch.stack([x + (2 * y).sin() / 4, y**2 / 3]).flatten(1), torch.arange(side**2) % 5 > 0
 
 
-def sequential_draw(
-    embeddings: Tensor, unlabeled: Tensor, delta_var: float, count: int, stop_share: float
-) -> Tensor:
+def sequential_draw(embeddings: Tensor, unlabeled: Tensor, delta_var: float, count: int, stop_share: float) -> Tensor:
     """The paper's words: draw one, remove what is within delta_var, until enough are drawn or little is left."""
     pool, chosen = unlabeled.clone(), []
     while len(chosen) < count and pool.any() and pool.sum() >= stop_share * len(pool):
@@ -121,9 +120,7 @@ class TestProperties:
         torch.manual_seed(0)
         literal = [sequential_draw(embeddings, pool, DELTA_VAR, count, stop_share) for _ in range(100)]
         ours = [draw_anchors(embeddings, pool, DELTA_VAR, count, stop_share) for _ in range(100)]
-        shares = [
-            [covered_share(embeddings, pool, anchors) for anchors in draws] for draws in (literal, ours)
-        ]
+        shares = [[covered_share(embeddings, pool, anchors) for anchors in draws] for draws in (literal, ours)]
         numbers = [[len(anchors) for anchors in draws] for draws in (literal, ours)]
         for values, slack in ((shares, tolerance), (numbers, 20 * tolerance)):
             error = (np.var(values[0]) / 100 + np.var(values[1]) / 100) ** 0.5

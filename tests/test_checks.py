@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+
 from scripts.checks import CheckImaged, CheckLabelsd
 
 SHAPE = (1, 3, 5, 7)
@@ -46,16 +47,12 @@ class TestImages:
         check_image(ramp(3, 5, 7), spatial_dims=2, in_channels=3)
 
     def test_a_2d_image_under_the_3d_config(self) -> None:
-        message = (
-            r"^a\.tif: found a 2D image, 5 x 7 \(y, x\), expected a 3D image \(add configs/2d\.json .*\)\.$"
-        )
+        message = r"^a\.tif: found a 2D image, 5 x 7 \(y, x\), expected a 3D image \(add configs/2d\.json .*\)\.$"
         with pytest.raises(ValueError, match=message):
             check_image(ramp(1, 5, 7))
 
     def test_a_stack_whose_planes_are_called_channels(self) -> None:
-        with pytest.raises(
-            ValueError, match=r"found a 2D image, 5 x 7 \(y, x\), with 3 channels, expected a 3D"
-        ):
+        with pytest.raises(ValueError, match=r"found a 2D image, 5 x 7 \(y, x\), with 3 channels, expected a 3D"):
             check_image(ramp(3, 5, 7))
 
     def test_a_3d_image_under_the_2d_config(self) -> None:
@@ -108,9 +105,7 @@ class TestLabels:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_floats(self, dtype: torch.dtype) -> None:
-        with pytest.raises(
-            ValueError, match=r"^b\.tif: found a label map of type float\d\d, expected integer ids"
-        ):
+        with pytest.raises(ValueError, match=r"^b\.tif: found a label map of type float\d\d, expected integer ids"):
             check_label(self.ids(dtype))
 
     def test_negative_ids(self) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
-from scripts.coordinates import AddCoordinatesd, coordinate_channels, input_channels
 from torch import Tensor
+
+from scripts.coordinates import AddCoordinatesd, coordinate_channels, input_channels
 
 
 def phase_differences(channels: Tensor, axis: int, step: int) -> Tensor:
@@ -48,9 +49,7 @@ class TestByHand:
         ("channels", "spatial_dims", "period", "expected"),
         [(1, 3, 32, 7), (2, 2, 32, 6), (1, 3, None, 1), (3, 2, 0, 3)],
     )
-    def test_input_channels(
-        self, channels: int, spatial_dims: int, period: float | None, expected: int
-    ) -> None:
+    def test_input_channels(self, channels: int, spatial_dims: int, period: float | None, expected: int) -> None:
         assert input_channels(channels, spatial_dims, period) == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from scripts.datalist import image_label_pairs, image_list
 
 
@@ -67,16 +68,12 @@ class TestRefusals:
             image_label_pairs(dataset(tmp_path, ["a.tif"], []))
 
     def test_no_volume(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            ValueError, match=r"found no volume, expected files that end in \.ome\.tiff, .*nii"
-        ):
+        with pytest.raises(ValueError, match=r"found no volume, expected files that end in \.ome\.tiff, .*nii"):
             image_list(dataset(tmp_path, ["a.png"], []))
 
     def test_images_without_label(self, tmp_path: Path) -> None:
         dataset(tmp_path, [f"{name}.tif" for name in "abcde"], ["a.tif"])
-        with pytest.raises(
-            ValueError, match=r"no label for the image b\.tif, c\.tif, d\.tif and 1 more, expected"
-        ):
+        with pytest.raises(ValueError, match=r"no label for the image b\.tif, c\.tif, d\.tif and 1 more, expected"):
             image_label_pairs(tmp_path)
 
     def test_label_without_image(self, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from scripts.foreground import SCALE_WEIGHT, SHARPNESS, UNLABELED_WEIGHT, foreground_logit, foreground_term
 from torch import Tensor
+
+from scripts.foreground import SCALE_WEIGHT, SHARPNESS, UNLABELED_WEIGHT, foreground_logit, foreground_term
 
 
 def mask(*values: int) -> Tensor:
@@ -42,9 +43,7 @@ class TestByHand:
         assert best[1:] == (0.9, 0.01)  # half of all is foreground: 1 / (1 + UNLABELED_WEIGHT / 2) = 0.89
 
     def test_descent_finds_the_unannotated_object(self) -> None:
-        parameters = torch.zeros(
-            2, requires_grad=True
-        )  # one logit for what looks like an object, one for the rest
+        parameters = torch.zeros(2, requires_grad=True)  # one logit for what looks like an object, one for the rest
         optimizer = torch.optim.Adam([parameters], lr=0.1)
         for _ in range(100):
             optimizer.zero_grad()
@@ -81,9 +80,7 @@ class TestByHand:
     def test_painted_background_lowers_its_probability(self) -> None:
         logit = torch.zeros(4, requires_grad=True)
         foreground_term(logit, NOTHING, KNOWN, mask(0, 0, 1, 1)).backward()
-        assert logit.grad.tolist() == pytest.approx(
-            [0, 0, 0.25, 0.25]
-        )  # descent goes down there, nowhere else
+        assert logit.grad.tolist() == pytest.approx([0, 0, 0.25, 0.25])  # descent goes down there, nowhere else
 
     def test_nothing_annotated_is_zero(self) -> None:
         logit = torch.randn(4, requires_grad=True)
@@ -102,9 +99,7 @@ class TestProperties:
 
     def test_gradcheck(self) -> None:
         logit = torch.tensor([0.3, -1.0, 2.0, 0.1], dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(
-            lambda x: foreground_term(x, ANNOTATED, KNOWN, mask(0, 0, 0, 1)), logit
-        )
+        assert torch.autograd.gradcheck(lambda x: foreground_term(x, ANNOTATED, KNOWN, mask(0, 0, 0, 1)), logit)
 
     @pytest.mark.parametrize("size", [0.0, 1e3, -1e3, 1e6, -1e6])
     def test_extreme_logits_are_finite(self, size: float) -> None:
@@ -121,6 +116,4 @@ class TestProperties:
     @pytest.mark.parametrize("axis", [0, 1])
     def test_the_logit_is_the_first_embedding_dimension(self, axis: int) -> None:
         embeddings = torch.randn(3, 3, 5)
-        torch.testing.assert_close(
-            foreground_logit(embeddings, axis), SHARPNESS * embeddings.movedim(axis, 0)[0]
-        )
+        torch.testing.assert_close(foreground_logit(embeddings, axis), SHARPNESS * embeddings.movedim(axis, 0)[0])

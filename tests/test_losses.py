@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripts.losses import TERMS, Regions, SpocoLoss, spoco_terms
 from torch import Tensor
+
+from scripts.losses import TERMS, Regions, SpocoLoss, spoco_terms
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 CASES = ["sparse_3d", "one_object_3d", "sparse_2d", "dense_3d"]
@@ -45,9 +46,7 @@ def terms_of(embeddings: Tensor, labels: list[list[int]], **options: Any) -> dic
     return {name: term.item() for name, term in terms.items()}
 
 
-def random_case(
-    seed: int = 0, spatial: tuple[int, ...] = (4, 5, 6), dim: int = 3
-) -> tuple[Tensor, Tensor, Tensor]:
+def random_case(seed: int = 0, spatial: tuple[int, ...] = (4, 5, 6), dim: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Student and teacher that differ a little, and labels 0..3."""
     random = torch.Generator().manual_seed(seed)
     student = torch.randn(dim, *spatial, generator=random)
@@ -140,9 +139,7 @@ class TestByHand:
 
     def test_consistency_sums_over_anchors_before_it_divides(self) -> None:
         student, teacher = on_a_line([0.0, 0.0, 9.0]), on_a_line([0.0, 5.0, 9.0])
-        terms = spoco_terms(
-            student, teacher, torch.zeros(1, 3, dtype=torch.int), torch.tensor([[0, 0], [0, 2]])
-        )
+        terms = spoco_terms(student, teacher, torch.zeros(1, 3, dtype=torch.int), torch.tensor([[0, 0], [0, 2]]))
         assert terms["consistency"].item() == pytest.approx(1 - 2 * (1 + 1) / ((2 + 1) + (1 + 1)))
 
     def test_settings_move_the_hinges(self) -> None:
@@ -361,9 +358,7 @@ class TestNeverNan:
     def test_a_patch_without_objects_still_trains(self) -> None:
         student, labels, _ = degenerate_cases()["no object"]
         loss = SpocoLoss()
-        gradient = gradients(
-            student[None], lambda leaf: loss(leaf, student[None].roll(1, 2), labels[None, None])
-        )
+        gradient = gradients(student[None], lambda leaf: loss(leaf, student[None].roll(1, 2), labels[None, None]))
         assert loss.terms["consistency"] > 0
         assert gradient.abs().max() > 0
 
@@ -371,9 +366,7 @@ class TestNeverNan:
     @given(st.data())
     def test_hostile_patches(self, data: st.DataObject) -> None:
         spatial = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=3), label="spatial")
-        ids = data.draw(
-            st.lists(st.sampled_from([0, 1, 2, 70_000, BACKGROUND, IGNORE]), min_size=1), label="ids"
-        )
+        ids = data.draw(st.lists(st.sampled_from([0, 1, 2, 70_000, BACKGROUND, IGNORE]), min_size=1), label="ids")
         dim = data.draw(st.integers(1, 4), label="E")
         scale = data.draw(st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 30.0, 1e3]), label="scale")
         offset = data.draw(st.floats(-1e3, 1e3, width=32), label="offset")
@@ -428,9 +421,7 @@ class TestAuthorsValues:
     """The authors' implementation; its consistency Dice is per slice of the first axis, averaged over slices."""
 
     def term(self, case: str, name: str, student: Tensor) -> Tensor:
-        teacher, labels, anchors = (
-            torch.from_numpy(golden(case)[key]) for key in ("teacher", "labels", "anchors")
-        )
+        teacher, labels, anchors = (torch.from_numpy(golden(case)[key]) for key in ("teacher", "labels", "anchors"))
         return spoco_terms(student, teacher, labels, anchors)[name]
 
     def test_value(self, case: str, name: str) -> None:
@@ -441,7 +432,5 @@ class TestAuthorsValues:
     def test_gradient(self, case: str, name: str) -> None:
         student = torch.from_numpy(golden(case)["student"])
         gradient = gradients(student, lambda leaf: self.term(case, name, leaf)).numpy()
-        expected = golden(case).get(
-            f"grad_{name}", np.zeros_like(gradient)
-        )  # none stored: the term is constant
+        expected = golden(case).get(f"grad_{name}", np.zeros_like(gradient))  # none stored: the term is constant
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

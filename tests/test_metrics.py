@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from monai.data import MetaTensor
 from monai.metrics.panoptic_quality import compute_panoptic_quality
 from scipy.optimize import linear_sum_assignment
-from scripts.metrics import METRIC_NAMES, InstanceMetrics, instance_metrics
 from skimage.metrics import adapted_rand_error, variation_of_information
+
+from scripts.metrics import METRIC_NAMES, InstanceMetrics, instance_metrics
 
 PERFECT = {
     "ap50": 1.0,
@@ -47,9 +48,7 @@ def random_labels(seed: int, objects: int = 12, shape: tuple[int, ...] = (8, 12,
 def noisy(truth: np.ndarray, seed: int, share: float = 0.2) -> np.ndarray:
     """The truth with a share of its voxels given to random other objects."""
     rng = np.random.default_rng(seed)
-    return np.where(
-        rng.random(truth.shape) < share, rng.permutation(truth.ravel()).reshape(truth.shape), truth
-    )
+    return np.where(rng.random(truth.shape) < share, rng.permutation(truth.ravel()).reshape(truth.shape), truth)
 
 
 class TestByHand:
@@ -211,9 +210,7 @@ class TestOracles:
     def test_panoptic_quality_is_monais(self, seed: int) -> None:
         truth = random_labels(seed)
         prediction = noisy(truth, seed)
-        expected = compute_panoptic_quality(
-            torch.tensor(prediction), torch.tensor(truth), smooth_numerator=0.0
-        )
+        expected = compute_panoptic_quality(torch.tensor(prediction), torch.tensor(truth), smooth_numerator=0.0)
         assert instance_metrics(prediction, truth)["pq"] == pytest.approx(expected.item(), abs=1e-6)
 
     @settings(max_examples=100, deadline=None)
@@ -282,9 +279,7 @@ class TestProperties:
         metrics = instance_metrics(data.draw(maps), data.draw(maps), sparse)
         assert tuple(metrics) == METRIC_NAMES
         assert all(type(value) is float and math.isfinite(value) and value >= 0 for value in metrics.values())
-        assert all(
-            metrics[name] <= 1 for name in METRIC_NAMES if name not in ("dic", "voi_split", "voi_merge")
-        )
+        assert all(metrics[name] <= 1 for name in METRIC_NAMES if name not in ("dic", "voi_split", "voi_merge"))
 
     def test_many_objects_need_no_dense_table(self) -> None:
         truth = np.arange(200_000) + 1  # a dense table would hold 4e10 numbers
@@ -298,9 +293,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("value", [np.zeros(3), torch.zeros(3, dtype=torch.bfloat16), np.zeros(3, bool)])
     def test_not_integers(self, value: np.ndarray | torch.Tensor) -> None:
-        with pytest.raises(
-            TypeError, match=r"ground_truth must be .* integers, but its dtype is .*(float|bool)"
-        ):
+        with pytest.raises(TypeError, match=r"ground_truth must be .* integers, but its dtype is .*(float|bool)"):
             instance_metrics(np.zeros(3, int), value)
 
     def test_negative_ids(self) -> None:
@@ -314,8 +307,7 @@ class TestInstanceMetrics:
         """(prediction, truth) pairs, each (1, *spatial)."""
         truths = [random_labels(seed)[None] for seed in range(count)]
         return [
-            (torch.tensor(noisy(truth, 1, share=seed / 10)), torch.tensor(truth))
-            for seed, truth in enumerate(truths)
+            (torch.tensor(noisy(truth, 1, share=seed / 10)), torch.tensor(truth)) for seed, truth in enumerate(truths)
         ]
 
     def test_the_mean_over_batches_and_lists(self) -> None:

@@ -15,6 +15,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.handlers import CheckpointSaver, StatsHandler
 from monai.transforms import Lambdad
+
 from scripts.metrics import METRIC_NAMES, instance_metrics
 from scripts.metrics_handler import (
     InstanceMetricsHandler,
@@ -27,9 +28,7 @@ from scripts.metrics_handler import (
 CONFIG = {
     "output_dir": "overridden",
     "validate": {
-        "key_metric": {
-            "annotated_iou": {"_target_": "scripts.metrics_handler.InstanceMetricsHandler", "sparse": True}
-        },
+        "key_metric": {"annotated_iou": {"_target_": "scripts.metrics_handler.InstanceMetricsHandler", "sparse": True}},
         "handlers": [
             {
                 "_target_": "scripts.metrics_handler.MetricsJsonWriter",

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 from monai.networks.nets import DynUNet
-from scripts.networks import embedding_network, kernels_and_strides, size_divisor, smooth_upsampling
 from torch import Tensor, nn
+
+from scripts.networks import embedding_network, kernels_and_strides, size_divisor, smooth_upsampling
 
 # Zero padding disturbs 20 pixels along each border of a net of 3 levels; what lies between them is undisturbed.
 MARGIN = 24
@@ -55,9 +56,7 @@ class TestShape:
     @pytest.mark.parametrize(
         ("spatial", "voxel_size"), [((16, 24), None), ((8, 16, 24), None), ((3, 16, 24), (4.0, 1.0, 1.0))]
     )
-    def test_one_embedding_a_voxel(
-        self, spatial: tuple[int, ...], voxel_size: tuple[float, ...] | None
-    ) -> None:
+    def test_one_embedding_a_voxel(self, spatial: tuple[int, ...], voxel_size: tuple[float, ...] | None) -> None:
         network = embedding_network(len(spatial), 3, 5, (8, 8, 8), voxel_size)
         embeddings = network(torch.rand(2, 3, *spatial))
         assert type(embeddings) is Tensor  # and no list of deep supervision heads, in training mode neither
@@ -96,9 +95,7 @@ class TestAnisotropy:
             ((4, 2, 1), [[1, 1, 3], [1, 3, 3], [3, 3, 3]], [[1, 1, 1], [1, 1, 2], [1, 2, 2]]),
         ],
     )
-    def test_by_hand(
-        self, voxel_size: tuple[float, ...], kernels: list[list[int]], strides: list[list[int]]
-    ) -> None:
+    def test_by_hand(self, voxel_size: tuple[float, ...], kernels: list[list[int]], strides: list[list[int]]) -> None:
         assert kernels_and_strides(voxel_size, 3) == (kernels, strides)
 
     def test_only_ratios_matter(self) -> None:

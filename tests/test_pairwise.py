@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from scripts import pairwise
 from scripts.pairwise import (
     PairFunction,
@@ -15,7 +17,6 @@ from scripts.pairwise import (
     squared_distances,
     squared_kernel,
 )
-from torch import Tensor
 
 E, S, W, C = 3, 4, 7, 5
 TWO_SIGMA = 0.8
@@ -53,9 +54,7 @@ def dense_squared_kernel(distance: Tensor) -> Tensor:
 
 def dense_kernel_product(distance: Tensor) -> Tensor:
     centers, embeddings = other_space()
-    return (-(distance**2) / TWO_SIGMA).exp() * (
-        -(dense_distances(embeddings, centers) ** 2) / TWO_SIGMA
-    ).exp()
+    return (-(distance**2) / TWO_SIGMA).exp() * (-(dense_distances(embeddings, centers) ** 2) / TWO_SIGMA).exp()
 
 
 FUNCTIONS = {
@@ -89,9 +88,7 @@ class TestByHand:
         assert embeddings.grad.flatten().tolist() == pytest.approx([-2.0, 1.0, 0.0])  # -2 (2 - d), outwards
 
     def test_squared_kernel(self) -> None:
-        sums = pairwise_sum(
-            torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), squared_kernel(2.0)
-        )
+        sums = pairwise_sum(torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), squared_kernel(2.0))
         assert sums.item() == pytest.approx(1 + torch.tensor(-1.0).exp().item())
 
     def test_weights_multiply(self) -> None:
@@ -132,9 +129,7 @@ class TestEqualToDense:
     @every_function
     def test_gradcheck(self, function: PairFunction, dense: Callable[[Tensor], Tensor]) -> None:
         embeddings, centers, weights = inputs()
-        assert torch.autograd.gradcheck(
-            lambda e, c: pairwise_sum(e, c, weights, function), (embeddings, centers)
-        )
+        assert torch.autograd.gradcheck(lambda e, c: pairwise_sum(e, c, weights, function), (embeddings, centers))
 
     @every_function
     def test_voxels_of_weight_zero_are_left_out(

@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
+
 from scripts.readers import (
     NiftiReader,
     TiffReader,
@@ -399,9 +400,7 @@ class TestAsMonaiReader:
             load(tmp_path / name)
 
     def test_another_format(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            ValueError, match=r"a\.png: found the extension \.png, expected one of \.ome\.tiff"
-        ):
+        with pytest.raises(ValueError, match=r"a\.png: found the extension \.png, expected one of \.ome\.tiff"):
             load(tmp_path / "a.png")
 
     def test_metadata_survive_a_batch(self, tmp_path: Path) -> None:

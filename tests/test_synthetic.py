@@ -8,6 +8,7 @@ from typing import Any
 import cc3d
 import numpy as np
 import pytest
+
 from scripts.synthetic import (
     Form,
     NucleusStyle,

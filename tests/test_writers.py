@@ -13,6 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
+
 from scripts.readers import TiffHeader, read_nifti, read_tiff, read_tiff_header
 from scripts.writers import InstanceWriter, SaveInstancesd, write_instances
 
@@ -78,9 +79,7 @@ class TestTiff:
         write_instances(INSTANCES[0], source, tmp_path / "b.tif")
         assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), INSTANCES[0])
 
-    @pytest.mark.parametrize(
-        ("largest", "dtype"), [(65535, np.uint16), (65536, np.uint32), (2**31, np.uint32)]
-    )
+    @pytest.mark.parametrize(("largest", "dtype"), [(65535, np.uint16), (65536, np.uint32), (2**31, np.uint32)])
     def test_the_type_is_as_wide_as_the_largest_id(self, tmp_path: Path, largest: int, dtype: type) -> None:
         source = write_source(tmp_path / "a.tif", metadata=None)
         instances = INSTANCES.astype(np.int64)
@@ -168,9 +167,7 @@ class TestRefusals:
         return write_source(tmp_path / "a.tif", metadata=None)
 
     def test_floats(self, source: Path, tmp_path: Path) -> None:
-        with pytest.raises(
-            ValueError, match=r"b\.tif: found instances of type float32, expected integer ids"
-        ):
+        with pytest.raises(ValueError, match=r"b\.tif: found instances of type float32, expected integer ids"):
             write_instances(INSTANCES.astype(np.float32), source, tmp_path / "b.tif")
 
     def test_negative_ids(self, source: Path, tmp_path: Path) -> None:

@@ -63,9 +63,7 @@ def region_statistics(embeddings: Floats, regions: Labels) -> tuple[NDArray[np.f
     flat = regions.ravel()
     count = int(flat.max()) + 1
     sizes = np.bincount(flat, minlength=count).astype(np.float64)
-    sums = np.stack(
-        [np.bincount(flat, weights=channel.ravel(), minlength=count) for channel in embeddings], 1
-    )
+    sums = np.stack([np.bincount(flat, weights=channel.ravel(), minlength=count) for channel in embeddings], 1)
     return sizes, sums
 
 

@@ -42,9 +42,7 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
         ) from error
     difference = _first_difference(network.state_dict(), state)
     if difference:
-        raise ValueError(
-            f"{path}: found weights of another architecture ({difference}), expected this network's."
-        )
+        raise ValueError(f"{path}: found weights of another architecture ({difference}), expected this network's.")
     network.load_state_dict(state)
 
 

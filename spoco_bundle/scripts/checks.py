@@ -56,9 +56,7 @@ class CheckImaged(MapTransform):
     def _check(self, file: str, image: torch.Tensor) -> None:
         found_dims = image.ndim - 1
         if found_dims != self.spatial_dims:
-            hint = (
-                "leave out configs/2d.json" if self.spatial_dims == 2 else "add configs/2d.json for 2D images"
-            )
+            hint = "leave out configs/2d.json" if self.spatial_dims == 2 else "add configs/2d.json for 2D images"
             shape = describe_shape(file, image.shape[1:])
             # a stack whose planes the file calls channels is a frequent slip of the program that wrote it
             channels = f", with {image.shape[0]} channels" if image.shape[0] != self.in_channels else ""
@@ -92,9 +90,7 @@ class CheckPatchSized(MapTransform):
         super().__init__(keys)
         divisor = size_divisor(voxel_size, levels)
         if len(patch_size) != len(divisor):
-            raise ValueError(
-                f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}"
-            )
+            raise ValueError(f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}")
         if any(size < step or size % step for size, step in zip(patch_size, divisor, strict=True)):
             raise ValueError(f"patch_size must be a multiple of {divisor}, got {list(patch_size)}")
         self.patch_size, self.divisor = list(patch_size), divisor
@@ -159,18 +155,14 @@ class CheckLabelsd(MapTransform):
         if label.shape[1:] != image.shape[1:]:
             label_shape = describe_shape(file, label.shape[1:])
             image_shape = describe_shape(image_file, image.shape[1:])
-            raise refusal(
-                file, f"a label map of shape {label_shape}", f"the shape {image_shape} of {image_file}"
-            )
+            raise refusal(file, f"a label map of shape {label_shape}", f"the shape {image_shape} of {image_file}")
 
     def _check_ids(self, file: str, label: torch.Tensor) -> None:
         if label.is_floating_point() or label.is_complex():
             kind = str(label.dtype).removeprefix("torch.")
             raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
         if label.min() < 0:
-            raise refusal(
-                file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards"
-            )
+            raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
         if not self.allow_empty and not self._has_objects(label):
             others = ", ".join(map(str, sorted(self.no_objects)))
             raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")

@@ -20,9 +20,7 @@ Labels = NDArray[np.int32]
 
 MERGE_DISTANCE = 3.0  # in delta_var: ideal objects lie within 1 of their own centre and 8 apart from others
 SAMPLE = 10_000  # points that HDBSCAN and mean shift look at; the rest is assigned to the clusters they find
-AGREEMENT = (
-    0.6  # median IoU of student and teacher below which consistency clustering drops a cluster (paper)
-)
+AGREEMENT = 0.6  # median IoU of student and teacher below which consistency clustering drops a cluster (paper)
 ANCHORS = 10  # random voxels of a cluster that the teacher's instances are compared at
 
 
@@ -112,17 +110,13 @@ def consistency_clusters(
     Of each connected cluster some random voxels are drawn; around each, the teacher selects the voxels within
     `delta_var` in its own embedding space, and of these only the connected component that holds the voxel.
     """
-    clusters = clean_components(
-        mean_shift_clusters(embeddings, foreground, delta_var, min_size), foreground, min_size
-    )
+    clusters = clean_components(mean_shift_clusters(embeddings, foreground, delta_var, min_size), foreground, min_size)
     random = np.random.default_rng(0)
     for cluster, box in enumerate(_bounding_boxes(clusters), start=1):
         member = clusters[box] == cluster
         voxels = np.argwhere(member)
         chosen = voxels[random.permutation(len(voxels))[:ANCHORS]]
-        overlaps = [
-            _selected_overlap(teacher[(slice(None), *box)], member, anchor, delta_var) for anchor in chosen
-        ]
+        overlaps = [_selected_overlap(teacher[(slice(None), *box)], member, anchor, delta_var) for anchor in chosen]
         if np.median(overlaps) < AGREEMENT:
             clusters[box][member] = 0
     return clusters
@@ -130,9 +124,7 @@ def consistency_clusters(
 
 def clean_components(clusters: Labels, foreground: Mask, min_size: int) -> Labels:
     """Split clusters into connected components; give small ones to the large ones they touch, or drop them."""
-    components = cc3d.connected_components(
-        clusters, connectivity=6 if clusters.ndim == 3 else 4, out_dtype=np.uint32
-    )
+    components = cc3d.connected_components(clusters, connectivity=6 if clusters.ndim == 3 else 4, out_dtype=np.uint32)
     sizes = np.bincount(components.ravel())
     keep = sizes >= min_size
     keep[0] = False
@@ -171,9 +163,7 @@ def nearest(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 def _selected_overlap(teacher: Floats, member: Mask, anchor: NDArray[np.int64], delta_var: float) -> float:
     """IoU of a cluster with what the teacher selects around one of its voxels."""
     axes = (-1, *[1] * member.ndim)
-    around_anchor = (
-        np.linalg.norm(teacher - teacher[(slice(None), *anchor)].reshape(axes), axis=0) <= delta_var
-    )
+    around_anchor = np.linalg.norm(teacher - teacher[(slice(None), *anchor)].reshape(axes), axis=0) <= delta_var
     # one step towards the densest place, so that an anchor at the rim of its cluster selects all of it
     center = teacher[:, around_anchor].mean(1)
     selected = np.linalg.norm(teacher - center.reshape(axes), axis=0) <= delta_var
@@ -188,8 +178,7 @@ def _bounding_boxes(clusters: Labels) -> list[tuple[slice, ...]]:
     boxes = cc3d.statistics(clusters.astype(np.uint32), no_slice_conversion=False)["bounding_boxes"][1:]
     return [
         tuple(
-            slice(max(0, side.start - (side.stop - side.start)), side.stop + (side.stop - side.start))
-            for side in box
+            slice(max(0, side.start - (side.stop - side.start)), side.stop + (side.stop - side.start)) for side in box
         )
         for box in boxes
     ]
@@ -217,9 +206,7 @@ def _checked_embeddings(embeddings: ArrayLike | torch.Tensor) -> Floats:
     if vectors.ndim not in (3, 4):
         raise ValueError(f"embeddings must have the shape (E, *spatial) in 2D or 3D, got {vectors.shape}")
     if not np.isfinite(vectors).all():
-        raise ValueError(
-            f"embeddings must be finite, got {int((~np.isfinite(vectors)).sum())} NaN or infinite values"
-        )
+        raise ValueError(f"embeddings must be finite, got {int((~np.isfinite(vectors)).sum())} NaN or infinite values")
     return vectors
 
 

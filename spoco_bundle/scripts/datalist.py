@@ -19,9 +19,7 @@ from .readers import SUFFIXES, split_suffix
 Paths = Sequence[PathLike] | str | None
 
 
-def image_label_pairs(
-    dataset_dir: PathLike, images: Paths = None, labels: Paths = None
-) -> list[dict[str, str]]:
+def image_label_pairs(dataset_dir: PathLike, images: Paths = None, labels: Paths = None) -> list[dict[str, str]]:
     """List the images of a dataset with their label maps, sorted by name.
 
     ``dataset_dir/images/NAME.EXT`` belongs to ``dataset_dir/labels/NAME.EXT``, where the two EXT may
@@ -42,12 +40,8 @@ def image_label_pairs(
     if images is not None and labels is not None:
         image_paths, label_paths = _listed("images", images), _listed("labels", labels)
         if len(image_paths) != len(label_paths):
-            raise ValueError(
-                f"Found {len(image_paths)} images and {len(label_paths)} labels, expected equal numbers."
-            )
-        return [
-            {"image": image, "label": label} for image, label in zip(image_paths, label_paths, strict=True)
-        ]
+            raise ValueError(f"Found {len(image_paths)} images and {len(label_paths)} labels, expected equal numbers.")
+        return [{"image": image, "label": label} for image, label in zip(image_paths, label_paths, strict=True)]
     by_name, labels_by_name = _volumes(Path(dataset_dir) / "images"), _volumes(Path(dataset_dir) / "labels")
     _check_counterparts(by_name, labels_by_name, "image", "label", Path(dataset_dir) / "labels")
     _check_counterparts(labels_by_name, by_name, "label", "image", Path(dataset_dir) / "images")
@@ -93,18 +87,14 @@ def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
 def _volumes(folder: Path) -> dict[str, str]:
     """Return name -> path of the volumes in a folder, sorted by name; hidden files are left out."""
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder, expected the folders images and labels in dataset_dir."
-        )
+        raise FileNotFoundError(f"{folder}: no such folder, expected the folders images and labels in dataset_dir.")
     by_name: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES):
             continue
         name = split_suffix(path)[0]
         if name in by_name:
-            raise ValueError(
-                f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name."
-            )
+            raise ValueError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")
         by_name[name] = str(path)
     if not by_name:
         raise ValueError(f"{folder}: found no volume, expected files that end in {', '.join(SUFFIXES)}.")

@@ -19,9 +19,7 @@ from torch.nn.functional import logsigmoid
 FOREGROUND_AXIS = 0
 SHARPNESS = 4.0  # the probability rises from 0.02 to 0.98 between -1 and 1, the scale of the other dimensions
 SCALE_WEIGHT = 0.2  # of the cross-entropy: enough to leave the plateau, too little to bend the ratios
-UNLABELED_WEIGHT = (
-    0.25  # all voxels against annotated ones: in dense tissue the probability settles at 1 / 1.25
-)
+UNLABELED_WEIGHT = 0.25  # all voxels against annotated ones: in dense tissue the probability settles at 1 / 1.25
 
 
 def foreground_logit(embeddings: Tensor, axis: int = 0) -> Tensor:

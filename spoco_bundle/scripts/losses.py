@@ -135,9 +135,7 @@ class SpocoLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < delta_var < 2 * delta_dist:
-            raise ValueError(
-                f"delta_var must lie between 0 and 2 * delta_dist = {2 * delta_dist}, got {delta_var}"
-            )
+            raise ValueError(f"delta_var must lie between 0 and 2 * delta_dist = {2 * delta_dist}, got {delta_var}")
         if not 0 < kernel_threshold < 1:
             raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
         self.delta_var, self.delta_dist, self.kernel_threshold = delta_var, delta_dist, kernel_threshold
@@ -159,9 +157,7 @@ class SpocoLoss(nn.Module):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            per_image = [
-                self._image_terms(*image) for image in zip(student, teacher, labels[:, 0], strict=True)
-            ]
+            per_image = [self._image_terms(*image) for image in zip(student, teacher, labels[:, 0], strict=True)]
         means = {name: torch.stack([terms[name] for terms in per_image]).mean() for name in per_image[0]}
         self.terms = {name: mean.detach() for name, mean in means.items()}
         return sum(self.weights[name] * mean for name, mean in means.items())
@@ -219,9 +215,7 @@ def _unlabeled_push(embeddings: Tensor, means: Tensor, outside: Tensor, delta_di
     return total / outside.sum().clamp_min(1) / len(means)
 
 
-def _instance(
-    embeddings: Tensor, means: Tensor, own_distance: Tensor, known: Tensor, two_sigma: float
-) -> Tensor:
+def _instance(embeddings: Tensor, means: Tensor, own_distance: Tensor, known: Tensor, two_sigma: float) -> Tensor:
     """1 - Dice of the objects' soft and annotated masks, all objects and voxels in one sum."""
     if len(means) == 0:
         return embeddings.new_zeros(())
@@ -230,9 +224,7 @@ def _instance(
     return 1 - 2 * overlap / (soft_area + len(own_distance))
 
 
-def _consistency(
-    embeddings: Tensor, target: Tensor, anchor_index: Tensor, known: Tensor, two_sigma: float
-) -> Tensor:
+def _consistency(embeddings: Tensor, target: Tensor, anchor_index: Tensor, known: Tensor, two_sigma: float) -> Tensor:
     """1 - Dice of the soft masks that the same anchors select in the two networks' embeddings.
 
     As in the authors' implementation the Dice is taken in each slice of the first spatial axis, all anchors in

@@ -164,8 +164,7 @@ def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> _O
     """Count the voxels that each pair of labels shares."""
     if prediction.shape != truth.shape:
         raise ValueError(
-            f"prediction and ground_truth must have the same shape, but they have {prediction.shape} "
-            f"and {truth.shape}."
+            f"prediction and ground_truth must have the same shape, but they have {prediction.shape} and {truth.shape}."
         )
     prediction, truth = prediction.ravel(), truth.ravel()
     # Labels come in runs along the last axis, and sorting runs instead of voxels is several times faster.
@@ -187,9 +186,7 @@ def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> _O
     )
 
 
-def _renumber(
-    labels: NDArray[np.integer], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _renumber(labels: NDArray[np.integer], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The labels of runs renumbered to 0..N, 0 staying 0, and the size of each label, (N + 1,)."""
     zero = np.zeros(1, dtype=labels.dtype)  # so that 0 has its place even where no voxel is 0
     ids, index = np.unique(np.concatenate((zero, labels)), return_inverse=True)
@@ -226,9 +223,7 @@ def _detection(overlaps: _Overlaps) -> dict[str, float]:
     # Only at IoU 0.5 can an object have two partners; they are then equally good and have no other partner,
     # so that taking the first is the largest one-to-one matching.
     first = np.zeros(len(iou), dtype=bool)
-    first[
-        np.intersect1d(np.unique(truth, return_index=True)[1], np.unique(prediction, return_index=True)[1])
-    ] = True
+    first[np.intersect1d(np.unique(truth, return_index=True)[1], np.unique(prediction, return_index=True)[1])] = True
     iou = iou[first]
 
     objects = overlaps.truth_count + overlaps.prediction_count  # = 2 TP + FP + FN
@@ -282,9 +277,7 @@ def _adapted_rand_error(overlaps: _Overlaps, counted: _Overlaps) -> float:
     """1 - (pairs of voxels together in both maps) / (mean of the pairs together in each of the maps)."""
     if overlaps.truth_count == 0:
         return float(counted.prediction_count > 0)
-    if (
-        len(overlaps.prediction_sizes) == 1
-    ):  # background would pass as one segment, perfect for a single object
+    if len(overlaps.prediction_sizes) == 1:  # background would pass as one segment, perfect for a single object
         return 1.0
     voxels, truth_sizes, prediction_sizes = _annotated(overlaps)
     # The sum of n (n - 1) over objects is that of n_entry (size - 1) over the entries of the table.
@@ -333,8 +326,7 @@ class InstanceMetrics(CumulativeIterationMetric):
         if len(y_pred) != len(y):
             raise ValueError(f"prediction has {len(y_pred)} images, but ground_truth has {len(y)}.")
         rows = [
-            instance_metrics(prediction[0], truth[0], self.sparse)
-            for prediction, truth in zip(y_pred, y, strict=True)
+            instance_metrics(prediction[0], truth[0], self.sparse) for prediction, truth in zip(y_pred, y, strict=True)
         ]
         values = [[row[name] for name in METRIC_NAMES] for row in rows]
         annotated = [bool((truth != 0).any()) for truth in y]

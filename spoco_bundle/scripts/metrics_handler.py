@@ -73,9 +73,7 @@ class InstanceMetricsHandler(Metric):
     def attach(self, engine: Engine, name: str) -> None:
         """Let the engine compute the metrics; `name` is the key metric."""
         if name not in METRIC_NAMES:
-            raise ValueError(
-                f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}."
-            )
+            raise ValueError(f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}.")
         super().attach(engine, name)
 
 
@@ -124,8 +122,7 @@ class MetricsJsonWriter:
             return
         rows = details[DETAILS_KEY].tolist()
         images = {
-            name: dict(zip(METRIC_NAMES, row, strict=True))
-            for name, row in zip(unique_names(paths), rows, strict=True)
+            name: dict(zip(METRIC_NAMES, row, strict=True)) for name, row in zip(unique_names(paths), rows, strict=True)
         }
         mean = {name: engine.state.metrics[name] for name in METRIC_NAMES}
         write_json(self.output_path, {"mean": mean, "images": dict(sorted(images.items()))})
@@ -176,9 +173,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader finds the old file or the new one, but never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}"
-    )  # same folder: os.replace cannot cross file systems
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # same folder: os.replace cannot cross file systems
     try:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(temporary, path)

@@ -18,9 +18,7 @@ from torch import Tensor
 PairFunction = Callable[[Tensor, slice, slice], tuple[Tensor, Tensor]]
 
 PAIRS_AT_ONCE = 2**18  # 1 MiB in float32: a slab's few temporaries stay in the cache of one core
-LEAST_EXPONENT = (
-    -60.0
-)  # exp(-60) = 9e-27 is nothing, but smaller values make subnormal products, slow on CPUs
+LEAST_EXPONENT = -60.0  # exp(-60) = 9e-27 is nothing, but smaller values make subnormal products, slow on CPUs
 
 
 def squared_distances(centers: Tensor, embeddings: Tensor) -> Tensor:

@@ -283,9 +283,7 @@ def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
     return lengths
 
 
-def _check_tiff_is_complete(
-    path: Path, tif: tifffile.TiffFile, series: list[tifffile.TiffPageSeries]
-) -> None:
+def _check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tifffile.TiffPageSeries]) -> None:
     """Refuse missing planes, which tifffile fills with zeros or leaves out, and data beyond the end."""
     _check_page_chain(path, tif)
     for one in series:

@@ -60,9 +60,7 @@ class ResampleToSpacingd(MapTransform):
             can hardly be in one unit.
     """
 
-    def __init__(
-        self, keys: KeysCollection, spacing: Sequence[float] | None, label_keys: KeysCollection = ()
-    ) -> None:
+    def __init__(self, keys: KeysCollection, spacing: Sequence[float] | None, label_keys: KeysCollection = ()) -> None:
         super().__init__(keys)
         self.spacing, self.label_keys = spacing, label_keys
 

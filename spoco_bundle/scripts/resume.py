@@ -34,9 +34,7 @@ class SeedEachEpoch:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        seed = (
-            self.seed + 1_000_003 * engine.state.epoch
-        )  # a prime, so that neighbouring seeds share no epoch
+        seed = self.seed + 1_000_003 * engine.state.epoch  # a prime, so that neighbouring seeds share no epoch
         set_determinism(seed % 2**32)
         self.transform.set_random_state(seed % 2**32)
 

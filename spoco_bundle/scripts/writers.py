@@ -63,9 +63,7 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
         _write_nifti(instances, source, target)
 
 
-def _check_grid(
-    instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int
-) -> None:
+def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
     if instances.shape != shape:
         found, expected = describe_shape(source, instances.shape), describe_shape(source, shape)
         raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
@@ -180,16 +178,10 @@ class InstanceWriter(ImageWriter):
 
     def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
         """Take an instance map of shape (1, *spatial), or (*spatial) if ``channel_dim`` is None."""
-        array = (
-            data_array.detach().cpu().numpy()
-            if isinstance(data_array, torch.Tensor)
-            else np.asarray(data_array)
-        )
+        array = data_array.detach().cpu().numpy() if isinstance(data_array, torch.Tensor) else np.asarray(data_array)
         if channel_dim is not None:
             if array.shape[channel_dim] != 1:
-                raise ValueError(
-                    f"Found instances of shape {array.shape}, expected one channel: (1, *spatial)."
-                )
+                raise ValueError(f"Found instances of shape {array.shape}, expected one channel: (1, *spatial).")
             array = array.squeeze(channel_dim)
         self.data_obj = array
 
@@ -197,9 +189,7 @@ class InstanceWriter(ImageWriter):
         """Take the path of the source image from the metadata."""
         source = (meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ)
         if not source:
-            raise ValueError(
-                "Found metadata without filename_or_obj, expected the path of the image segmented."
-            )
+            raise ValueError("Found metadata without filename_or_obj, expected the path of the image segmented.")
         self.source = str(source)
 
     def write(self, filename: PathLike, verbose: bool = True, **_: object) -> None:
@@ -231,9 +221,7 @@ class SaveInstancesd(SaveImaged):
         allow_missing_keys: bool = False,
     ) -> None:
         layout = InstanceLayout(output_dir, postfix)
-        super().__init__(
-            keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys
-        )
+        super().__init__(keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys)
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
