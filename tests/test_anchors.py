@@ -24,7 +24,7 @@ def field(side: int = 20) -> tuple[Tensor, Tensor]:
 
 
 def sequential_draw(embeddings: Tensor, unlabeled: Tensor, delta_var: float, count: int, stop_share: float) -> Tensor:
-    """The paper's words: draw one, remove what is within delta_var, until enough are drawn or little is left."""
+    """The paper's words: draw one, remove what is within delta_var, until little is left."""
     pool, chosen = unlabeled.clone(), []
     while len(chosen) < count and pool.any() and pool.sum() >= stop_share * len(pool):
         voxels = pool.nonzero()[:, 0]
@@ -110,8 +110,8 @@ class TestProperties:
             draws.append(draw_anchors(embeddings, pool, DELTA_VAR).tolist())
         assert draws[0] == draws[1] != draws[2]
 
-    # the pool of 400 voxels is walked through as it is, of that of 3600 a third
-    @pytest.mark.parametrize(("side", "tolerance"), [(20, 0.0), (60, 0.01)])
+    # the pool of 400 voxels is walked through as it is, of that of 2025 two thirds
+    @pytest.mark.parametrize(("side", "tolerance"), [(20, 0.0), (45, 0.01)])
     @pytest.mark.parametrize(("count", "stop_share"), [(20, 0.05), (6, 0.05), (20, 0.3)])
     def test_covers_what_the_literal_draw_covers(
         self, count: int, stop_share: float, side: int, tolerance: float

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scripts.networks import embedding_network, kernels_and_strides, size_divisor, smooth_upsampling
 
-# Zero padding disturbs 20 pixels along each border of a net of 3 levels; what lies between them is undisturbed.
+# Zero padding disturbs about 18 pixels along each border of a net of 3 levels; the centre is undisturbed.
 MARGIN = 24
 SIDES = {2: 96, 3: 64}
 

@@ -89,12 +89,7 @@ def hdbscan_clusters(embeddings: Floats, foreground: Mask, delta_var: float, min
     smallest = max(5, round(min_size * len(sample) / len(points)))
     if len(sample) <= smallest:
         return _fill(foreground, torch.zeros(len(points), dtype=torch.long))
-    found = HDBSCAN(
-        min_cluster_size=smallest,
-        min_samples=min(5, len(sample)),
-        cluster_selection_epsilon=delta_var,
-        copy=True,
-    ).fit(sample.numpy())
+    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(5, len(sample)), copy=True).fit(sample.numpy())
     clusters = torch.from_numpy(found.labels_).long()  # -1 is noise
     if clusters.max() < 0:
         return _fill(foreground, torch.zeros(len(points), dtype=torch.long))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import GaussianSmooth, MapTransform
+from monai.transforms import MapTransform
+from scipy import ndimage
 from torch import Tensor
 
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
@@ -24,7 +25,9 @@ def resample_linear(image: Tensor, shape: Sequence[int]) -> Tensor:
     factors = [old / new for old, new in zip(image.shape[1:], shape, strict=True)]
     # the usual anti-aliasing filter: half the amount by which a voxel grows
     sigmas = [max(0.0, (factor - 1) / 2) for factor in factors]
-    smooth = GaussianSmooth(sigma=sigmas)(image) if max(sigmas) > 0 else image
+    smooth = (
+        torch.from_numpy(ndimage.gaussian_filter(image.float().numpy(), [0, *sigmas])) if max(sigmas) > 0 else image
+    )
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(factors)]
     return torch.nn.functional.interpolate(smooth[None], size=tuple(shape), mode=mode, align_corners=False)[0]
 
@@ -74,9 +77,9 @@ class ResampleToSpacingd(MapTransform):
             self._check(image, voxel_size)
             shape = working_shape(old_shape, voxel_size, self.spacing)
             resample = resample_nearest if key in self.label_keys else resample_linear
-            resampled = MetaTensor(resample(image.as_tensor(), shape), meta=image.meta)
-            resampled.affine = _rescaled_affine(image.affine, old_shape, shape)
-            result[key] = resampled
+            affine = _rescaled_affine(image.affine, old_shape, shape)
+            meta = {**image.meta, "affine": affine}  # a copy: the caller's image keeps its own
+            result[key] = MetaTensor(resample(image.as_tensor(), shape), meta=meta)
         return result
 
     def _check(self, image: MetaTensor, voxel_size: list[float]) -> None:
@@ -112,7 +115,7 @@ class RestoreGridd(MapTransform):
         shape = [int(n) for n in np.asarray(meta["spatial_shape"])]
         for key in self.key_iterator(result):
             restored = resample_nearest(torch.as_tensor(np.asarray(result[key])), shape)
-            result[key] = MetaTensor(restored, affine=meta["original_affine"], meta=meta)
+            result[key] = MetaTensor(restored, meta={**meta, "affine": meta["original_affine"]})
         return result
 
 

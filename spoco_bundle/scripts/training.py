@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, Trainer
+from monai.handlers import ValidationHandler
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -49,6 +50,8 @@ class TeacherLoss(nn.Module):
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial)} -> scalar."""
+        if not self.loss.weights["consistency"]:  # nobody would look at what the teacher says
+            return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL])
         with torch.no_grad():
             teacher_embeddings = self.teacher(target[TEACHER_VIEW])
         return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
@@ -74,6 +77,20 @@ class GradientClipping:
             engine.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+
+class ValidationWithLast(ValidationHandler):
+    """MONAI's `ValidationHandler`, which also validates after the last epoch, whatever the interval.
+
+    Otherwise the epochs after the last multiple of the interval would never reach a checkpoint.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        due = Events.EPOCH_COMPLETED(
+            event_filter=lambda trainer, epoch: epoch % self.interval == 0 or epoch == trainer.state.max_epochs
+        )
+        engine.add_event_handler(due, self)
 
 
 class LossTermsLogger:

@@ -1,0 +1,168 @@
+"""What a run works on: the folders to train and test on, and the settings that fit the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+
+from demo.sample import make_sample
+from scripts.datalist import image_label_pairs
+from scripts.networks import size_divisor
+from scripts.readers import VolumeReader, split_suffix
+from scripts.resampling import working_shape
+from scripts.sampling import annotated_ids
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "spoco_bundle"
+
+# Of the working grid, where an object measures 16 voxels along every axis: some 3 objects along each edge, so
+# that a patch holds neighbours to be told apart; twice the volume would halve the iterations in the time.
+PATCH_EDGE = {3: 48, 2: 128}
+
+Pair = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run works on.
+
+    Attributes:
+        train_dir, test_dir: in the standard layout; the same folder when there is only one image.
+        spatial_dims: 2 or 3.
+        patch_size: voxels of the working grid.
+        train_images: how many.
+        annotated: objects annotated in them.
+        total: objects that there are in them, where this is known.
+        sparse_truth: whether the test's labels may leave objects out.
+    """
+
+    train_dir: Path
+    test_dir: Path
+    spatial_dims: int
+    patch_size: tuple[int, ...]
+    train_images: int
+    annotated: int
+    total: int | None
+    sparse_truth: bool
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the test image was kept from the training."""
+        return self.train_dir != self.test_dir
+
+
+def plan_sample(output: Path) -> Plan:
+    """Make the demo's own sample under `output`."""
+    train_dir, test_dir = output / "train", output / "test"
+    count = make_sample(train_dir, test_dir)
+    pairs = image_label_pairs(train_dir)
+    patch_size, annotated = examine(pairs, pairs, spatial_dims=3)
+    return Plan(train_dir, test_dir, 3, patch_size, 1, annotated, count.total, sparse_truth=False)
+
+
+def check_dataset(dataset: Path) -> list[Pair]:
+    """List a user's images with their labels, before anything is made or emptied.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `scripts.datalist.image_label_pairs`.
+    """
+    if not dataset.is_dir():
+        raise FileNotFoundError(f"{dataset}: no such folder, expected one with the folders images and labels.")
+    return image_label_pairs(dataset)
+
+
+def plan_dataset(pairs: Sequence[Pair], output: Path) -> Plan:
+    """Link a user's files into `output`: the last image is held out, unless it is the only one.
+
+    Raises:
+        ValueError: files that cannot be trained on, with what was found and what was expected.
+    """
+    dims = {_spatial_dims(pair["image"]) for pair in pairs}
+    if len(dims) > 1:
+        raise ValueError("found 2D and 3D images in one dataset, expected one kind.")
+    spatial_dims = dims.pop()
+    train = list(pairs[:-1]) or list(pairs)
+    patch_size, annotated = examine(pairs, train, spatial_dims)
+    train_dir = test_dir = _linked(train, output / "train")
+    if len(pairs) > 1:
+        test_dir = _linked(pairs[-1:], output / "test")
+    return Plan(train_dir, test_dir, spatial_dims, patch_size, len(train), annotated, None, sparse_truth=True)
+
+
+def config_files(spatial_dims: int, *names: str) -> list[Path]:
+    """Paths of the bundle's configs, with the overlay for 2D images after the first where it is needed."""
+    overlay = ["2d.json"] if spatial_dims == 2 else []
+    return [BUNDLE / "configs" / name for name in (names[0], *overlay, *names[1:])]
+
+
+def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> tuple[tuple[int, ...], int]:
+    """Read and check all files as the training will, and choose a patch that fits into every training image.
+
+    Returns:
+        the patch size on the working grid, and the number of annotated objects in `train`.
+
+    Raises:
+        ValueError: a file that the bundle refuses, or an image too small for the network.
+    """
+    config = ConfigParser()
+    config.read_config([str(path) for path in config_files(spatial_dims, "train.json")])
+    config.update({"bundle_root": str(BUNDLE), "train#dataset#data": list(train)})
+    load = config.get_parsed_content("load")
+    train_files = {pair["image"] for pair in train}
+    grids, annotated = {}, 0
+    for pair in pairs:
+        loaded = load(dict(pair))
+        if pair["image"] in train_files:
+            grids[pair["image"]] = (loaded["image"].shape[1:], loaded["image"].pixdim.tolist())
+            annotated += len(annotated_ids(loaded["label"].as_tensor(), None, None))
+    spacing = config.get_parsed_content("working_spacing")
+    divisor = size_divisor(spacing, len(config.get_parsed_content("filters")))
+    shapes = {name: working_shape(shape, size, spacing) for name, (shape, size) in grids.items()}
+    return fitting_patch(shapes, divisor, PATCH_EDGE[spatial_dims]), annotated
+
+
+def fitting_patch(shapes: dict[str, list[int]], divisor: Sequence[int], edge: int) -> tuple[int, ...]:
+    """The largest patch, at most `edge` along each axis, that fits into all images and that the network can halve.
+
+    >>> fitting_patch({"a.tif": [20, 100, 100]}, divisor=[8, 8, 8], edge=48)
+    (16, 48, 48)
+    """
+    for name, shape in shapes.items():
+        if any(size < step for size, step in zip(shape, divisor, strict=True)):
+            raise ValueError(f"{name}: found {shape} voxels on the working grid, expected at least {list(divisor)}.")
+    smallest = np.min(list(shapes.values()), axis=0)
+    return tuple(int(min(size, edge) // step * step) for size, step in zip(smallest, divisor, strict=True))
+
+
+def read_array(path: Path | str) -> tuple[np.ndarray, list[float]]:
+    """Voxels (Z, Y, X) or (Y, X) of a file's first channel, and the voxel size along each axis."""
+    array, meta = _read(path)
+    spatial = np.asarray(array).reshape(-1, *meta["spatial_shape"])[0]
+    return spatial, np.linalg.norm(meta["affine"][:-1, :-1], axis=0).tolist()
+
+
+def _spatial_dims(path: str) -> int:
+    return len(_read(path)[1]["spatial_shape"])
+
+
+def _read(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
+    reader = VolumeReader()
+    return reader.get_data(reader.read(str(path)))
+
+
+def _linked(pairs: Sequence[Pair], folder: Path) -> Path:
+    """Lay out links to the files, so that the run needs no copy and never writes to the originals."""
+    for pair in pairs:
+        for key, kind in (("image", "images"), ("label", "labels")):
+            source = Path(pair[key]).resolve()
+            name, suffix = split_suffix(pair[key])
+            link = folder / kind / f"{name}{suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(source, link)
+    return folder

@@ -1,0 +1,54 @@
+"""What comes out lies where what went in lies: axes, voxel size and format survive the whole way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from bundle_runs import EAGER_INFERENCE, INFERENCE, nuclei, read_nifti, run_here, write
+from conftest import Training
+
+# An array of (Z, Y, X) as each kind of file: name, and how it is written.
+VOXEL_SIZE = (2.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def results(trained: Training, tmp_path: Path) -> Path:
+    """One volume as TIFF, OME-TIFF and NIfTI, segmented with the weights of a training on TIFF files."""
+    image, _ = nuclei(seed=5)
+    write(tmp_path / "images" / "plain.tif", image)
+    write(tmp_path / "images" / "nifti.nii.gz", image)
+    write(tmp_path / "images" / "anisotropic.ome.tif", image, VOXEL_SIZE)
+    write(tmp_path / "images" / "anisotropic_nifti.nii", image, VOXEL_SIZE)
+    run_here(
+        INFERENCE,
+        dataset_dir=tmp_path,
+        ckpt_dir=trained.ckpt_dir,
+        output_dir=tmp_path / "results",
+        **EAGER_INFERENCE,
+    )
+    return tmp_path / "results"
+
+
+def test_one_volume_in_four_formats(results: Path) -> None:
+    """Checked in one go: the four volumes are segmented by one run."""
+    # the same instances, whatever the format; NIfTI files store (x, y, z)
+    plain = tifffile.imread(results / "plain_instances.tif")
+    assert plain.shape == (24, 48, 40)
+    assert plain.max() > 0
+    np.testing.assert_array_equal(read_nifti(results / "nifti_instances.nii.gz"), plain.transpose())
+
+    with tifffile.TiffFile(results / "anisotropic_instances.ome.tif") as tif:
+        assert tif.series[0].axes == "ZYX"
+        assert 'PhysicalSizeZ="2.0"' in tif.ome_metadata
+        anisotropic = tif.asarray()
+    assert anisotropic.dtype == np.uint16
+    assert anisotropic.shape == (24, 48, 40)
+
+    nifti = nibabel.load(results / "anisotropic_nifti_instances.nii")
+    assert nifti.get_data_dtype() == np.int32
+    np.testing.assert_array_equal(nifti.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
+    np.testing.assert_array_equal(np.asarray(nifti.dataobj), anisotropic.transpose())

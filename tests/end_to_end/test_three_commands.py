@@ -1,0 +1,141 @@
+"""Training, inference and evaluation as the README tells users to run them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from bundle_runs import (
+    BUNDLE,
+    EAGER_INFERENCE,
+    EVALUATE,
+    INFERENCE,
+    TINY_TRAINING,
+    TRAIN,
+    nuclei,
+    read_nifti,
+    run_here,
+    run_in_shell,
+    write,
+    write_pair,
+)
+from conftest import Training
+
+from scripts.metrics import METRIC_NAMES
+
+
+class TestTraining:
+    def test_it_succeeds_from_any_folder_and_leaves_nothing_there(self, trained: Training) -> None:
+        assert trained.process.returncode == 0, trained.process.stderr
+        assert list((trained.dataset.parent / "elsewhere").iterdir()) == []
+
+    def test_ckpt_dir_gets_the_bare_weights_and_what_inference_must_know(self, trained: Training) -> None:
+        assert {path.name for path in trained.ckpt_dir.iterdir()} == {"model.pt", "teacher.pt", "model.json"}
+        state = torch.load(trained.ckpt_dir / "model.pt", weights_only=True)
+        assert all(isinstance(value, torch.Tensor) for value in state.values())
+        settings = json.loads((trained.ckpt_dir / "model.json").read_text(encoding="utf-8"))
+        assert settings["filters"] == TINY_TRAINING["filters"]
+        assert settings["roi_size"] == TINY_TRAINING["patch_size"]
+
+    def test_output_dir_gets_everything_else(self, trained: Training) -> None:
+        assert {path.name for path in trained.output_dir.iterdir()} == {"tensorboard", "pictures"}
+        assert len(list((trained.output_dir / "pictures").glob("*.png"))) == 2
+
+    def test_the_bundle_itself_is_left_alone(self, trained: Training) -> None:
+        assert not (BUNDLE / "output").exists()
+
+
+class TestInference:
+    @pytest.fixture(scope="class")
+    def results(self, trained: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("inference")
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": folder / "results"}
+        process = run_in_shell(INFERENCE, folder, **ids, **EAGER_INFERENCE)
+        assert process.returncode == 0, process.stderr
+        return folder / "results"
+
+    def test_each_image_gets_its_instances(self, results: Path) -> None:
+        assert sorted(path.name for path in results.iterdir()) == ["first_instances.tif", "second_instances.tif"]
+
+    def test_they_lie_on_the_grid_of_the_image(self, results: Path, trained: Training) -> None:
+        for name in ("first", "second"):
+            instances = tifffile.imread(results / f"{name}_instances.tif")
+            assert instances.shape == tifffile.imread(trained.dataset / "images" / f"{name}.tif").shape
+            assert instances.dtype == np.uint16
+            assert instances.max() > 0
+
+    def test_consistency_clustering_asks_the_teacher(self, trained: Training, tmp_path: Path) -> None:
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
+        run_here(INFERENCE, clustering="consistency", **ids, **EAGER_INFERENCE)
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_images_in_any_place_are_given_as_a_list(self, trained: Training, tmp_path: Path) -> None:
+        image = write(tmp_path / "scans" / "a.nii.gz", nuclei(seed=3)[0])
+        ids = {"images": [str(image)], "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path / "results"}
+        run_here(INFERENCE, **ids, **EAGER_INFERENCE)
+        assert read_nifti(tmp_path / "results" / "a_instances.nii.gz").shape == (40, 48, 24)
+
+
+class TestEvaluation:
+    def test_it_writes_all_metrics_of_each_image_and_their_mean(self, trained: Training, tmp_path: Path) -> None:
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path / "results"}
+        process = run_in_shell(EVALUATE, tmp_path, **ids, device="$torch.device('cpu')")
+        assert process.returncode == 0, process.stderr
+        assert [path.name for path in (tmp_path / "results").iterdir()] == ["metrics.json"]
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["images"].keys() == {"first", "second"}
+        for values in [metrics["mean"], *metrics["images"].values()]:
+            assert set(values) == set(METRIC_NAMES)
+
+    def test_it_trains_nothing_and_touches_no_weights(self, trained: Training, tmp_path: Path) -> None:
+        before = {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()}
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
+        run_here(EVALUATE, **ids, device="$torch.device('cpu')", sparse_truth=True)
+        assert {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()} == before
+
+
+class TestTwoDimensions:
+    """The same three commands with the overlay `2d.json`."""
+
+    def test_training_inference_and_evaluation(self, tmp_path: Path) -> None:
+        dataset = write_pair(tmp_path / "data", *nuclei((64, 56), seed=1), name="plane.tif")
+        ids = {
+            "dataset_dir": dataset,
+            "ckpt_dir": tmp_path / "weights",
+            "output_dir": tmp_path / "output",
+            "device": "$torch.device('cpu')",
+        }
+        run_here([*TRAIN, "2d.json"], **{**TINY_TRAINING, **ids, "patch_size": [32, 32], "batch_size": 2})
+        run_here([*INFERENCE, "2d.json"], **{**EAGER_INFERENCE, **ids, "output_dir": tmp_path / "results"})
+        run_here([*EVALUATE, "2d.json"], **{**ids, "output_dir": tmp_path / "results"})
+        instances = tifffile.imread(tmp_path / "results" / "plane_instances.tif")
+        assert instances.shape == (64, 56)
+        assert instances.max() > 0
+        assert (tmp_path / "results" / "metrics.json").is_file()
+
+
+class TestOverrides:
+    def test_images_and_labels_in_any_place(self, tmp_path: Path) -> None:
+        image, labels = nuclei(seed=1)
+        ids = {
+            "images": [str(write(tmp_path / "scans" / "monday.tif", image))],
+            "labels": [str(write(tmp_path / "annotated by Ada" / "done.nii", labels))],
+            "ckpt_dir": tmp_path / "weights",
+            "output_dir": tmp_path / "output",
+        }
+        run_here(TRAIN, **TINY_TRAINING, **ids)
+        assert (tmp_path / "weights" / "model.pt").is_file()
+
+    def test_weights_that_are_there_already_are_kept(self, trained: Training, tmp_path: Path) -> None:
+        shutil.copytree(trained.ckpt_dir, tmp_path / "weights")
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}
+        run_here(TRAIN, **{**TINY_TRAINING, "pretrained": str(tmp_path / "weights" / "model.pt")}, **ids)
+        for name in ("model.pt", "teacher.pt", "model.json"):
+            kept = tmp_path / "weights" / name.replace(".", "_before_1.")
+            assert kept.read_bytes() == (trained.ckpt_dir / name).read_bytes()
+        assert (tmp_path / "weights" / "model.pt").is_file()

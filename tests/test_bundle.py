@@ -1,0 +1,316 @@
+"""The bundle as MONAI and its model zoo see it: configs, metadata and weights that fit together."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.bundle import (
+    ConfigComponent,
+    ConfigParser,
+    ckpt_export,
+    create_workflow,
+    verify_metadata,
+    verify_net_in_out,
+)
+from monai.bundle.workflows import _apply_logging_file
+from monai.utils import set_determinism
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+from scripts.synthetic import synthetic_nuclei
+
+REPOSITORY = Path(__file__).parent.parent
+BUNDLE = REPOSITORY / "spoco_bundle"
+CONFIGS = BUNDLE / "configs"
+NAMES = sorted(path.name for path in CONFIGS.glob("*.json"))
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((CONFIGS / name).read_text(encoding="utf-8"))
+
+
+TRAIN, INFERENCE, EVALUATE, METADATA = map(read, ("train.json", "inference.json", "evaluate.json", "metadata.json"))
+
+
+def parser(*names: str, **ids: Any) -> ConfigParser:
+    result = ConfigParser()
+    result.read_config([str(CONFIGS / name) for name in names])
+    result.update({"bundle_root": str(BUNDLE), **ids})
+    return result
+
+
+def values(config: Any) -> Iterator[Any]:
+    """Every value of a config, at any depth."""
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from values(value)
+    else:
+        yield config
+
+
+def components(config: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a config that names a class or function."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from components(value)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """One small volume whose three sides differ, and its labels."""
+    image, labels = synthetic_nuclei((20, 24, 28), object_diameter=12, seed=1)
+    for folder, array in (("images", image), ("labels", labels.astype(np.uint16))):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "nuclei.tif", array, metadata={"axes": "ZYX"})
+    return tmp_path
+
+
+@pytest.fixture
+def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the configs do to a process: error messages, seeds, module path."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    yield
+    set_determinism(None)
+
+
+class TestWorkflows:
+    @pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
+    def test_monai_finds_all_it_asks_for(self, name: str, kind: str, dataset: Path, clean_process: None) -> None:
+        workflow = create_workflow(
+            config_file=str(CONFIGS / name),
+            workflow_type=kind,
+            logging_file=False,
+            bundle_root=str(BUNDLE),
+            dataset_dir=str(dataset),
+            ckpt_dir=str(dataset),
+            output_dir=str(dataset),
+        )
+        assert workflow.check_properties() == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_named_component_exists(self, name: str) -> None:
+        for config in components(read(name)):
+            module = ConfigComponent(config, id=name).resolve_module_name()
+            assert locate(str(module)) is not None, f"{name}: no {config['_target_']}"
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_path_of_one_machine(self, name: str) -> None:
+        # what starts with a slash, unless it is joined to an id as in "$str(@bundle_root) + '/models'"
+        absolute = re.compile(r"^(/|~|[A-Za-z]:[\\/])|(?<!\+ )'/")
+        assert [value for value in values(read(name)) if isinstance(value, str) and absolute.search(value)] == []
+
+    def test_the_log_goes_to_the_console(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", [])
+        monkeypatch.setattr(root, "level", root.level)
+        _apply_logging_file(str(CONFIGS / "logging.conf"))
+        assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
+
+
+class TestTrainingAndInferenceAgree:
+    """What the network was trained on is what it is shown later."""
+
+    # `settings` are what training writes beside the weights and inference reads
+    WRITTEN = TRAIN["initialize"][-1]["settings"]
+    READ = re.compile(r"\$@settings\.get\('(\w+)'(?:, (.+))?\)")
+
+    def settings_of(self, config: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+        """Id -> (name of the setting, its default as written in the config)."""
+        matches = {id_: self.READ.fullmatch(value) for id_, value in config.items() if isinstance(value, str)}
+        return {id_: (match[1], match[2]) for id_, match in matches.items() if match}
+
+    def test_ids_of_both_have_one_definition(self) -> None:
+        shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE).keys()
+        assert {id_ for id_ in shared if TRAIN[id_] != INFERENCE[id_]} == {"imports", "initialize", "network", "run"}
+
+    def test_inference_reads_only_settings_that_training_writes(self) -> None:
+        assert {name for name, _ in self.settings_of(INFERENCE).values()} <= self.WRITTEN.keys()
+
+    def test_without_settings_inference_assumes_the_defaults_of_training(self) -> None:
+        train = parser("train.json")
+        for id_, (name, default) in self.settings_of(INFERENCE).items():
+            if default is not None:
+                assert ast.literal_eval(default) == train.get_parsed_content(self.WRITTEN[name].lstrip("@")), id_
+
+    def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
+        assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE)
+
+    @pytest.mark.parametrize(
+        "ids", [{}, {"working_spacing": [4.0, 1.0, 1.0], "filters": [8, 16, 32], "in_channels": 2}]
+    )
+    def test_both_build_the_same_network(self, ids: dict[str, Any]) -> None:
+        ids = {"working_spacing": [1.0, 1.0, 1.0], **ids}
+        states = [
+            {
+                name: tuple(tensor.shape)
+                for name, tensor in parser(*config, **ids).get_parsed_content("network_def").state_dict().items()
+            }
+            for config in (["train.json"], ["inference.json"], ["train.json", "evaluate.json"])
+        ]
+        assert states[0] == states[1] == states[2]
+
+    def test_both_preprocess_an_image_alike(self, dataset: Path) -> None:
+        ids = {
+            "dataset_dir": str(dataset),
+            "ckpt_dir": str(dataset),
+            "working_spacing": [1.25, 0.8, 1.0],
+            "patch_size": [16, 16, 16],
+        }
+        train, inference = parser("train.json", **ids), parser("inference.json", **ids)
+        train.get_parsed_content("imports")
+        entry = train.get_parsed_content("data")[0]
+        seen = inference.get_parsed_content("preprocessing")(dict(entry))["image"]
+        validated = train.get_parsed_content("validate#preprocessing")(dict(entry))["image"]
+        for transform in train.get_parsed_content("train#cached_transforms"):
+            entry = transform(entry)
+        assert seen.shape == (7, 16, 30, 28)
+        assert torch.equal(validated, seen)
+        assert torch.equal(entry["image"], seen[:1])  # training adds coordinates to patches
+        assert entry["label"].shape[1:] == seen.shape[1:]
+
+    def test_both_cluster_alike(self) -> None:
+        steps = [
+            [step for step in config["transforms"] if step.get("keys") == "pred" and step["_target_"] != "CopyItemsd"]
+            for config in (TRAIN["validate"]["postprocessing"], INFERENCE["postprocessing"])
+        ]
+        assert steps[0] == [step for step in steps[1] if "SaveInstances" not in step["_target_"]]
+
+    def test_both_slide_the_same_window(self) -> None:
+        validation, inference = TRAIN["validate"]["inferer"], INFERENCE["inferer"]
+        assert {key: value for key, value in inference.items() if not key.startswith("teacher")} == validation
+
+
+def pins(python_version: str) -> dict[str, str]:
+    """Package -> exact version in requirements.txt for a Python version."""
+    lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+    environment = {**default_environment(), "python_version": python_version}
+    result = {}
+    for requirement in requirements:
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "==", requirement
+            assert requirement.name not in result, requirement
+            result[requirement.name] = specifier.version
+    return result
+
+
+# What the model zoo's schema asks of metadata.json, as a schema: the original would have to be downloaded.
+TEXT, OBJECT = {"type": "string"}, {"type": "object"}
+REQUIRED_TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description"]
+REQUIRED_TEXTS += ["authors", "copyright"]
+OPTIONAL_TEXTS = ["data_source", "data_type", "image_classes", "label_classes", "pred_classes", "intended_use"]
+TENSORS = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
+        "properties": {
+            **dict.fromkeys(("type", "format", "dtype"), TEXT),
+            "num_channels": {"type": "integer"},
+            "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+            "value_range": {"type": "array", "items": {"type": "number"}},
+            "is_patch_data": {"type": "boolean"},
+            "channel_def": OBJECT,
+        },
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": [*REQUIRED_TEXTS, "changelog", "required_packages_version", "network_data_format"],
+    "properties": {
+        **dict.fromkeys(REQUIRED_TEXTS + OPTIONAL_TEXTS, TEXT),
+        **dict.fromkeys(("changelog", "required_packages_version"), OBJECT),
+        "references": {"type": "array", "items": TEXT},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": dict.fromkeys(("inputs", "outputs", "post_processed_outputs"), TENSORS),
+        },
+    },
+}
+
+
+class TestMetadata:
+    def test_it_is_valid(self, tmp_path: Path) -> None:
+        schema = tmp_path / "schema.json"  # a file that is there already is not downloaded
+        schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
+        verify_metadata(meta_file=str(CONFIGS / "metadata.json"), filepath=str(schema))
+
+    def test_its_version_is_the_newest_in_the_changelog_and_that_of_the_project(self) -> None:
+        version = METADATA["version"]
+        assert next(iter(METADATA["changelog"])) == version
+        assert f'version = "{version}"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+
+    def test_its_packages_are_those_of_the_requirements(self) -> None:
+        named = {
+            "torch": METADATA["pytorch_version"],
+            "monai": METADATA["monai_version"],
+            "numpy": METADATA["numpy_version"],
+            **METADATA["required_packages_version"],
+        }
+        assert named == pins("3.11")
+
+    def test_both_python_versions_get_the_same_packages(self) -> None:
+        assert pins("3.10").keys() == pins("3.11").keys()
+
+    def test_torch_is_installed_first(self) -> None:
+        assert next(iter(pins("3.10"))) == "torch"
+
+    def test_each_input_channel_is_described(self) -> None:
+        image = METADATA["network_data_format"]["inputs"]["image"]
+        assert len(image["channel_def"]) == image["num_channels"]
+        assert parser("inference.json").get_parsed_content("network_channels") == image["num_channels"]
+
+    def test_its_licence_is_that_of_the_project(self) -> None:
+        bundled, outer = ((folder / "LICENSE").read_text(encoding="utf-8") for folder in (BUNDLE, REPOSITORY))
+        assert bundled == outer
+        assert "Apache License" in bundled
+        assert METADATA["license"] == "Apache-2.0"
+
+
+class TestNetwork:
+    """The two commands that the model zoo runs in the bundle's folder."""
+
+    FILES = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json"}
+
+    @pytest.fixture(autouse=True)
+    def _in_the_bundle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(BUNDLE)
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_it_takes_and_returns_what_the_metadata_say(self, n: int) -> None:
+        verify_net_in_out("network_def", **self.FILES, device="cpu", n=n)
+
+    def test_it_exports_to_torchscript(self, tmp_path: Path) -> None:
+        network = parser("inference.json").get_parsed_content("network_def").eval()
+        torch.save(network.state_dict(), tmp_path / "model.pt")
+        exported = tmp_path / "model.ts"
+        ckpt_export("network_def", filepath=str(exported), ckpt_file=str(tmp_path / "model.pt"), **self.FILES)
+        image = torch.rand(1, 7, 8, 16, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.jit.load(exported)(image), network(image))
+
+    @pytest.mark.skipif(not (BUNDLE / "models" / "model.pt").is_file(), reason="no weights shipped yet")
+    def test_the_shipped_weights_fit_and_are_small(self) -> None:
+        weights = BUNDLE / "models" / "model.pt"
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        parser("inference.json").get_parsed_content("network_def").load_state_dict(state)
+        assert weights.stat().st_size <= 16 * 2**20

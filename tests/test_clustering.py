@@ -1,0 +1,330 @@
+"""From embeddings to instances: what every method must find, and what no instance map may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+
+from scripts.clustering import METHODS, clean_components, cluster_embeddings, mean_shift_modes, nearest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SCENES = {2: (20, 48), 3: (12, 20, 48)}
+Labels = NDArray[np.int32]
+
+every_method = pytest.mark.parametrize("method", METHODS)
+in_2d_and_3d = pytest.mark.parametrize("ndim", SCENES)
+
+
+def scene_labels(ndim: int) -> Labels:
+    """Three blocks along x in a margin of background: 1 and 2 touch, 3 stands apart."""
+    labels = np.zeros(SCENES[ndim], np.int32)
+    inside = (slice(3, -3),) * (ndim - 1)
+    for label, start in ((1, 2), (2, 14), (3, 32)):
+        labels[(*inside, slice(start, start + 12))] = label
+    return labels
+
+
+def embed(labels: Labels, vectors: dict[int, list[float]], noise: float = 0.0, seed: int = 0) -> NDArray[np.float32]:
+    """Embeddings (E, *spatial): each label's vector, and noise."""
+    table = np.zeros((max(vectors) + 1, len(vectors[0])), np.float32)
+    for label, vector in vectors.items():
+        table[label] = vector
+    random = np.random.default_rng(seed)
+    return np.moveaxis(table[labels] + random.normal(0, noise, (*labels.shape, table.shape[1])), -1, 0).astype("f4")
+
+
+# objects 1 and 3 share an embedding; the teacher has another space
+VECTORS = {0: [0.0, 0.0], 1: [4.0, 0.0], 2: [4.0, 4.0], 3: [4.0, 0.0]}
+TEACHER = {0: [9.0, 9.0], 1: [0.0, 5.0], 2: [-5.0, 0.0], 3: [0.0, 5.0]}
+
+
+def cluster(
+    embeddings: NDArray[np.float32],
+    foreground: NDArray[np.bool_] | None,
+    method: str,
+    **options: Any,  # noqa: ANN401
+) -> Labels:
+    """Cluster with a teacher that agrees, unless another one is given."""
+    return cluster_embeddings(embeddings, foreground, method, **{"teacher_embeddings": embeddings, **options})
+
+
+def same_partition(first: Labels, second: Labels) -> bool:
+    """Whether two maps differ in the numbers of their ids only; 0 must be 0."""
+    pairs = np.unique(np.stack([first.ravel(), second.ravel()]), axis=1)
+    one_to_one = all(len(np.unique(ids)) == len(ids) for ids in pairs)
+    return one_to_one and np.array_equal(first == 0, second == 0)
+
+
+def shares_found(found: Labels, truth: Labels, at_least: int = 1) -> list[float]:
+    """Share of each large enough object that is one instance; an instance counts for one object only."""
+    shares, taken = [], {0}
+    for label, size in sorted(enumerate(np.bincount(truth.ravel())), key=lambda entry: -entry[1]):
+        if label > 0 and size >= at_least:
+            counts = np.bincount(found[truth == label])
+            counts[[instance for instance in taken if instance < len(counts)]] = 0
+            shares.append(counts.max() / size)
+            taken.add(int(counts.argmax()))
+    return shares
+
+
+def assert_instance_map(labels: Labels, foreground: NDArray[np.bool_], min_size: int) -> None:
+    """int32, ids 1..K, each one connected component of at least min_size voxels inside the foreground."""
+    assert labels.dtype == np.int32
+    assert labels.shape == foreground.shape
+    sizes = np.bincount(labels.ravel())[1:]
+    assert len(sizes) == 0 or sizes.min() >= max(1, min_size)
+    components = cc3d.connected_components(labels, connectivity=2 * labels.ndim)
+    assert components.max() == len(sizes)
+    assert not labels[~foreground].any()
+
+
+def assert_truth(found: Labels, truth: Labels) -> None:
+    """The true objects and no others, but for some voxels at borders, where the watershed of auto cuts corners."""
+    assert_instance_map(found, truth > 0, 50)
+    assert found.max() == truth.max()
+    assert min(shares_found(found, truth)) > 0.88
+
+
+class TestByHand:
+    @every_method
+    def test_three_strips(self, method: str) -> None:
+        # the first and the last share an embedding, and are two instances nevertheless
+        strips = np.repeat([1, 2, 1], 8).astype(np.int32)[None].repeat(6, 0)
+        expected = np.repeat([1, 2, 3], 8).astype(np.int32)[None].repeat(6, 0)
+        embeddings = embed(strips, {0: [0.0], 1: [-2.0], 2: [2.0]})
+        assert same_partition(cluster(embeddings, None, method, min_size=10), expected)
+
+    @every_method
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1)])
+    def test_one_voxel(self, method: str, shape: tuple[int, ...]) -> None:
+        embeddings = np.ones((3, *shape), np.float32)
+        assert cluster(embeddings, None, method, min_size=1).tolist() == np.ones(shape, int).tolist()
+        assert cluster(embeddings, None, method, min_size=2).max() == 0
+
+    @every_method
+    @in_2d_and_3d
+    def test_empty_foreground(self, method: str, ndim: int) -> None:
+        shape = SCENES[ndim]
+        labels = cluster(np.ones((2, *shape), np.float32), np.zeros(shape, bool), method)
+        assert labels.dtype == np.int32
+        assert labels.shape == shape
+        assert not labels.any()
+
+    @every_method
+    @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
+    @pytest.mark.parametrize("dim", [1, 4])
+    def test_all_is_one_object(self, method: str, noise: float, dim: int) -> None:
+        everything = np.zeros((8, 10, 12), np.int32)
+        labels = cluster(embed(everything, {0: [0.5] * dim}, noise), None, method)
+        assert (labels == 1).all()
+
+    def test_small_pieces_go_to_the_neighbour_they_touch(self) -> None:
+        clusters = np.array([[1, 1, 1, 1, 2], [1, 1, 3, 1, 2], [1, 1, 1, 1, 2]], np.int32)
+        found = clean_components(clusters, clusters > 0, min_size=3)
+        assert found.tolist() == [[1, 1, 1, 1, 2]] * 3
+
+    def test_small_pieces_that_touch_nothing_are_dropped(self) -> None:
+        clusters = np.array([[5, 5, 5, 0, 4], [5, 5, 5, 0, 4]], np.int32)
+        assert clean_components(clusters, clusters > 0, min_size=3).tolist() == [[1, 1, 1, 0, 0]] * 2
+
+    def test_small_pieces_reach_an_instance_through_each_other(self) -> None:
+        clusters = np.array([[1, 1, 1, 2, 3, 4]], np.int32)
+        assert clean_components(clusters, clusters > 0, min_size=2).tolist() == [[1] * 6]
+
+    def test_only_small_pieces_leave_nothing(self) -> None:
+        clusters = np.array([[1, 1, 2, 2]], np.int32)
+        assert clean_components(clusters, clusters > 0, min_size=3).tolist() == [[0] * 4]
+
+    def test_corners_do_not_connect(self) -> None:
+        clusters = np.array([[7, 0], [0, 7]], np.int32)
+        assert sorted(clean_components(clusters, clusters > 0, min_size=1).ravel().tolist()) == [0, 0, 1, 2]
+
+    def test_modes_of_two_heaps_on_a_line(self) -> None:
+        points = torch.tensor([[0.0], [0.2], [0.4], [3.0], [3.2]])
+        modes = mean_shift_modes(points, radius=0.5)
+        torch.testing.assert_close(modes, torch.tensor([[0.2], [3.1]]))  # the denser first
+
+    def test_nearest(self) -> None:
+        points, centers = torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([[8.0], [1.0]])
+        assert nearest(points, centers).tolist() == [1, 1, 0]
+
+
+@every_method
+@in_2d_and_3d
+class TestScene:
+    def test_clean_embeddings_give_the_truth(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        assert_truth(cluster(embed(truth, VECTORS), truth > 0, method), truth)
+
+    def test_noise_within_delta_var_gives_the_truth(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        found = cluster(embed(truth, VECTORS, 0.1), truth > 0, method, teacher_embeddings=embed(truth, TEACHER, 0.1, 1))
+        assert_truth(found, truth)
+
+    def test_without_foreground_the_background_is_one_more_instance(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        found = cluster(embed(truth, VECTORS), None, method)
+        assert_truth(found, np.where(truth == 0, 4, truth))
+
+    def test_deterministic(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        embeddings = embed(truth, VECTORS, 0.3)
+        first, second = (cluster(embeddings, truth > 0, method) for _ in range(2))
+        assert np.array_equal(first, second)
+
+    def test_a_speck_goes_to_its_object(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        embeddings = embed(truth, VECTORS)
+        embeddings[(slice(None), *[slice(6, 8)] * ndim)] = -4.0
+        assert_truth(cluster(embeddings, truth > 0, method), truth)
+
+    def test_any_kind_of_array(self, method: str, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        embeddings = embed(truth, VECTORS)
+        tensor = torch.from_numpy(embeddings).half().requires_grad_(True)
+        found = cluster(tensor, torch.from_numpy(truth > 0), method)
+        assert np.array_equal(found, cluster(embeddings, truth > 0, method))
+        assert np.array_equal(found, cluster(embeddings.astype(np.float64), (truth > 0).astype(np.uint8), method))
+
+
+class TestProperties:
+    @every_method
+    @pytest.mark.parametrize("shape", [(16, 20), (6, 9, 10)])
+    @pytest.mark.parametrize("dim", [1, 3])
+    @pytest.mark.parametrize("min_size", [0, 1, 8])
+    def test_noise_gives_an_instance_map(self, method: str, shape: tuple[int, ...], dim: int, min_size: int) -> None:
+        for seed in range(2):
+            random = np.random.default_rng(seed)
+            embeddings, foreground = random.normal(size=(dim, *shape)), random.random(shape) < 0.7
+            found = cluster(embeddings.astype(np.float32), foreground, method, min_size=min_size)
+            assert_instance_map(found, foreground, min_size)
+
+    @pytest.mark.parametrize("method", ["auto", "mean_shift", "hdbscan"])
+    @pytest.mark.parametrize("shape", [(16, 20), (6, 9, 10)])
+    def test_no_piece_of_the_foreground_is_lost(self, method: str, shape: tuple[int, ...]) -> None:
+        random = np.random.default_rng(0)
+        embeddings, foreground = (
+            random.normal(size=(3, *shape)).astype(np.float32),
+            random.random(shape) < 0.3,
+        )
+        found = cluster_embeddings(embeddings, foreground, method, min_size=1)
+        assert np.array_equal(found > 0, foreground)
+
+    def test_an_object_on_a_slope_is_found(self) -> None:
+        # embeddings that change faster and faster along x, as position-coded ones may
+        embeddings = np.tile(np.linspace(0, 1, 30, dtype=np.float32) ** 2, (1, 30, 1))
+        foreground = np.zeros((30, 30), bool)
+        foreground[10:20, 10:20] = True
+        assert np.array_equal(cluster_embeddings(embeddings, foreground), foreground)
+
+    def test_a_drifting_object_stays_one_with_auto(self) -> None:
+        drift = np.linspace(0, 2, 36, dtype=np.float32)[None, None].repeat(20, 1)
+        embeddings = drift + np.random.default_rng(0).normal(0, 0.03, drift.shape).astype(np.float32)
+        assert (cluster_embeddings(embeddings, method="auto") == 1).all()
+        assert cluster_embeddings(embeddings, method="mean_shift").max() > 1  # which is why auto is the default
+
+    def test_delta_var_scales_with_the_embeddings(self) -> None:
+        truth = scene_labels(2)
+        embeddings = embed(truth, VECTORS, 0.1)
+        for method in ("auto", "mean_shift", "hdbscan"):
+            found = cluster_embeddings(100 * embeddings, truth > 0, method, delta_var=50)
+            assert same_partition(found, cluster_embeddings(embeddings, truth > 0, method)), method
+
+    def test_more_voxels_than_the_sample_holds(self) -> None:
+        truth = scene_labels(2).repeat(6, 0).repeat(6, 1)
+        assert (truth > 0).sum() > 15_000
+        for method in ("mean_shift", "hdbscan"):
+            assert same_partition(cluster_embeddings(embed(truth, VECTORS, 0.1), truth > 0, method), truth), method
+
+
+@in_2d_and_3d
+class TestConsistency:
+    def test_drops_what_the_teacher_divides(self, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        divided = truth.copy()
+        divided[..., 8:14][truth[..., 8:14] == 1] = 4  # the teacher sees two objects in the first
+        teacher = embed(divided, {**TEACHER, 4: [0.0, -5.0]})
+        found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=teacher)
+        assert same_partition(found, np.where(truth == 1, 0, truth))
+
+    def test_drops_what_the_teacher_joins(self, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        teacher = embed(truth, {**TEACHER, 2: TEACHER[1]})  # the teacher sees one object in the touching two
+        found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=teacher)
+        assert same_partition(found, np.where(truth == 3, 1, 0))
+
+    def test_forgives_a_teacher_that_differs_a_little(self, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        shifted = np.roll(truth, 1, axis=-1)
+        found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=embed(shifted, TEACHER))
+        assert same_partition(found, truth)
+
+
+class TestRefused:
+    EMBEDDINGS = np.zeros((2, 5, 6), np.float32)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_embeddings_that_are_not_finite(self, value: float) -> None:
+        embeddings = self.EMBEDDINGS.copy()
+        embeddings[0, 1, 2:4] = value
+        with pytest.raises(ValueError, match="finite, got 2 NaN"):
+            cluster_embeddings(embeddings)
+
+    def test_a_teacher_that_is_not_finite(self) -> None:
+        with pytest.raises(ValueError, match="finite, got 60 NaN"):
+            cluster_embeddings(self.EMBEDDINGS, method="consistency", teacher_embeddings=self.EMBEDDINGS + np.nan)
+
+    @pytest.mark.parametrize("shape", [(5, 6), (1, 2, 3, 4, 5)])
+    def test_other_dimensions(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match=f"2D or 3D, got .{', '.join(map(str, shape))}"):
+            cluster_embeddings(np.zeros(shape))
+
+    def test_an_unknown_method(self) -> None:
+        with pytest.raises(ValueError, match="one of auto, mean_shift, hdbscan, consistency, got 'kmeans'"):
+            cluster_embeddings(self.EMBEDDINGS, method="kmeans")
+
+    @pytest.mark.parametrize("delta_var", [0.0, -0.5])
+    def test_delta_var(self, delta_var: float) -> None:
+        with pytest.raises(ValueError, match=f"positive, got {delta_var}"):
+            cluster_embeddings(self.EMBEDDINGS, delta_var=delta_var)
+
+    def test_a_foreground_of_another_shape(self) -> None:
+        with pytest.raises(ValueError, match=r"\(5, 6\), got \(6, 5\)"):
+            cluster_embeddings(self.EMBEDDINGS, np.ones((6, 5), bool))
+
+    def test_consistency_without_a_teacher(self) -> None:
+        with pytest.raises(ValueError, match="teacher_embeddings, got None"):
+            cluster_embeddings(self.EMBEDDINGS, method="consistency")
+
+    def test_a_teacher_of_another_shape(self) -> None:
+        with pytest.raises(ValueError, match=r"\(2, 5, 6\), got \(2, 6, 5\)"):
+            cluster_embeddings(
+                self.EMBEDDINGS, method="consistency", teacher_embeddings=self.EMBEDDINGS.transpose(0, 2, 1)
+            )
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the development images are not part of the repository")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("name", "step"), [("nuclei3d/1136_labels", (2, 3, 3)), ("membranes3d/upper_labels", (2, 5, 5))]
+)
+def test_real_shapes(name: str, step: tuple[int, int, int], method: str) -> None:
+    """Ideal embeddings of real objects: one random direction per object, with noise below delta_var."""
+    path = next(SHARED.glob(f"{name}*"))
+    truth = tifffile.imread(path)[tuple(slice(None, None, s) for s in step)].astype(np.int32)
+    truth = clean_components(truth, truth > 0, min_size=50)
+    directions = np.random.default_rng(0).normal(size=(truth.max() + 1, 16))
+    vectors = 6 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    embeddings = embed(truth, dict(enumerate(vectors.tolist())), noise=0.08)
+    found = cluster(embeddings, truth > 0, method)
+    assert_instance_map(found, truth > 0, 50)
+    shares = shares_found(found, truth, at_least=200)  # of smaller ones the sample may hold no voxel
+    assert len(shares) > 10
+    assert np.mean(shares) > 0.9

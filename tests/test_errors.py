@@ -1,0 +1,56 @@
+"""A user's mistake is one sentence, a defect keeps its traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.errors import refusal_behind
+from scripts.readers import split_suffix
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from scripts.errors import explain_refusals
+from scripts.readers import split_suffix
+explain_refusals()
+try:
+    {statement}
+except Exception as error:
+    raise RuntimeError("applying transform") from error
+"""
+
+
+def run(statement: str) -> subprocess.CompletedProcess:
+    root = str(Path(__file__).parents[1] / "spoco_bundle")
+    script = SCRIPT.format(root=root, statement=statement)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+def test_a_refusal_is_found_behind_the_errors_that_wrap_it() -> None:
+    with pytest.raises(RuntimeError) as wrapped:
+        try:
+            split_suffix("cells.jpg")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+    assert "cells.jpg" in str(refusal_behind(wrapped.value))
+
+
+def test_an_error_from_elsewhere_is_no_refusal() -> None:
+    with pytest.raises(ValueError) as elsewhere:  # noqa: PT011
+        int("not a number")
+    assert refusal_behind(elsewhere.value) is None
+
+
+def test_a_refusal_ends_the_program_with_one_sentence() -> None:
+    ended = run("split_suffix('cells.jpg')")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: cells.jpg: found the extension .jpg, expected one of")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    ended = run("{}['missing']")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr

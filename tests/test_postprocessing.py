@@ -1,0 +1,55 @@
+"""Clustering as a dictionary transform."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.postprocessing import ClusterEmbeddingsd
+
+
+def two_objects_on_background() -> torch.Tensor:
+    """(2, 14, 18): channel 0 is the foreground, channel 1 tells the two objects, which touch, apart."""
+    pred = torch.full((2, 14, 18), -1.0)
+    pred[0, 4:10, 4:14] = 1.0
+    pred[1, 4:10, 4:9], pred[1, 4:10, 9:14] = 3.0, -3.0
+    return pred
+
+
+def test_foreground_is_the_positive_side_of_the_first_dimension() -> None:
+    pred = two_objects_on_background()
+    instances = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5)({"pred": pred})["pred"]
+    assert instances.shape == (1, 14, 18)
+    assert instances.dtype == torch.int32
+    assert torch.equal(instances[0] > 0, pred[0] > 0)
+    assert instances.max() == 2
+
+
+def test_everywhere_leaves_no_voxel_out() -> None:
+    cluster = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5, foreground="everywhere")
+    instances = cluster({"pred": two_objects_on_background()})["pred"]
+    assert (instances > 0).all()
+    assert instances.max() == 3
+
+
+def test_min_size_counts_voxels_of_the_file() -> None:
+    pred = two_objects_on_background()  # objects of 30 voxels, each 4 voxels of the file
+    working, original = torch.diag(torch.tensor([2.0, 2.0, 1.0])), torch.eye(3)
+    meta_pred = MetaTensor(pred, affine=working, meta={"original_affine": original})
+    assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": meta_pred})["pred"].max() == 2
+    assert ClusterEmbeddingsd("pred", 2, min_size=130)({"pred": meta_pred})["pred"].max() == 0
+    assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": pred})["pred"].max() == 0
+
+
+def test_the_teachers_embeddings_follow_the_students() -> None:
+    pred = two_objects_on_background()
+    cluster = ClusterEmbeddingsd("pred", embedding_dim=2, method="consistency", min_size=5)
+    agreeing, silent = torch.cat([pred, pred]), torch.cat([pred, torch.zeros_like(pred)])
+    assert cluster({"pred": agreeing})["pred"].max() == 2
+    assert cluster({"pred": silent})["pred"].max() == 0
+
+
+def test_refuses_unknown_choices() -> None:
+    with pytest.raises(ValueError, match="clustering must be one of auto, .* got 'kmeans'"):
+        ClusterEmbeddingsd("pred", 2, method="kmeans")
+    with pytest.raises(ValueError, match="foreground must be one of .* got 'otsu'"):
+        ClusterEmbeddingsd("pred", 2, foreground="otsu")

@@ -1,0 +1,78 @@
+"""Simulated sparse annotation, and the extent of what is annotated."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids, median_extents
+
+
+def label_map(ids: list[int], name: str = "cells.tif") -> MetaTensor:
+    return MetaTensor(torch.tensor([[ids]]), meta={"filename_or_obj": f"/somewhere/{name}"})
+
+
+def test_ids_are_neither_unlabelled_nor_background_nor_ignored() -> None:
+    assert annotated_ids(torch.tensor([0, 3, 3, 70000, 9, 1]), background_label=9, ignore_label=1).tolist() == [
+        3,
+        70000,
+    ]
+
+
+class TestKeepObjectFraction:
+    def test_keeps_the_rounded_share_and_turns_the_rest_unlabelled(self) -> None:
+        labels = label_map([*range(55)])  # 54 objects
+        kept = KeepObjectFractiond("label", fraction=0.2)({"label": labels})["label"]
+        assert len(torch.unique(kept)) - 1 == 11
+        assert torch.all((kept == 0) | (kept == labels))
+
+    def test_keeps_at_least_one(self) -> None:
+        kept = KeepObjectFractiond("label", fraction=0.01)({"label": label_map([0, 5, 6])})["label"]
+        assert len(torch.unique(kept[kept > 0])) == 1
+
+    def test_special_labels_stay_and_are_not_counted(self) -> None:
+        transform = KeepObjectFractiond("label", fraction=0.5, background_label=7, ignore_label=8)
+        kept = transform({"label": label_map([1, 2, 7, 8])})["label"].flatten().tolist()
+        assert kept[2:] == [7, 8]
+        assert sorted(kept[:2]) in ([0, 1], [0, 2])
+
+    def test_same_seed_and_name_same_choice_whatever_the_folder(self) -> None:
+        transform = KeepObjectFractiond("label", fraction=0.5, seed=3)
+        first, second = (transform({"label": label_map([*range(20)])})["label"] for _ in range(2))
+        assert torch.equal(first, second)
+
+    def test_other_seed_or_name_other_choice(self) -> None:
+        def choose(seed: int, name: str) -> list[int]:
+            transform = KeepObjectFractiond("label", fraction=0.5, seed=seed)
+            return transform({"label": label_map([*range(40)], name)})["label"].flatten().tolist()
+
+        assert choose(0, "a.tif") != choose(1, "a.tif")
+        assert choose(0, "a.tif") != choose(0, "b.tif")
+
+    @pytest.mark.parametrize("fraction", [0, -0.5, 1.5])
+    def test_refuses_a_share_outside_of_0_to_1(self, fraction: float) -> None:
+        with pytest.raises(ValueError, match=f"object_fraction must lie in .* got {fraction}"):
+            KeepObjectFractiond("label", fraction=fraction)
+
+
+def test_forgets_background_and_ignored_voxels() -> None:
+    forget = ForgetSpecialLabelsd("label", background_label=7, ignore_label=8)
+    assert forget({"label": label_map([0, 1, 7, 8])})["label"].flatten().tolist() == [0, 1, 0, 0]
+
+
+class TestMedianExtents:
+    def test_per_axis_over_whole_objects(self) -> None:
+        labels = torch.zeros(10, 10, dtype=torch.int)
+        labels[1:4, 1:3] = 1  # 3 x 2
+        labels[5:8, 4:9] = 70000  # 3 x 5
+        assert median_extents([labels]) == [3, 3.5]
+
+    def test_objects_cut_by_the_border_count_only_where_there_are_no_others(self) -> None:
+        labels = torch.zeros(10, 10, dtype=torch.int)
+        labels[0:2, 1:3] = 1
+        assert median_extents([labels]) == [2, 2]
+        labels[4:9, 4:9] = 2
+        assert median_extents([labels]) == [5, 5]
+
+    def test_refuses_maps_without_objects(self) -> None:
+        with pytest.raises(ValueError, match="no annotated object"):
+            median_extents([torch.zeros(3, 3, dtype=torch.int)])

@@ -1,0 +1,75 @@
+"""The SPOCO step inside MONAI's stock trainer."""
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from torch import nn
+
+from scripts.losses import SpocoLoss
+from scripts.training import GradientClipping, TeacherLoss, prepare_two_views
+
+
+class Echo(nn.Module):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.append(image)
+        return image * self.scale
+
+
+def batch() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    labels = torch.zeros(2, 1, 4, 4, dtype=torch.int32)
+    labels[:, :, 1:3, 1:3] = 1
+    return {"image": torch.rand(2, 3, 4, 4), "teacher_image": torch.rand(2, 3, 4, 4), "label": labels}
+
+
+def test_the_student_sees_its_view_and_the_loss_the_rest() -> None:
+    data = batch()
+    image, target = prepare_two_views(data, "cpu")
+    assert torch.equal(image, data["image"])
+    assert set(target) == {"teacher_image", "label"}
+
+
+def test_the_teacher_sees_its_own_view_without_gradient() -> None:
+    data, teacher = batch(), Echo()
+    loss = TeacherLoss(SpocoLoss(), teacher)
+    student = data["image"].requires_grad_()
+    loss(student, {"teacher_image": data["teacher_image"], "label": data["label"]}).backward()
+    assert torch.equal(teacher.seen[0], data["teacher_image"])
+    assert teacher.scale.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+def test_the_teacher_rests_where_consistency_has_no_weight() -> None:
+    data, teacher = batch(), Echo()
+    TeacherLoss(SpocoLoss(consistency_weight=0), teacher)(data["image"], data)
+    assert teacher.seen == []
+
+
+def trained_step(max_norm: float) -> float:
+    """How far one SGD step of rate 1 moves the network's only parameter."""
+    student = Echo()
+    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+    SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[batch()],
+        network=student,
+        optimizer=optimizer,
+        loss_function=TeacherLoss(SpocoLoss(), Echo()),
+        prepare_batch=prepare_two_views,
+        train_handlers=[GradientClipping(optimizer, max_norm)],
+        decollate=False,
+    ).run()
+    return abs(student.scale.item() - 1)
+
+
+def test_clipping_bounds_the_step() -> None:
+    free = trained_step(max_norm=1e6)
+    assert trained_step(max_norm=free / 10) == pytest.approx(free / 10, rel=1e-3)
