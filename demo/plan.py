@@ -28,6 +28,10 @@ PATCH_EDGE = {3: 48, 2: 128}
 Pair = dict[str, str]
 
 
+class PlanError(ValueError):
+    """Data that the demo cannot work on; the message is one sentence."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run works on.
@@ -70,10 +74,11 @@ def check_dataset(dataset: Path) -> list[Pair]:
     """List a user's images with their labels, before anything is made or emptied.
 
     Raises:
+        PlanError: no such folder.
         ValueError, FileNotFoundError: as of `scripts.datalist.image_label_pairs`.
     """
     if not dataset.is_dir():
-        raise FileNotFoundError(f"{dataset}: no such folder, expected one with the folders images and labels.")
+        raise PlanError(f"{dataset}: no such folder, expected one with the folders images and labels.")
     return image_label_pairs(dataset)
 
 
@@ -81,11 +86,12 @@ def plan_dataset(pairs: Sequence[Pair], output: Path) -> Plan:
     """Link a user's files into `output`: the last image is held out, unless it is the only one.
 
     Raises:
-        ValueError: files that cannot be trained on, with what was found and what was expected.
+        PlanError: images of both kinds, or one too small for the network.
+        RuntimeError: a file that the bundle refuses; the cause says what was found and what was expected.
     """
     dims = {_spatial_dims(pair["image"]) for pair in pairs}
     if len(dims) > 1:
-        raise ValueError("found 2D and 3D images in one dataset, expected one kind.")
+        raise PlanError("found 2D and 3D images in one dataset, expected one kind.")
     spatial_dims = dims.pop()
     train = list(pairs[:-1]) or list(pairs)
     patch_size, annotated = examine(pairs, train, spatial_dims)
@@ -108,7 +114,7 @@ def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> 
         the patch size on the working grid, and the number of annotated objects in `train`.
 
     Raises:
-        ValueError: a file that the bundle refuses, or an image too small for the network.
+        PlanError, RuntimeError: as of `plan_dataset`.
     """
     config = ConfigParser()
     config.read_config([str(path) for path in config_files(spatial_dims, "train.json")])
@@ -135,16 +141,16 @@ def fitting_patch(shapes: dict[str, list[int]], divisor: Sequence[int], edge: in
     """
     for name, shape in shapes.items():
         if any(size < step for size, step in zip(shape, divisor, strict=True)):
-            raise ValueError(f"{name}: found {shape} voxels on the working grid, expected at least {list(divisor)}.")
+            raise PlanError(f"{name}: found {shape} voxels on the working grid, expected at least {list(divisor)}.")
     smallest = np.min(list(shapes.values()), axis=0)
     return tuple(int(min(size, edge) // step * step) for size, step in zip(smallest, divisor, strict=True))
 
 
-def read_array(path: Path | str) -> tuple[np.ndarray, list[float]]:
-    """Voxels (Z, Y, X) or (Y, X) of a file's first channel, and the voxel size along each axis."""
+def read_array(path: Path | str) -> tuple[np.ndarray, list[float], str]:
+    """Voxels (Z, Y, X) or (Y, X) of a file's first channel, voxel size along each axis, and its unit."""
     array, meta = _read(path)
     spatial = np.asarray(array).reshape(-1, *meta["spatial_shape"])[0]
-    return spatial, np.linalg.norm(meta["affine"][:-1, :-1], axis=0).tolist()
+    return spatial, np.linalg.norm(meta["affine"][:-1, :-1], axis=0).tolist(), meta["unit"]
 
 
 def _spatial_dims(path: str) -> int:

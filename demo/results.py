@@ -28,7 +28,7 @@ from demo.embedding import device_name, middle_embeddings
 from demo.plan import Plan, read_array
 from demo.report import Content, Figure, Row
 from demo.steps import OVERLAP, SEED, Step
-from demo.views import LARGEST_PLANE, Plane, filled, outlined, tinted
+from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
 from scripts.datalist import image_label_pairs
 from scripts.pictures import embedding_picture, gray_picture
 from scripts.readers import split_suffix
@@ -45,6 +45,7 @@ class Tested:
     truth: Labels
     instances: Labels
     voxel_size: list[float]
+    unit: str
     agreement: Agreement
 
 
@@ -52,11 +53,11 @@ def read_tested(plan: Plan, output: Path) -> Tested:
     """Read what inference made of the last image of the test folder."""
     pair = image_label_pairs(plan.test_dir)[-1]
     name, suffix = split_suffix(pair["image"])
-    image, voxel_size = read_array(pair["image"])
+    image, voxel_size, unit = read_array(pair["image"])
     truth = sequential(read_array(pair["label"])[0])
     instances = sequential(read_array(output / "instances" / f"{name}_instances{suffix}")[0])
     agreement = compare(instances, truth, plan.sparse_truth)
-    return Tested(pair["image"], image, truth, instances, voxel_size, agreement)
+    return Tested(pair["image"], image, truth, instances, voxel_size, unit, agreement)
 
 
 def collect(plan: Plan, output: Path, steps: list[Step], seconds: dict[str, float]) -> Content:
@@ -100,17 +101,23 @@ def _summary(
 ) -> str:
     of_total = f" of {plan.total} ({100 * plan.annotated / plan.total:.0f} %)" if plan.total else ""
     images = "one image" if plan.train_images == 1 else f"{plan.train_images} images"
-    size = f"{' × '.join(map(str, tested.image.shape))} voxels"
-    voxel = f"{' × '.join(f'{edge:g}' for edge in tested.voxel_size)}"
     which = "a second image that it never saw" if plan.is_held_out else "the same image"
     objects = "annotated objects" if plan.sparse_truth else "true objects"
     return (
         f"A {plan.spatial_dims}D embedding network, starting from {start}, learned from {plan.annotated}{of_total} "
         f"objects annotated in {images}; everything else was left unlabelled. Training took "
-        f"{seconds['train'] / 60:.1f} minutes on {device}. The network then segmented {which}, {size} of {voxel} µm: "
+        f"{seconds['train'] / 60:.1f} minutes on {device}. The network then segmented {which}, {_size(tested)}: "
         f"it reports {tested.agreement.partner.size - 1} instances, and of {tested.agreement.best_iou.size - 1} "
         f"{objects} {tested.agreement.found} are found with an IoU of at least 0.5 (AP50 {metrics['ap50']:.2f})."
     )
+
+
+def _size(tested: Tested) -> str:
+    voxels = f"{' × '.join(map(str, tested.image.shape))} {'voxels' if tested.image.ndim == 3 else 'pixels'}"
+    if tested.unit == "pixel":  # the file states no length
+        return voxels
+    unit = {"micrometre": "µm", "millimetre": "mm", "metre": "m"}.get(tested.unit, "(no unit stated)")
+    return f"{voxels} of {' × '.join(f'{edge:.4g}' for edge in tested.voxel_size)} {unit}"
 
 
 def _numbers(plan: Plan, tested: Tested, metrics: dict[str, float], seconds: dict[str, float]) -> dict[str, str]:
@@ -146,7 +153,13 @@ def _tested_rows(plan: Plan, tested: Tested, output: Path) -> list[Row]:
     middle = "Middle slice (y downwards, x to the right). " if plan.spatial_dims == 3 else ""
     rows = [
         Row(which, f"{middle}{_crop_note(tested.image)}", first, columns=4, has_legend=True),
-        Row("The same as outlines", "To judge borders, and which side errs.", second, columns=2, has_legend=True),
+        Row(
+            "The same as outlines",
+            "To judge the borders: each line runs just inside its object.",
+            second,
+            columns=2,
+            has_legend=True,
+        ),
     ]
     if plan.spatial_dims == 3:
         rows.append(_side_row(tested, truth_name))
@@ -169,12 +182,12 @@ def _side_row(tested: Tested, truth_name: str) -> Row:
 
 def _training_row(plan: Plan) -> Row:
     pair = image_label_pairs(plan.train_dir)[0]
-    image, voxel_size = read_array(pair["image"])
+    image, voxel_size, _ = read_array(pair["image"])
     labels = sequential(read_array(pair["label"])[0])
     colors = palette(int(labels.max()))
     figures = []
-    for axis, name in ((0, "middle slice"), (1, "xz plane")) if plan.spatial_dims == 3 else ((None, ""),):
-        plane = Plane(axis, voxel_size)
+    for axis, name in ((0, "xy plane"), (1, "xz plane")) if plan.spatial_dims == 3 else ((None, ""),):
+        plane = Plane(axis, voxel_size, fullest(labels, axis))
         gray, cut = gray_picture(plane.cut(image)), plane.cut(labels)
         suffix = f", {name}" if name else ""
         figures += [Figure(f"image{suffix}", gray), Figure(f"annotation{suffix}", tinted(gray, cut, colors))]

@@ -19,10 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spoco_bundle"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.plan import ROOT, Pair, Plan, check_dataset, plan_dataset, plan_sample
+from demo.plan import ROOT, Pair, Plan, PlanError, check_dataset, plan_dataset, plan_sample
 from demo.report import report_html
 from demo.results import collect
 from demo.steps import StepError, plan_steps, relative, run_step
+from scripts.errors import refusal_behind
 
 OUTPUT = ROOT / "demo" / "output"
 REPORT, METRICS = ROOT / "demo" / "report.html", ROOT / "demo" / "metrics.json"
@@ -35,12 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = parser.parse_args(arguments).dataset
     try:
         run(dataset.resolve() if dataset else None)
-    except (StepError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        # MONAI wraps what the bundle says about a user's file in errors of its own
+        reason = error if isinstance(error, StepError | PlanError | OSError) else refusal_behind(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -64,11 +69,11 @@ def run(dataset: Path | None) -> None:
 
 
 def prepare(dataset: Path | None) -> Plan:
-    """Check a user's data before anything is deleted, empty the output folder, and lay out the data in it."""
+    """Find a user's data before anything is deleted, empty the output folder, and lay out the data in it."""
     pairs: list[Pair] = []
     if dataset is not None:
         if dataset.is_relative_to(OUTPUT):
-            raise ValueError(f"{dataset}: lies in {relative(OUTPUT)}, which is emptied first; copy it elsewhere.")
+            raise PlanError(f"{dataset}: lies in {relative(OUTPUT)}, which is emptied first; copy it elsewhere.")
         pairs = check_dataset(dataset)
     # of an earlier run; should this one fail, nobody shall take its report for that of this one
     for path in (REPORT, METRICS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from demo.plan import BUNDLE, ROOT, Plan, config_files
 
 # 200 iterations of one 48^3 patch: 1.0 to 1.4 s each on two cores, so 4 to 5 minutes with the validations.
-EPOCHS, ITERATIONS_PER_EPOCH = 2, 5
+EPOCHS, ITERATIONS_PER_EPOCH = 4, 50
 VALIDATION_INTERVAL = 2  # the better of two checkpoints is kept; each validation segments all training images
 OVERLAP = 0.25  # of sliding windows: a third of the windows of the configs' 0.5, for the same time budget
 SEED = 0
@@ -114,7 +115,8 @@ def run_step(step: Step, log: Path) -> float:
                 file.flush()
         show.finish()
     if process.returncode != 0:
-        raise StepError(f"{_reason(log)} (step: {step.name}, log: {relative(log)})")
+        reason = _signal_name(process.returncode) or _reason(log)
+        raise StepError(f"{reason} (step: {step.name}, log: {relative(log)})")
     return time.monotonic() - start
 
 
@@ -169,6 +171,15 @@ class _Progress:
         """End the line of the terminal."""
         if self.is_terminal and self.last_text:
             print()
+
+
+def _signal_name(status: int) -> str | None:
+    """What ended a process that could not say a word itself, or None if it ended by its own will."""
+    if status >= 0:
+        return None
+    name = signal.Signals(-status).name
+    hint = ", most often for lack of memory" if name == "SIGKILL" else ""
+    return f"the command was ended by {name}{hint}"
 
 
 def _reason(log: Path) -> str:

@@ -21,16 +21,19 @@ class Plane:
     Args:
         axis: the axis it is perpendicular to; None for a 2D image.
         voxel_size: of the volume, per axis.
+        index: its position along this axis; the middle if None.
     """
 
     axis: int | None
     voxel_size: Sequence[float]
+    index: int | None = None
 
     def cut(self, volume: NDArray) -> NDArray:
-        """The middle plane of (*spatial), enlarged to real proportions by repeating voxels."""
-        return self.frame(
-            volume if self.axis is None else np.take(volume, volume.shape[self.axis] // 2, axis=self.axis)
-        )
+        """The plane of a volume (*spatial), enlarged to real proportions by repeating voxels."""
+        if self.axis is None:
+            return self.frame(volume)
+        index = volume.shape[self.axis] // 2 if self.index is None else self.index
+        return self.frame(np.take(volume, index, axis=self.axis))
 
     def frame(self, plane: NDArray) -> NDArray:
         """The centre of a plane that is cut already, (height, width, ...), enlarged in the same way."""
@@ -45,6 +48,14 @@ def enlarged(plane: NDArray, voxel_size: Sequence[float]) -> NDArray:
     rows = (np.arange(height) + 0.5) * plane.shape[0] / height
     columns = (np.arange(WIDTH) + 0.5) * plane.shape[1] / WIDTH
     return plane[rows.astype(int)][:, columns.astype(int)]
+
+
+def fullest(labels: NDArray[np.integer], axis: int | None) -> int | None:
+    """Index of the plane across `axis` with the most labelled voxels: the middle may show none of a few objects."""
+    if axis is None:
+        return None
+    others = tuple(other for other in range(labels.ndim) if other != axis)
+    return int(np.count_nonzero(labels, axis=others).argmax())
 
 
 def filled(labels: NDArray[np.integer], colors: Picture) -> Picture:

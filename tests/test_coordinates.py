@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from scripts.coordinates import AddCoordinatesd, coordinate_channels, input_channels
+from scripts.coordinates import AddCoordinatesd, add_positions, coordinate_channels, input_channels
 
 
 def phase_differences(channels: Tensor, axis: int, step: int) -> Tensor:
@@ -133,3 +133,24 @@ class TestTransform:
         result = AddCoordinatesd("image", period=5)({"image": np.ones((1, 6, 8), np.float32)})["image"]
         assert isinstance(result, Tensor)
         assert result.dtype == torch.float32
+
+
+class TestAddPositions:
+    def test_the_dimensions_after_the_first_hold_the_position(self) -> None:
+        result = add_positions(torch.zeros(1, 4, 3, 5), scale=0.5)
+        assert result[0, 0].abs().max() == 0
+        assert result[0, 1, :, 0].tolist() == [-0.5, 0, 0.5]
+        assert result[0, 2, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
+        assert result[0, 3].abs().max() == 0
+
+    def test_neighbours_are_one_scale_apart_in_3d(self) -> None:
+        result = add_positions(torch.zeros(2, 4, 4, 4, 4), scale=0.25)
+        assert (result[:, :, 1, 2, 3] - result[:, :, 1, 2, 2]).norm(dim=1).tolist() == [0.25, 0.25]
+
+    def test_a_scale_of_0_adds_nothing(self) -> None:
+        embeddings = torch.rand(1, 2, 3, 3)
+        assert add_positions(embeddings, scale=0) is embeddings
+
+    def test_refuses_embeddings_too_short_to_hold_it(self) -> None:
+        with pytest.raises(ValueError, match="embedding_dim must exceed the 3 axes to hold positions, got 3"):
+            add_positions(torch.zeros(1, 3, 2, 2, 2), scale=0.25)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,16 @@ def run(statement: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
+def wrap(function: Callable[[], object]) -> None:
+    try:
+        function()
+    except ValueError as error:
+        raise RuntimeError("applying transform") from error
+
+
 def test_a_refusal_is_found_behind_the_errors_that_wrap_it() -> None:
     with pytest.raises(RuntimeError) as wrapped:
-        try:
-            split_suffix("cells.jpg")
-        except ValueError as error:
-            raise RuntimeError("applying transform") from error
+        wrap(lambda: split_suffix("cells.jpg"))
     assert "cells.jpg" in str(refusal_behind(wrapped.value))
 
 

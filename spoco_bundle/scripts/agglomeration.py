@@ -31,18 +31,21 @@ def agglomerate(embeddings: Floats, foreground: NDArray[np.bool_], merge_distanc
     """
     regions = small_regions(embeddings, foreground)
     sizes, sums = region_statistics(embeddings, regions)
-    pairs, contacts = touching_regions(regions)
-    merged = merge_regions(sizes, sums, pairs, contacts, merge_distance)
-    return merged[regions]
+    merged = merge_regions(sizes, sums, touching_regions(regions), merge_distance)
+    return settle_borders(merged[regions], embeddings)
 
 
 def small_regions(embeddings: Floats, foreground: NDArray[np.bool_]) -> Labels:
-    """Watershed of the local change of the embeddings, from its minima."""
+    """Watershed of the local change of the embeddings, from its minima: (*spatial) ids from 1, 0 outside."""
     change = ndimage.gaussian_filter(local_change(embeddings), 0.7)
+    change[~foreground] = np.inf  # no minimum lies outside, so every piece of the foreground holds one
     lowest = ndimage.minimum_filter(change, size=3)
-    # masked minima, so that no basin starts outside; plateaus are one basin
+    # plateaus are one basin
     markers, _ = ndimage.label((change <= lowest) & foreground, structure=np.ones((3,) * foreground.ndim))
-    return watershed(change, markers.astype(np.int32), mask=foreground).astype(np.int32)
+    regions = watershed(change, markers.astype(np.int32), mask=foreground).astype(np.int32)
+    # but a piece that touches another one by a corner may have its minimum there
+    left, _ = ndimage.label(foreground & (regions == 0))
+    return np.where(left > 0, left + regions.max(), regions).astype(np.int32)
 
 
 def local_change(embeddings: Floats) -> Floats:
@@ -67,8 +70,8 @@ def region_statistics(embeddings: Floats, regions: Labels) -> tuple[NDArray[np.f
     return sizes, sums
 
 
-def touching_regions(regions: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of regions that share faces, (P, 2) with the smaller id first, and how many faces they share, (P,)."""
+def touching_regions(regions: Labels) -> NDArray[np.int64]:
+    """Pairs of regions that share a face, (P, 2), the smaller id first."""
     count = int(regions.max()) + 1
     keys = []
     for axis in range(regions.ndim):
@@ -77,68 +80,79 @@ def touching_regions(regions: Labels) -> tuple[NDArray[np.int64], NDArray[np.int
         different = (first != second) & (first > 0) & (second > 0)
         first, second = first[different].astype(np.int64), second[different].astype(np.int64)
         keys.append(np.minimum(first, second) * count + np.maximum(first, second))
-    unique, contacts = np.unique(np.concatenate(keys), return_counts=True)
-    return np.stack([unique // count, unique % count], axis=1), contacts
+    unique = np.unique(np.concatenate(keys))
+    return np.stack([unique // count, unique % count], axis=1)
 
 
 def merge_regions(
-    sizes: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    pairs: NDArray[np.int64],
-    contacts: NDArray[np.int64],
-    merge_distance: float,
+    sizes: NDArray[np.float64], sums: NDArray[np.float64], pairs: NDArray[np.int64], merge_distance: float
 ) -> Labels:
-    """Merge the closest pair of neighbours again and again: (R,) old region -> consecutive new id, 0 stays 0."""
-    sizes, sums = sizes.copy(), sums.copy()
-    neighbours: list[set[int]] = [set() for _ in sizes]
-    for first, second in pairs.tolist():
-        neighbours[first].add(second)
-        neighbours[second].add(first)
-    parent = np.arange(len(sizes))
-    version = [0] * len(sizes)
+    """Merge the closest pair of neighbours again and again: (R,) old region -> consecutive new id, 0 stays 0.
 
-    def distance(first: int, second: int) -> float:
-        return float(np.linalg.norm(sums[first] / sizes[first] - sums[second] / sizes[second]))
-
+    A pair's distance is looked up when its turn comes, and the pair is put back if it has grown since. That a
+    distance has shrunk is noticed only then, too: the price for a time that does not grow with a region's neighbours.
+    """
     means = sums / np.maximum(sizes, 1)[:, None]
+    sizes = sizes.copy()
+    parent = list(range(len(sizes)))
+
+    def root(region: int) -> int:
+        while parent[region] != region:
+            parent[region] = parent[parent[region]]
+            region = parent[region]
+        return region
+
     distances = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
-    queue = [
-        (gap, first, second, 0, 0)
-        for gap, (first, second) in zip(distances.tolist(), pairs.tolist(), strict=True)
-        if gap < merge_distance
-    ]
+    near = distances < merge_distance
+    queue = [(gap, *pair) for gap, pair in zip(distances[near].tolist(), pairs[near].tolist(), strict=True)]
     heapq.heapify(queue)
     while queue:
-        _, first, second, first_version, second_version = heapq.heappop(queue)
-        if version[first] != first_version or version[second] != second_version:
-            continue  # one of the two has changed since this entry was made
-        if len(neighbours[first]) < len(neighbours[second]):
+        recorded, first, second = heapq.heappop(queue)
+        first, second = root(first), root(second)
+        if first == second:
+            continue
+        gap = float(np.linalg.norm(means[first] - means[second]))
+        if gap > recorded + 1e-12:
+            if gap < merge_distance:
+                heapq.heappush(queue, (gap, first, second))
+            continue
+        if sizes[first] < sizes[second]:
             first, second = second, first
         parent[second] = first
+        share = sizes[second] / (sizes[first] + sizes[second])
+        means[first] += share * (means[second] - means[first])
         sizes[first] += sizes[second]
-        sums[first] += sums[second]
-        version[first] += 1
-        version[second] = -1
-        neighbours[first] |= neighbours[second]
-        neighbours[first] -= {first, second}
-        for other in neighbours[second]:
-            neighbours[other].discard(second)
-            if other != first:
-                neighbours[other].add(first)
-        for other in neighbours[first]:
-            gap = distance(first, other)
-            if gap < merge_distance:
-                heapq.heappush(queue, (gap, first, other, version[first], version[other]))
-    return _consecutive(_roots(parent))
+    return _consecutive(np.array([root(region) for region in range(len(parent))]))
 
 
-def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Follow every chain of merges to its end."""
-    while True:
-        grandparent = parent[parent]
-        if np.array_equal(grandparent, parent):
-            return parent
-        parent = grandparent
+def settle_borders(instances: Labels, embeddings: Floats, rounds: int = 3) -> Labels:
+    """Give voxels at a border to the one of the instances they touch whose mean embedding is nearest."""
+    instances = instances.copy()
+    for _ in range(rounds):
+        sizes, sums = region_statistics(embeddings, instances)
+        means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
+        neighbours = _neighbours(instances)  # (2 * ndim, *spatial)
+        border = (instances > 0) & ((neighbours != instances) & (neighbours > 0)).any(axis=0)
+        options = np.concatenate([instances[border][None], neighbours[:, border]])  # (1 + 2 * ndim, M)
+        gaps = np.linalg.norm(means[options] - embeddings[:, border].T, axis=2)
+        gaps[options == 0] = np.inf
+        settled = options[gaps.argmin(0), np.arange(options.shape[1])]
+        if np.array_equal(settled, instances[border]):
+            break
+        instances[border] = settled
+    return instances
+
+
+def _neighbours(instances: Labels) -> Labels:
+    """The instance on each side of each voxel: (*spatial) -> (2 * ndim, *spatial); beyond the image, its own."""
+    sides = []
+    for axis in range(instances.ndim):
+        before, after = _shifted(instances.ndim, axis)
+        for here, there in ((before, after), (after, before)):
+            side = instances.copy()
+            side[here] = instances[there]
+            sides.append(side)
+    return np.stack(sides)
 
 
 def _consecutive(roots: NDArray[np.int64]) -> Labels:

@@ -89,7 +89,9 @@ def hdbscan_clusters(embeddings: Floats, foreground: Mask, delta_var: float, min
     smallest = max(5, round(min_size * len(sample) / len(points)))
     if len(sample) <= smallest:
         return _fill(foreground, torch.zeros(len(points), dtype=torch.long))
-    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(5, len(sample)), copy=True).fit(sample.numpy())
+    found = HDBSCAN(
+        min_cluster_size=smallest, min_samples=min(5, len(sample)), allow_single_cluster=True, copy=True
+    ).fit(sample.numpy())
     clusters = torch.from_numpy(found.labels_).long()  # -1 is noise
     if clusters.max() < 0:
         return _fill(foreground, torch.zeros(len(points), dtype=torch.long))
@@ -131,9 +133,28 @@ def clean_components(clusters: Labels, foreground: Mask, min_size: int) -> Label
     return watershed(np.zeros(kept.shape, np.uint8), kept, mask=(kept > 0) | crumbs).astype(np.int32)
 
 
-def mean_shift_modes(points: torch.Tensor, radius: float, seeds: int = 1000, steps: int = 50) -> torch.Tensor:
-    """Modes of the density of points, (N, E) -> (K, E), the densest first, at least `radius` apart."""
-    centers = points[:: max(1, len(points) // seeds)].clone()
+def mean_shift_modes(points: torch.Tensor, radius: float, seeds: int = 1000) -> torch.Tensor:
+    """Modes of the density of points with a flat kernel: (N, E) -> (K, E), at least `radius` apart.
+
+    Seeds are drawn again among the points that no mode explains (farther than two radii), so that small clusters
+    are found as well.
+    """
+    modes = points[:0]
+    unexplained = points
+    while len(unexplained):
+        every = max(1, len(unexplained) // seeds)
+        modes = torch.cat([modes, _climb(unexplained[::every].clone(), points, radius)])
+        modes = _densest(modes, points, radius)
+        far = torch.cat([squared_distances(modes, part.T).amin(0) for part in unexplained.split(2**16)])
+        left = unexplained[far > (2 * radius) ** 2]
+        if len(left) == len(unexplained):
+            break
+        unexplained = left
+    return modes
+
+
+def _climb(centers: torch.Tensor, points: torch.Tensor, radius: float, steps: int = 50) -> torch.Tensor:
+    """Move each centre, (S, E), to the mean of the points near it until none moves."""
     for _ in range(steps):
         near = (squared_distances(centers, points.T) <= radius**2).to(points.dtype)  # (S, N)
         moved = near @ points / near.sum(1, keepdim=True).clamp_min(1)
@@ -141,13 +162,18 @@ def mean_shift_modes(points: torch.Tensor, radius: float, seeds: int = 1000, ste
         centers = moved
         if still:
             break
+    return centers
+
+
+def _densest(centers: torch.Tensor, points: torch.Tensor, radius: float) -> torch.Tensor:
+    """Of centres closer than `radius` keep the one with most points near it."""
     density = (squared_distances(centers, points.T) <= radius**2).sum(1)
     centers = centers[density.argsort(descending=True, stable=True)]
-    modes: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
     while len(centers):
-        modes.append(centers[0])
+        kept.append(centers[0])
         centers = centers[(centers - centers[0]).norm(dim=1) > radius]
-    return torch.stack(modes)
+    return torch.stack(kept)
 
 
 def nearest(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
@@ -210,7 +236,10 @@ def _checked_foreground(foreground: ArrayLike | torch.Tensor | None, shape: tupl
         return np.ones(shape, bool)
     if isinstance(foreground, torch.Tensor):
         foreground = foreground.detach().cpu().numpy()
-    mask = np.asarray(foreground).astype(bool)
+    mask = np.asarray(foreground)
+    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
+        raise ValueError("foreground must be a mask of 0 and 1, got other floating-point values")
+    mask = mask.astype(bool)
     if mask.shape != shape:
         raise ValueError(f"foreground must have the embeddings' spatial shape {shape}, got {mask.shape}")
     return mask

@@ -1,7 +1,14 @@
-"""Sinusoidal coordinates as further input channels, so that two look-alike neighbours can be told apart.
+"""Where a voxel is: added to its embedding, or shown to the network.
 
-After Kulikov and Lempitsky, "Instance Segmentation of Biological Images Using Harmonic Embeddings", CVPR 2020.
-They are added to the whole volume before it is cut into windows, so that overlapping windows agree.
+Two look-alike neighbours can only be told apart by where they are. `add_positions` starts every embedding at its
+voxel's position, so that the network has to learn displacements, and the loss draws the voxels of one object
+together: a displacement towards the object's middle depends on appearance alone, is the same everywhere in the
+volume, and is learned from few objects. After Neven et al., "Instance Segmentation by Jointly Optimizing Spatial
+Embeddings and Clustering Bandwidth", CVPR 2019.
+
+`AddCoordinatesd` shows sinusoidal coordinates to the network as further input channels, after Kulikov and Lempitsky,
+"Instance Segmentation of Biological Images Using Harmonic Embeddings", CVPR 2020. Both are computed for the whole
+volume and not for each window, so that overlapping windows agree.
 """
 
 from __future__ import annotations
@@ -16,6 +23,32 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
+
+
+def add_positions(embeddings: Tensor, scale: float) -> Tensor:
+    """Add each voxel's position to the embedding dimensions 1, 2, ..., one for each axis.
+
+    Dimension 0 stays free: it is the foreground axis (see `foreground`).
+
+    Args:
+        embeddings: (B, E, *spatial) with E > number of axes.
+        scale: embedding distance between two direct neighbours; 0 adds nothing. Objects of 16 voxels with a
+            scale of 0.25 lie 4 apart, the distance at which the loss (delta_dist 2) is content.
+
+    Returns:
+        (B, E, *spatial); positions count from the middle of the volume.
+    """
+    if not scale:
+        return embeddings
+    shape = embeddings.shape[2:]
+    if embeddings.shape[1] <= len(shape):
+        raise ValueError(
+            f"embedding_dim must exceed the {len(shape)} axes to hold positions, got {embeddings.shape[1]}"
+        )
+    along = [(torch.arange(n, device=embeddings.device, dtype=torch.float32) - (n - 1) / 2) * scale for n in shape]
+    positions = torch.stack(torch.meshgrid(*along, indexing="ij"))  # (ndim, *spatial)
+    padding = [0, 0] * len(shape) + [1, embeddings.shape[1] - 1 - len(shape)]
+    return embeddings + torch.nn.functional.pad(positions, padding)
 
 
 def coordinate_channels(shape: Sequence[int], period: float, offset: Sequence[float]) -> Tensor:

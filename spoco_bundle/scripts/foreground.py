@@ -7,12 +7,14 @@ Positive and Unlabeled Data", NeurIPS 2020, Eq. 6. The probability that minimise
 voxels over the density of all voxels, scaled to a maximum of 1: high on every object that looks like the
 annotated ones, low on what is never annotated, and high everywhere in a tissue that holds nothing but objects.
 
-That loss fixes ratios of probabilities, not their scale, and a network that starts with a high probability
-everywhere gets no gradient from it. A weak cross-entropy, annotated against all voxels, fixes both.
+That loss fixes ratios of probabilities, and a network that starts with a high probability everywhere gets no gradient
+from it. A weak cross-entropy, annotated against all voxels, leads off that plateau and fixes the scale. Where the
+annotator painted background, none of this is needed: objects against background is an ordinary cross-entropy.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -28,7 +30,7 @@ def foreground_logit(embeddings: Tensor, axis: int = 0) -> Tensor:
 
 
 def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background: Tensor) -> Tensor:
-    """Variational positive-unlabelled loss, plus cross-entropy on painted background where there is some.
+    """Variational positive-unlabelled loss, or class-balanced cross-entropy where background is painted.
 
     Args:
         logit: (N,). annotated, known, background: (N,) bool: voxels of annotated objects, voxels not ignored,
@@ -37,14 +39,11 @@ def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background:
     Returns:
         0-d tensor; 0 without an annotated voxel and without painted background.
     """
-    log_probability = logsigmoid(logit)
-    loss = logit.new_zeros(())
-    positive, everything, negative = annotated.sum(), known.sum(), background.sum()
-    mean_probability = (log_probability.exp() * known).sum() / everything.clamp_min(1)
-    attraction = (log_probability * annotated).sum() / positive.clamp_min(1)
-    variational = mean_probability.clamp_min(1e-6).log() - attraction
-    log_opposite = logsigmoid(-logit)
-    unlabeled = -(log_opposite * known).sum() / everything.clamp_min(1)
-    scale = UNLABELED_WEIGHT * unlabeled - attraction
+    positive, negative, everything = annotated.sum(), background.sum(), known.sum()
+    log_probability, log_opposite = logsigmoid(logit), logsigmoid(-logit)
+    attraction = -(log_probability * annotated).sum() / positive.clamp_min(1)
     repulsion = -(log_opposite * background).sum() / negative.clamp_min(1)
-    return loss + (variational + SCALE_WEIGHT * scale) * (positive > 0) + repulsion
+    mean_probability = (logit.sigmoid() * known).sum() / everything.clamp_min(1)
+    scale = attraction - UNLABELED_WEIGHT * (log_opposite * known).sum() / everything.clamp_min(1)
+    variational = (mean_probability.clamp_min(1e-6).log() + SCALE_WEIGHT * scale) * (positive > 0)
+    return attraction + torch.where(negative > 0, repulsion, variational)

@@ -11,6 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
 from .checkpoints import load_weights
+from .coordinates import add_positions
 
 
 class EmbeddingInferer(SlidingWindowInferer):
@@ -19,6 +20,7 @@ class EmbeddingInferer(SlidingWindowInferer):
     Args:
         roi_size: window, divisible by the network's strides.
         overlap: share of a window that its neighbour repeats, in [0, 1).
+        position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
         others: see `SlidingWindowInferer`.
@@ -28,6 +30,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         self,
         roi_size: Sequence[int],
         overlap: float = 0.25,
+        position_scale: float = 0.0,
         teacher: nn.Module | None = None,
         teacher_path: str | None = None,
         **others: Any,
@@ -35,15 +38,15 @@ class EmbeddingInferer(SlidingWindowInferer):
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
         super().__init__(roi_size=roi_size, overlap=overlap, **others)
-        self.teacher, self.teacher_path = teacher, teacher_path
+        self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
-        student = super().__call__(inputs, network, *args, **kwargs)
+        student = add_positions(super().__call__(inputs, network, *args, **kwargs), self.position_scale)
         if self.teacher is None:
             return student
         if self.teacher_path is not None:
             load_weights(self.teacher, Path(self.teacher_path))
             self.teacher_path = None
         teacher = super().__call__(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
-        return torch.cat([student, teacher], dim=1)
+        return torch.cat([student, add_positions(teacher, self.position_scale)], dim=1)

@@ -195,7 +195,8 @@ def _distance(means: Tensor, delta_dist: float) -> Tensor:
     """Mean over ordered pairs of objects of max(0, 2 delta_dist - |mu_i - mu_j|)^2."""
     if len(means) < 2:
         return means.new_zeros(())
-    gap = (2 * delta_dist - torch.nn.functional.pdist(means)).clamp_min(0)
+    first, second = torch.triu_indices(len(means), len(means), offset=1, device=means.device)
+    gap = (2 * delta_dist - (means[first] - means[second]).norm(dim=1)).clamp_min(0)
     return gap.square().mean()
 
 

@@ -74,11 +74,12 @@ def size_divisor(voxel_size: Sequence[float], levels: int) -> list[int]:
 
 
 def smooth_upsampling(network: nn.Module) -> nn.Module:
-    """Make every transposed convolution nearest-neighbour upsampling, at the start and for ever.
+    """Make every transposed convolution nearest-neighbour upsampling, at the start and throughout training.
 
     A transposed convolution learns one weight per position inside its kernel; positions that differ print their
     grid into the embeddings and shatter clusters. Weights and gradients are averaged over the kernel positions,
-    which keeps the class, the parameters and the state_dict of the stock network.
+    which keeps the class, the parameters and the state_dict of the stock network. A deep copy has no such hooks:
+    it is for evaluation, as the momentum network, and not for training.
     """
     for module in network.modules():
         if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Takes squared distances (C, s, W) and which centres and slices they belong to; returns f and its derivative.
 PairFunction = Callable[[Tensor, slice, slice], tuple[Tensor, Tensor]]
@@ -23,7 +24,8 @@ LEAST_EXPONENT = -60.0  # exp(-60) = 9e-27 is nothing, but smaller values make s
 
 def squared_distances(centers: Tensor, embeddings: Tensor) -> Tensor:
     """|center - embedding|^2 of every pair: (C, E), (E, *rest) -> (C, *rest)."""
-    columns = embeddings.flatten(1)
+    origin = centers.mean(0)  # |e|^2 - 2 e c + |c|^2 loses digits far from the origin, so move it to the centres
+    centers, columns = centers - origin, embeddings.flatten(1) - origin[:, None]
     squared = torch.addmm(columns.square().sum(0)[None, :], centers, columns, alpha=-2)
     squared += centers.square().sum(1)[:, None]
     return squared.clamp_min_(0).unflatten(1, embeddings.shape[1:])
@@ -108,6 +110,7 @@ class _PairwiseSum(torch.autograd.Function):
         return sums
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, upstream):  # noqa: ANN001, ANN205
         to_embeddings, to_centers = ctx.saved_tensors
         return (

@@ -16,6 +16,7 @@ from monai.handlers import ValidationHandler
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from .coordinates import add_positions
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -41,19 +42,22 @@ class TeacherLoss(nn.Module):
     Args:
         loss: the `SpocoLoss`.
         teacher: the momentum network (`EMAHandler.ema_model`), never trained by gradient.
+        position_scale: see `coordinates.add_positions`.
     """
 
-    def __init__(self, loss: SpocoLoss, teacher: nn.Module) -> None:
+    def __init__(self, loss: SpocoLoss, teacher: nn.Module, position_scale: float = 0.0) -> None:
         super().__init__()
         self.loss = loss
         self.teacher = teacher
+        self.position_scale = position_scale
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial)} -> scalar."""
+        student_embeddings = add_positions(student_embeddings, self.position_scale)
         if not self.loss.weights["consistency"]:  # nobody would look at what the teacher says
             return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL])
         with torch.no_grad():
-            teacher_embeddings = self.teacher(target[TEACHER_VIEW])
+            teacher_embeddings = add_positions(self.teacher(target[TEACHER_VIEW]), self.position_scale)
         return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
 
 

@@ -31,7 +31,8 @@ TINY_TRAINING = {
     "epochs": 1,
     "iterations_per_epoch": 2,
     "val_interval": 1,
-    "pretrained": None,
+    "pretrained": "null",
+    "spacing": "image",
     "device": "$torch.device('cpu')",
 }
 # A network that has learned nothing finds no foreground: cluster everything, so that there are instances to compare.
@@ -98,7 +99,7 @@ def _texts(ids: dict[str, Any]) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- data
 
 
-def nuclei(shape: Sequence[int] = (24, 48, 40), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def nuclei(shape: Sequence[int] = (16, 40, 28), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Image and labels, both uint16; the sides differ, so that swapped axes cannot go unnoticed."""
     image, labels = synthetic_nuclei(tuple(shape), object_diameter=14, seed=seed)
     return image, labels.astype(np.uint16)

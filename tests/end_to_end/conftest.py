@@ -30,6 +30,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
     write(dataset / "labels" / "second.nii.gz", labels)
     (folder / "elsewhere").mkdir()
     ids = {"dataset_dir": dataset, "ckpt_dir": folder / "weights", "output_dir": folder / "output"}
-    options = {**TINY_TRAINING, "epochs": 2, "object_fraction": 0.5}
+    options = {**TINY_TRAINING, "epochs": 2, "object_fraction": 0.5, "spacing": "objects"}
     process = run_in_shell(TRAIN, folder / "elsewhere", "training", **ids, **options)
     return Training(process, dataset, folder / "weights", folder / "output")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bundle_runs import TINY_TRAINING, TRAIN, nuclei, run_command, run_here, same_weights, shell_environment, write_pair
 
-EPOCHS = 4
+EPOCHS = 3
 DEADLINE = 120.0  # seconds, for a busy machine
 
 
@@ -30,7 +30,10 @@ def training(folder: Path, dataset: Path, metric: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pair(tmp_path_factory.mktemp("data"), *nuclei(seed=1))
+    """Two volumes, so that the order in which they are drawn matters."""
+    folder = tmp_path_factory.mktemp("data")
+    write_pair(folder, *nuclei((16, 24, 20), seed=1), name="one.tif")
+    return write_pair(folder, *nuclei((16, 24, 20), seed=2), name="other.tif")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,10 @@ def test_the_result_is_that_of_an_uninterrupted_training(
     shutil.copytree(killed, tmp_path / "resumed")
     run_here(TRAIN, **training(tmp_path / "resumed", dataset, metric))
     run_here(TRAIN, **training(tmp_path / "at once", dataset, metric))
+    resumed, at_once = tmp_path / "resumed" / "weights", tmp_path / "at once" / "weights"
+    assert {path.name for path in resumed.iterdir()} == {path.name for path in at_once.iterdir()}
     for name in ("model.pt", "teacher.pt"):
-        assert same_weights(tmp_path / "resumed" / "weights" / name, tmp_path / "at once" / "weights" / name), name
+        assert same_weights(resumed / name, at_once / name), name
 
 
 def test_a_finished_training_leaves_nothing_to_resume(dataset: Path, tmp_path: Path) -> None:
