@@ -30,6 +30,7 @@ from demo.report import Content, Figure, Row
 from demo.steps import OVERLAP, SEED, Step
 from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
 from scripts.datalist import image_label_pairs
+from scripts.foreground import foreground_logit
 from scripts.pictures import embedding_picture, gray_picture
 from scripts.readers import split_suffix
 
@@ -139,10 +140,14 @@ def _tested_rows(plan: Plan, tested: Tested, output: Path) -> list[Row]:
     image, truth, instances = (plane.cut(volume) for volume in (tested.image, tested.truth, tested.instances))
     gray = gray_picture(image)
     embeddings = middle_embeddings(tested.path, output / "weights", plan.spatial_dims, OVERLAP)
-    colored = plane.frame(embedding_picture(embeddings))
+    colored = embedding_picture(embeddings)
+    colored[(foreground_logit(torch.from_numpy(embeddings)) <= 0).numpy()] //= 4
     first = [
         Figure("image", gray),
-        Figure("embedding: its three principal components as red, green and blue", colored),
+        Figure(
+            "embedding: principal components as red, green, blue; dark where the network sees background",
+            plane.frame(colored),
+        ),
         Figure("instances, in the colour of the object they match", filled(instances, color)),
         Figure(truth_name, filled(truth, truth_color)),
     ]

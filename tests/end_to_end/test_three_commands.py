@@ -87,7 +87,7 @@ class TestEvaluation:
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path / "results"}
         process = run_in_shell(EVALUATE, tmp_path, **ids, device="$torch.device('cpu')")
         assert process.returncode == 0, process.stderr
-        assert [path.name for path in (tmp_path / "results").iterdir()] == ["metrics.json"]
+        assert len(list((tmp_path / "results" / "pictures").glob("*.png"))) == 1
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["images"].keys() == {"first", "second"}
         for values in [metrics["mean"], *metrics["images"].values()]:

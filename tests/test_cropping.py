@@ -1,0 +1,60 @@
+"""Patches that hold annotated objects."""
+
+import numpy as np
+import torch
+
+from scripts.cropping import RandCropAtObjectd
+
+
+def labels_with(*boxes: tuple[int, int, int]) -> torch.Tensor:
+    """A 64 x 64 map with squares (row, column, id) of 4 pixels."""
+    labels = torch.zeros(1, 64, 64, dtype=torch.int32)
+    for row, column, id_ in boxes:
+        labels[0, row : row + 4, column : column + 4] = id_
+    return labels
+
+
+def patches(labels: torch.Tensor, count: int = 200, **options: object) -> list[dict]:
+    crop = RandCropAtObjectd(["image", "label"], "label", (16, 16), **options)
+    crop.set_random_state(0)
+    return [crop({"image": labels * 2.0, "label": labels}) for _ in range(count)]
+
+
+def test_image_and_label_are_cropped_alike() -> None:
+    for patch in patches(labels_with((10, 20, 1)), count=20):
+        assert patch["image"].shape == patch["label"].shape == (1, 16, 16)
+        assert torch.equal(patch["image"], patch["label"] * 2.0)
+
+
+def test_every_patch_holds_an_object_when_asked_for() -> None:
+    assert all(patch["label"].any() for patch in patches(labels_with((0, 0, 1), (60, 60, 2)), object_share=1.0))
+
+
+def test_large_and_small_objects_are_drawn_alike() -> None:
+    labels = labels_with((50, 50, 2))
+    labels[0, :20, :40] = 1
+    share = np.mean([bool((patch["label"] == 2).any()) for patch in patches(labels, object_share=1.0)])
+    assert 0.4 < share < 0.6
+
+
+def test_the_object_lies_anywhere_in_the_patch() -> None:
+    rows = [patch["label"][0].nonzero()[:, 0].float().mean() for patch in patches(labels_with((30, 30, 1)))]
+    rows = [float(row) for row in rows if row == row]
+    assert min(rows) < 3
+    assert max(rows) > 12
+    assert np.std(rows) > 2
+
+
+def test_special_labels_are_no_objects() -> None:
+    labels = labels_with((50, 50, 1), (5, 5, 9), (5, 30, 8))
+    drawn = patches(labels, object_share=1.0, background_label=9, ignore_label=8)
+    assert all((patch["label"] == 1).any() for patch in drawn)
+
+
+def test_an_image_without_objects_is_cropped_anywhere() -> None:
+    assert len(patches(labels_with(), count=5)) == 5
+
+
+def test_a_patch_as_large_as_the_image_is_the_image() -> None:
+    labels = labels_with((3, 3, 1))[:, :16, :16]
+    assert torch.equal(patches(labels, count=1)[0]["label"], labels)
