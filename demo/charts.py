@@ -38,7 +38,8 @@ def loss_curve(losses: Sequence[float], smoothing: int = 20) -> str:
     values = np.asarray(losses, float)
     window = max(1, min(smoothing, len(values)))
     mean = np.convolve(values, np.ones(window) / window, mode="valid")
-    low, high = 0.0, max(float(np.percentile(values, 99)), 1e-6)
+    low, high = np.percentile(values, [1, 99])  # without the outliers of single patches
+    high = max(high, low + 1e-6)
     x = LEFT + (WIDTH - LEFT - RIGHT) * np.arange(len(values)) / max(1, len(values) - 1)
 
     def line(ordinates: np.ndarray, abscissas: np.ndarray, color: str, width: float) -> str:
@@ -48,7 +49,7 @@ def loss_curve(losses: Sequence[float], smoothing: int = 20) -> str:
         return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{width}"/>'
 
     parts = [line(values, x, FAINT, 1), line(mean, x[window - 1 :], FOUND, 2)]
-    parts += [_text(LEFT - 6, TOP + 4, f"{high:.1f}", "end"), _text(LEFT - 6, HEIGHT - BOTTOM + 4, "0", "end")]
+    parts += [_text(LEFT - 6, TOP + 4, f"{high:.1f}", "end"), _text(LEFT - 6, HEIGHT - BOTTOM + 4, f"{low:.1f}", "end")]
     parts += [
         _text(LEFT, HEIGHT - BOTTOM + 15, "1"),
         _text(WIDTH - RIGHT, HEIGHT - BOTTOM + 15, str(len(values)), "end"),

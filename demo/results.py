@@ -216,7 +216,11 @@ def _crop_note(image: NDArray) -> str:
 
 def _start_of_training(log: Path) -> str:
     text = log.read_text(encoding="utf-8")
-    return "the bundle's shipped weights" if "training starts from the weights" in text else "random weights"
+    return (
+        "the bundle's shipped weights (pre-trained on generated images)"
+        if "training starts from the weights" in text
+        else "random weights"
+    )
 
 
 def _environment(device: str, start: str, plan: Plan) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from demo.plan import BUNDLE, ROOT, Plan, config_files
 
-# 200 iterations of one 48^3 patch: 1.0 to 1.4 s each on two cores, so 4 to 5 minutes with the validations.
+# 200 iterations of one 48^3 patch: 1.4 s each on two cores, so 4.9 minutes with start and validations.
 EPOCHS, ITERATIONS_PER_EPOCH = 4, 50
 VALIDATION_INTERVAL = 2  # the better of two checkpoints is kept; each validation segments all training images
 OVERLAP = 0.25  # of sliding windows: a third of the windows of the configs' 0.5, for the same time budget

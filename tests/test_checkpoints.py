@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
-from scripts.checkpoints import WeightsLoader, begin_training, load_weights, read_settings, start_from
+from scripts.checkpoints import BestWeightsSaver, WeightsLoader, load_weights, read_settings, start_from
 
 
 @pytest.fixture
@@ -59,10 +60,6 @@ class TestStartFrom:
 
 
 class TestSettings:
-    def test_what_training_writes_inference_reads(self, tmp_path: Path) -> None:
-        begin_training(tmp_path / "new", {"embedding_dim": 8}, resumed=False)
-        assert read_settings(tmp_path / "new") == {"embedding_dim": 8}
-
     def test_nothing_written_nothing_known(self, tmp_path: Path) -> None:
         assert read_settings(tmp_path) == {}
 
@@ -74,15 +71,62 @@ class TestSettings:
         with pytest.raises(ValueError, match="found list, expected a JSON object"):
             read_settings(tmp_path)
 
-    def test_earlier_weights_are_kept_under_another_name(self, saved: Path) -> None:
-        content = saved.read_bytes()
-        begin_training(saved.parent, {}, resumed=False)
-        assert (saved.parent / "model_before_1.pt").read_bytes() == content
-        saved.write_bytes(b"second")
-        begin_training(saved.parent, {}, resumed=False)
-        assert (saved.parent / "model_before_1.pt").read_bytes() == content
-        assert (saved.parent / "model_before_2.pt").read_bytes() == b"second"
 
-    def test_a_resumed_training_goes_on_with_its_own_weights(self, saved: Path) -> None:
-        begin_training(saved.parent, {}, resumed=True)
-        assert saved.exists()
+class TestBestWeightsSaver:
+    """The weights are those of the best validation; their bias tells which one that was."""
+
+    @pytest.fixture
+    def network(self) -> nn.Linear:
+        return nn.Linear(3, 2)
+
+    @staticmethod
+    def saver(folder: Path, network: nn.Module) -> BestWeightsSaver:
+        return BestWeightsSaver(str(folder), {"model.pt": network}, {"embedding_dim": 8})
+
+    @staticmethod
+    def validate(saver: BestWeightsSaver, value: float) -> None:
+        """One validation whose key metric is `value`, with a network whose bias is `value`."""
+        nn.init.constant_(saver.networks["model.pt"].bias, value)
+        engine = Engine(lambda engine, batch: None)
+        engine.state.metrics, engine.state.key_metric_name = {"iou": value}, "iou"
+        saver(engine)
+
+    @staticmethod
+    def saved_value(folder: Path) -> float:
+        return float(torch.load(folder / "model.pt", weights_only=True)["bias"][0])
+
+    def test_the_best_weights_stay(self, tmp_path: Path, network: nn.Linear) -> None:
+        saver = self.saver(tmp_path, network)
+        for value in (1.0, 3.0, 2.0):
+            self.validate(saver, value)
+        assert self.saved_value(tmp_path) == 3.0
+
+    def test_a_resumed_training_remembers_the_best(self, tmp_path: Path, network: nn.Linear) -> None:
+        first = self.saver(tmp_path, network)
+        self.validate(first, 3.0)
+        resumed = self.saver(tmp_path, network)
+        resumed.load_state_dict(first.state_dict())
+        self.validate(resumed, 2.0)
+        assert self.saved_value(tmp_path) == 3.0
+        assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "model.json"}
+
+    def test_inference_reads_the_settings(self, tmp_path: Path, network: nn.Linear) -> None:
+        self.validate(self.saver(tmp_path / "new", network), 1.0)
+        assert read_settings(tmp_path / "new") == {"embedding_dim": 8}
+
+    def test_earlier_weights_stay_until_there_are_better_ones(self, saved: Path, network: nn.Linear) -> None:
+        content = saved.read_bytes()
+        saver = self.saver(saved.parent, network)
+        assert saved.read_bytes() == content
+        self.validate(saver, 1.0)
+        assert (saved.parent / "model_before_1.pt").read_bytes() == content
+
+    def test_each_training_keeps_those_of_the_one_before(self, saved: Path, network: nn.Linear) -> None:
+        self.validate(self.saver(saved.parent, network), 1.0)
+        self.validate(self.saver(saved.parent, network), 2.0)
+        assert self.saved_value(saved.parent) == 2.0
+        assert {path.name for path in saved.parent.glob("*.pt")} == {
+            "model.pt",
+            "model_before_1.pt",
+            "model_before_2.pt",
+        }

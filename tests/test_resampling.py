@@ -37,7 +37,7 @@ class TestResample:
     def test_linear_keeps_a_constant_and_a_mean(self) -> None:
         assert torch.allclose(resample_linear(torch.full((1, 8, 8), 3.0), (5, 3)), torch.tensor(3.0))
         noise = torch.rand(1, 64, 64)
-        assert resample_linear(noise, (16, 16)).mean() == pytest.approx(noise.mean(), abs=0.02)
+        assert resample_linear(noise, (16, 16)).mean().item() == pytest.approx(noise.mean().item(), abs=0.02)
 
     def test_linear_smooths_before_it_drops_resolution(self) -> None:
         stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 1, 64)

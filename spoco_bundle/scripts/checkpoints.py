@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch import nn
 from .files import replace_atomically
 
 SETTINGS_NAME = "model.json"
-WEIGHTS_NAME = "model.pt"
 logger = logging.getLogger(__name__)
 
 
@@ -73,17 +73,6 @@ def read_settings(ckpt_dir: Path | str) -> dict[str, Any]:
     return settings
 
 
-def begin_training(ckpt_dir: Path | str, settings: Mapping[str, Any], resumed: bool) -> None:
-    """Write the settings, and move weights that are already there aside, so that training never destroys them."""
-    ckpt_dir = Path(ckpt_dir)
-    ckpt_dir.mkdir(parents=True, exist_ok=True)
-    if not resumed:
-        for name in (WEIGHTS_NAME, "teacher.pt", SETTINGS_NAME):
-            _move_aside(ckpt_dir / name)
-    text = json.dumps(dict(settings), indent=2) + "\n"
-    replace_atomically(ckpt_dir / SETTINGS_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-
-
 class WeightsLoader:
     """Handler that loads `path` into the network when an engine starts."""
 
@@ -96,6 +85,54 @@ class WeightsLoader:
 
     def __call__(self, engine: Engine) -> None:
         load_weights(self.network, self.path)
+
+
+class BestWeightsSaver:
+    """Evaluator handler that writes the weights whenever the key metric is at least as good as ever before.
+
+    MONAI's `CheckpointSaver` does this too, but it deletes the old file before it writes the new one, and does not
+    remember the best value when a training is taken up again, unless that is written into the weights' own file.
+
+    Files of an earlier training are moved aside just before the first ones are written: a training that fails early
+    leaves everything as it was, and none destroys weights.
+
+    Args:
+        ckpt_dir: folder of the files.
+        networks: file name -> network, whose bare state_dict is written.
+        settings: what inference must know, written beside the weights.
+    """
+
+    def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
+        self.ckpt_dir, self.networks, self.settings = Path(ckpt_dir), networks, settings
+        self.best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        value = engine.state.metrics[engine.state.key_metric_name]
+        if self.best is not None and value < self.best:
+            return
+        if self.best is None:
+            self._begin()
+        self.best = value
+        for name, network in self.networks.items():
+            replace_atomically(self.ckpt_dir / name, partial(torch.save, network.state_dict()))
+
+    def _begin(self) -> None:
+        for name in (*self.networks, SETTINGS_NAME):
+            _move_aside(self.ckpt_dir / name)
+        text = json.dumps(dict(self.settings), indent=2) + "\n"
+        replace_atomically(self.ckpt_dir / SETTINGS_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def state_dict(self) -> dict[str, float | None]:
+        """What a resumed training must know."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Take up what `state_dict` returned."""
+        self.best = state["best"]
 
 
 def _first_difference(expected: Mapping[str, torch.Tensor], found: Any) -> str | None:

@@ -6,11 +6,13 @@ the teacher runs inside the loss, so that mixed precision, compilation and multi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
 from monai.engines import IterationEvents, Trainer
 from monai.handlers import ValidationHandler
 from torch import Tensor, nn
@@ -34,6 +36,45 @@ def prepare_two_views(
         for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)
     }
     return moved.pop(STUDENT_VIEW), moved
+
+
+def momentum_copy(network: nn.Module) -> nn.Module:
+    """The momentum network at the start of a training: the same weights, in evaluation mode, without gradient."""
+    return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+class MovingAverage(EMAHandler):
+    """Handler that moves the teacher's weights towards the student's after each training step.
+
+    Ignite's `EMAHandler` with two differences: the averaged network is given, not made, so that the configs can name
+    it, and the warm-up follows the trainer's iteration, so that a resumed training takes it up where it was.
+
+    Args:
+        student, teacher: two networks of one architecture.
+        momentum: share of the student's weights that enters the teacher in each step.
+        momentum_warmup, warmup_iters: the share falls linearly from `momentum_warmup` over so many steps, as the
+            first weights are not worth remembering.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        momentum: float = 0.001,
+        momentum_warmup: float = 0.02,
+        warmup_iters: int = 1,
+    ) -> None:
+        super().__init__(student, momentum)
+        self.ema_model = teacher
+        self.warm_up = EMAWarmUp(momentum_warmup, warmup_iters, momentum)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer; the share of each step is `engine.state.ema_momentum`."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._set_momentum)
+        super().attach(engine)
+
+    def _set_momentum(self, engine: Engine) -> None:
+        engine.state.ema_momentum = self.warm_up(engine.state.iteration)
 
 
 class TeacherLoss(nn.Module):
