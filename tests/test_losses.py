@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -280,6 +281,12 @@ class TestProperties:
         with torch.autocast("cpu", torch.bfloat16):
             assert loss(student[None], teacher[None], labels[None, None]) == expected
 
+    def test_nor_does_it_touch_the_terms(self) -> None:
+        student, teacher, labels = random_case()
+        expected = spoco_terms(student, teacher, labels, some_anchors(labels))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert spoco_terms(student, teacher, labels, some_anchors(labels)) == expected
+
     def test_descending_the_loss_separates_the_objects(self) -> None:
         labels = torch.tensor([[1, 1, 0, 2, 2, 0]])
         torch.manual_seed(0)
@@ -384,6 +391,17 @@ class TestRefused:
     def test_labels_that_are_not_integers(self) -> None:
         with pytest.raises(ValueError, match=r"got torch\.float32"):
             spoco_terms(self.STUDENT, self.STUDENT, torch.zeros(3, 4))
+
+    @pytest.mark.parametrize("anchor", [[0, 0, 6], [-1, 0, 0]])
+    def test_anchors_outside_the_image(self, anchor: list[int]) -> None:
+        student, teacher, labels = random_case()
+        with pytest.raises(ValueError, match=re.escape(f"shape (4, 5, 6), got {anchor}")):
+            spoco_terms(student, teacher, labels, torch.tensor([[0, 0, 0], anchor]))
+
+    def test_anchors_of_another_image(self) -> None:
+        student, teacher, labels = random_case()
+        with pytest.raises(ValueError, match=re.escape("shape (A, 3), got (4, 2)")):
+            spoco_terms(student, teacher, labels, torch.zeros(4, 2, dtype=torch.long))
 
     def test_a_batch_of_labels_without_a_channel(self) -> None:
         with pytest.raises(ValueError, match=r"\(1, 1, 3, 4\), got \(1, 3, 4\)"):

@@ -77,17 +77,31 @@ def spoco_terms(
         measure is 0, never NaN.
 
     Raises:
-        ValueError: shapes that disagree, labels that are not integers.
+        ValueError: shapes that disagree, labels that are not integers, anchors outside the image, settings that
+            make no kernel.
     """
-    _check_inputs(student, teacher, labels)
+    _check_settings(delta_var, delta_dist, kernel_threshold)
+    _check_inputs(student, teacher, labels, anchors)
+    regions = Regions.of(labels, background_label, ignore_label)
+    anchor_index = None if anchors is None else _flat_index(anchors, labels.shape)
+    with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
+        return _terms(student, teacher, regions, anchor_index, delta_var, delta_dist, kernel_threshold)
+
+
+def _terms(
+    student: Tensor,
+    teacher: Tensor,
+    regions: Regions,
+    anchor_index: Tensor | None,
+    delta_var: float,
+    delta_dist: float,
+    kernel_threshold: float,
+) -> dict[str, Tensor]:
     embeddings = _at_least_float32(student.flatten(1))  # (E, N)
     target = _at_least_float32(teacher.detach().flatten(1))
-    in_slices = (-1, labels.shape[0], labels[0].numel())  # (E, S, W)
-    regions = Regions.of(labels, background_label, ignore_label)
-    if anchors is None:
+    in_slices = (-1, student.shape[1], student[0, 0].numel())  # (E, S, W)
+    if anchor_index is None:
         anchor_index = draw_anchors(embeddings.detach(), regions.unlabeled, delta_var)
-    else:
-        anchor_index = _flat_index(anchors, labels.shape)
 
     two_sigma = delta_var**2 / -math.log(kernel_threshold)
     objects = embeddings[:, regions.annotated]  # (E, L)
@@ -134,10 +148,7 @@ class SpocoLoss(nn.Module):
         foreground_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < delta_var < 2 * delta_dist:
-            raise ValueError(f"delta_var must lie between 0 and 2 * delta_dist = {2 * delta_dist}, got {delta_var}")
-        if not 0 < kernel_threshold < 1:
-            raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
+        _check_settings(delta_var, delta_dist, kernel_threshold)
         self.delta_var, self.delta_dist, self.kernel_threshold = delta_var, delta_dist, kernel_threshold
         self.background_label, self.ignore_label = background_label, ignore_label
         self.weights = {
@@ -156,8 +167,7 @@ class SpocoLoss(nn.Module):
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            per_image = [self._image_terms(*image) for image in zip(student, teacher, labels[:, 0], strict=True)]
+        per_image = [self._image_terms(*image) for image in zip(student, teacher, labels[:, 0], strict=True)]
         means = {name: torch.stack([terms[name] for terms in per_image]).mean() for name in per_image[0]}
         self.terms = {name: mean.detach() for name, mean in means.items()}
         return sum(self.weights[name] * mean for name, mean in means.items())
@@ -257,7 +267,14 @@ def _flat_index(anchors: Tensor, shape: torch.Size) -> Tensor:
     return (anchors.long() * anchors.new_tensor(strides, dtype=torch.long)).sum(1)
 
 
-def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float) -> None:
+    if not 0 < delta_var < 2 * delta_dist:
+        raise ValueError(f"delta_var must lie between 0 and 2 * delta_dist = {2 * delta_dist}, got {delta_var}")
+    if not 0 < kernel_threshold < 1:
+        raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
+
+
+def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor, anchors: Tensor | None) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
             f"student and teacher must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
@@ -268,3 +285,11 @@ def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if anchors is None:
+        return
+    if anchors.dim() != 2 or anchors.shape[1] != labels.dim():
+        raise ValueError(f"anchors must have the shape (A, {labels.dim()}), got {tuple(anchors.shape)}")
+    outside = (anchors < 0) | (anchors >= anchors.new_tensor(labels.shape))
+    if outside.any():
+        first = anchors[outside.any(1)][0].tolist()
+        raise ValueError(f"anchors must lie inside the image of shape {tuple(labels.shape)}, got {first}")
