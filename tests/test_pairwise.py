@@ -10,12 +10,15 @@ from torch import Tensor
 
 from scripts import pairwise
 from scripts.pairwise import (
+    Hinge,
+    KernelProduct,
     PairFunction,
-    hinge,
-    kernel_product,
-    pairwise_sum,
+    Portion,
+    SquaredKernel,
+    blocks,
+    pairs_in_reach,
+    pairwise_sums,
     squared_distances,
-    squared_kernel,
 )
 
 E, S, W, C = 3, 4, 7, 5
@@ -58,10 +61,17 @@ def dense_kernel_product(distance: Tensor) -> Tensor:
 
 
 FUNCTIONS = {
-    "hinge": (hinge(2.0), dense_hinge),
-    "squared_kernel": (squared_kernel(TWO_SIGMA), dense_squared_kernel),
-    "kernel_product": (kernel_product(TWO_SIGMA, *other_space()), dense_kernel_product),
+    "hinge": (Hinge(2.0), dense_hinge),
+    "squared_kernel": (SquaredKernel(TWO_SIGMA), dense_squared_kernel),
+    "kernel_product": (KernelProduct(TWO_SIGMA, *other_space()), dense_kernel_product),
 }
+
+
+def pairwise_sum(embeddings: Tensor, centers: Tensor, weights: Tensor, function: PairFunction) -> Tensor:
+    """(S,) sums of one function."""
+    return pairwise_sums(embeddings, centers, weights[None], [function])[0]
+
+
 every_function = pytest.mark.parametrize(("function", "dense"), FUNCTIONS.values(), ids=FUNCTIONS)
 
 
@@ -70,34 +80,32 @@ class TestByHand:
         centers, embeddings = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[3.0, 0.0], [4.0, 1.0]])
         assert squared_distances(centers, embeddings).tolist() == [[25.0, 1.0], [16.0, 10.0]]
 
-    def test_squared_distances_keep_the_shape_and_are_never_negative(self) -> None:
-        embeddings = 1e3 + torch.rand(E, 2, 3, 4)
-        squared = squared_distances(embeddings.flatten(1).T, embeddings)
-        assert squared.shape == (24, 2, 3, 4)
-        assert (squared >= 0).all()
+    def test_squared_distances_are_never_negative(self) -> None:
+        embeddings = 1e3 + torch.rand(E, 24)
+        assert (squared_distances(embeddings.T, embeddings) >= 0).all()
 
     def test_hinge(self) -> None:
         # centres at 0 and 4 on a line, voxels at 1 and 3.5 in one slice, at 0 in the next; margin 2
         embeddings, centers = torch.tensor([[[1.0, 3.5], [0.0, 9.0]]]), torch.tensor([[0.0], [4.0]])
-        sums = pairwise_sum(embeddings, centers, torch.ones(2, 2), hinge(2.0))
+        sums = pairwise_sum(embeddings, centers, torch.ones(2, 2), Hinge(2.0))
         assert sums.tolist() == pytest.approx([1**2 + 1.5**2, 2**2])
 
     def test_hinge_pushes_away_from_the_centre(self) -> None:
         embeddings = torch.tensor([[[1.0, -1.5, 2.5]]], requires_grad=True)
-        pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 3), hinge(2.0)).sum().backward()
+        pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 3), Hinge(2.0)).sum().backward()
         assert embeddings.grad.flatten().tolist() == pytest.approx([-2.0, 1.0, 0.0])  # -2 (2 - d), outwards
 
     def test_squared_kernel(self) -> None:
-        sums = pairwise_sum(torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), squared_kernel(2.0))
+        sums = pairwise_sum(torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), SquaredKernel(2.0))
         assert sums.item() == pytest.approx(1 + torch.tensor(-1.0).exp().item())
 
     def test_weights_multiply(self) -> None:
         embeddings, weights = torch.tensor([[[1.0, 1.0, 1.0]]]), torch.tensor([[0.5, 2.0, 0.0]])
-        assert pairwise_sum(embeddings, torch.zeros(1, 1), weights, hinge(2.0)).tolist() == [2.5]
+        assert pairwise_sum(embeddings, torch.zeros(1, 1), weights, Hinge(2.0)).tolist() == [2.5]
 
     def test_a_voxel_at_the_centre_has_no_direction(self) -> None:
         embeddings = torch.zeros(2, 1, 1, requires_grad=True)
-        pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), hinge(2.0)).sum().backward()
+        pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), Hinge(2.0)).sum().backward()
         assert embeddings.grad.flatten().tolist() == [0.0, 0.0]
 
     @every_function
@@ -107,16 +115,16 @@ class TestByHand:
 
 
 class TestEqualToDense:
-    @pytest.mark.parametrize("at_once", [1, W, 3 * W, 2 * C * W, 2**18])
+    @pytest.mark.parametrize("portion", [Portion(1, 1), Portion(20, 6), Portion(14, 28), Portion(2**18, 1)])
     @every_function
     def test_value_and_gradient(
         self,
         function: PairFunction,
         dense: Callable[[Tensor], Tensor],
-        at_once: int,
+        portion: Portion,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(pairwise, "PAIRS_AT_ONCE", at_once)
+        monkeypatch.setitem(pairwise.PORTIONS, "cpu", portion)
         embeddings, centers, weights = inputs()
         upstream = torch.arange(1.0, S + 1, dtype=torch.float64)  # a different weight on each slice
         sums = pairwise_sum(embeddings, centers, weights, function)
@@ -144,12 +152,53 @@ class TestEqualToDense:
         moved = torch.where(left_out, embeddings.detach() + 5, embeddings.detach())
         torch.testing.assert_close(pairwise_sum(moved, centers, weights, function), sums)
 
-    def test_far_kernels_are_nothing_but_not_subnormal(self) -> None:
-        embeddings = torch.full((1, 1, 1), 1e3, requires_grad=True)
-        total = pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 1), squared_kernel(TWO_SIGMA)).sum()
-        total.backward()
-        assert torch.finfo(torch.float32).tiny < total.item() < 1e-20
-        assert embeddings.grad.abs().item() < 1e-18
+    def test_two_functions_at_once_are_two_sums(self) -> None:
+        embeddings, centers, weights = inputs()
+        both = torch.stack([weights, 1 - weights])
+        functions = [Hinge(2.0), SquaredKernel(TWO_SIGMA)]
+        sums = pairwise_sums(embeddings, centers, both, functions)
+        apart = [pairwise_sum(embeddings, centers, *one) for one in zip(both, functions, strict=True)]
+        torch.testing.assert_close(sums, torch.stack(apart))
+        upstream = torch.arange(2.0 * S, dtype=torch.float64).view(2, S)
+        torch.testing.assert_close(
+            torch.autograd.grad((sums * upstream).sum(), (embeddings, centers)),
+            torch.autograd.grad((torch.stack(apart) * upstream).sum(), (embeddings, centers)),
+        )
+
+    def test_images_of_any_dimension(self) -> None:
+        embeddings, centers, weights = inputs()
+        flat = pairwise_sum(embeddings, centers, weights, Hinge(2.0))
+        spatial = (S, 1, W, 1)
+        torch.testing.assert_close(
+            pairwise_sum(embeddings.view(E, *spatial), centers, weights.view(spatial), Hinge(2.0)), flat
+        )
+
+    def test_far_from_the_origin_no_digit_is_lost(self) -> None:
+        embeddings, centers, weights = inputs()
+        expected = pairwise_sum(embeddings, centers, weights, SquaredKernel(TWO_SIGMA))
+        far = [(tensor + 1024).detach().float() for tensor in (embeddings, centers)]
+        torch.testing.assert_close(
+            pairwise_sum(*far, weights.float(), SquaredKernel(TWO_SIGMA)), expected.float(), rtol=2e-3, atol=0
+        )
 
     def test_float32_in_float32_out(self) -> None:
-        assert pairwise_sum(*inputs(torch.float32), hinge(2.0)).dtype == torch.float32
+        assert pairwise_sum(*inputs(torch.float32), Hinge(2.0)).dtype == torch.float32
+
+
+class TestPortions:
+    def test_blocks_are_cubes_that_cover_the_image_once(self) -> None:
+        counts = torch.zeros(7, 10, 9)
+        for block in blocks((7, 10, 9), voxels=64):
+            assert counts[block].shape <= (4, 4, 4)
+            counts[block] += 1
+        assert (counts == 1).all()
+
+    def test_a_flat_image_is_cut_into_flat_blocks(self) -> None:
+        assert next(iter(blocks((1, 100, 100), voxels=64))) == (slice(0, 1), slice(0, 8), slice(0, 8))
+
+    def test_centers_out_of_reach_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(pairwise.PORTIONS, "cpu", Portion(pairs=1, voxels=2))
+        embeddings = torch.tensor([[[0.0, 1.0, 10.0, 11.0]]])  # blocks around 0.5 and 10.5, of radius 0.5
+        centers = torch.tensor([[2.9], [3.1], [8.0]])
+        found = [(pairs.block[1].start, pairs.some.item()) for pairs in pairs_in_reach(embeddings, centers, reach=2.0)]
+        assert found == [(0, 0), (2, 2)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .anchors import draw_anchors
 from .foreground import foreground_logit, foreground_term
-from .pairwise import hinge, kernel_product, pairwise_sum, squared_kernel
+from .pairwise import Hinge, KernelProduct, SquaredKernel, pairwise_sums
 
 UNLABELED = 0
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
@@ -97,9 +97,8 @@ def _terms(
     delta_dist: float,
     kernel_threshold: float,
 ) -> dict[str, Tensor]:
-    embeddings = _at_least_float32(student.flatten(1))  # (E, N)
-    target = _at_least_float32(teacher.detach().flatten(1))
-    in_slices = (-1, student.shape[1], student[0, 0].numel())  # (E, S, W)
+    volume, target = _at_least_float32(student), _at_least_float32(teacher.detach())  # (E, *spatial)
+    embeddings = volume.flatten(1)  # (E, N)
     if anchor_index is None:
         anchor_index = draw_anchors(embeddings.detach(), regions.unlabeled, delta_var)
 
@@ -107,15 +106,16 @@ def _terms(
     objects = embeddings[:, regions.annotated]  # (E, L)
     means = _region_means(objects, regions)  # (C, E)
     own_distance = (objects - means.T[:, regions.object_of]).norm(dim=0)  # (L,)
-    volume, known = embeddings.view(in_slices), regions.known.to(embeddings.dtype).view(in_slices[1:])
-    outside = (regions.unlabeled | regions.background).to(embeddings.dtype).view(in_slices[1:])
+    outside = regions.unlabeled | regions.background
+    weights = torch.stack([outside, regions.known]).to(volume.dtype).view(2, *volume.shape[1:])
+    push, soft_area = pairwise_sums(volume, means, weights, [Hinge(delta_dist), SquaredKernel(two_sigma)]).sum(1)
     return {
         "variance": _variance(own_distance, regions, delta_var),
         "distance": _distance(means, delta_dist),
         "regularizer": _regularizer(means, embeddings, regions.unlabeled),
-        "unlabeled_push": _unlabeled_push(volume, means, outside, delta_dist),
-        "instance": _instance(volume, means, own_distance, known, two_sigma),
-        "consistency": _consistency(volume, target.view(in_slices), anchor_index, known, two_sigma),
+        "unlabeled_push": push / (outside.sum() * len(means)).clamp_min(1),
+        "instance": _instance(soft_area, own_distance, two_sigma),
+        "consistency": _consistency(volume, target, anchor_index, weights[1], two_sigma),
     }
 
 
@@ -218,36 +218,26 @@ def _regularizer(means: Tensor, embeddings: Tensor, unlabeled: Tensor) -> Tensor
     return (means.norm(dim=1).sum() + unlabeled_mean.norm()) / regions.clamp_min(1)
 
 
-def _unlabeled_push(embeddings: Tensor, means: Tensor, outside: Tensor, delta_dist: float) -> Tensor:
-    """Mean over objects and over the voxels outside of them of max(0, delta_dist - |e - mu|)^2."""
-    if len(means) == 0:
-        return embeddings.new_zeros(())
-    total = pairwise_sum(embeddings, means, outside, hinge(delta_dist)).sum()
-    return total / outside.sum().clamp_min(1) / len(means)
-
-
-def _instance(embeddings: Tensor, means: Tensor, own_distance: Tensor, known: Tensor, two_sigma: float) -> Tensor:
+def _instance(soft_area: Tensor, own_distance: Tensor, two_sigma: float) -> Tensor:
     """1 - Dice of the objects' soft and annotated masks, all objects and voxels in one sum."""
-    if len(means) == 0:
-        return embeddings.new_zeros(())
-    soft_area = pairwise_sum(embeddings, means, known, squared_kernel(two_sigma)).sum()
+    if len(own_distance) == 0:
+        return soft_area * 0
     overlap = (own_distance.square() / -two_sigma).exp().sum()
     return 1 - 2 * overlap / (soft_area + len(own_distance))
 
 
-def _consistency(embeddings: Tensor, target: Tensor, anchor_index: Tensor, known: Tensor, two_sigma: float) -> Tensor:
+def _consistency(volume: Tensor, target: Tensor, anchor_index: Tensor, known: Tensor, two_sigma: float) -> Tensor:
     """1 - Dice of the soft masks that the same anchors select in the two networks' embeddings.
 
     As in the authors' implementation the Dice is taken in each slice of the first spatial axis, all anchors in
     one sum, and averaged over the slices.
     """
     if len(anchor_index) == 0:
-        return embeddings.new_zeros(())
-    anchors = embeddings.flatten(1)[:, anchor_index].T  # (A, E)
-    target_anchors = target.flatten(1)[:, anchor_index].T
-    area = pairwise_sum(embeddings, anchors, known, squared_kernel(two_sigma))
-    target_area = pairwise_sum(target, target_anchors, known, squared_kernel(two_sigma))
-    overlap = pairwise_sum(embeddings, anchors, known, kernel_product(two_sigma, target_anchors, target))
+        return volume.new_zeros(())
+    anchors, target_anchors = (embeddings.flatten(1)[:, anchor_index].T for embeddings in (volume, target))  # (A, E)
+    kernel, product = SquaredKernel(two_sigma), KernelProduct(two_sigma, target_anchors, target)
+    area, overlap = pairwise_sums(volume, anchors, known.expand(2, *known.shape), [kernel, product])
+    (target_area,) = pairwise_sums(target, target_anchors, known[None], [kernel])
     return (1 - 2 * overlap / (area + target_area).clamp_min(1e-6)).mean()
 
 

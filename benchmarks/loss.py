@@ -1,0 +1,164 @@
+"""How fast and how small is the SPOCO loss?
+
+    python benchmarks/loss.py [--device cuda] [--repeats 5]
+
+Prints four tables and writes them to ``benchmarks/results/loss.json``:
+(a) forward and backward of the loss against those of the default network on the same patch,
+(b) peak memory above the embeddings, in units of both networks' embeddings,
+(c) time against the number of voxels,
+(d) against a per-object implementation (`reference_loss`), whose terms and gradients must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
+
+from measuring import extra_megabytes, median_seconds, report  # noqa: E402
+from reference_loss import reference_terms  # noqa: E402
+
+from scripts.coordinates import add_positions  # noqa: E402
+from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
+from scripts.networks import embedding_network  # noqa: E402
+
+OBJECTS = (1, 12, 60, 300)
+ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
+PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # batch and patch of train.json and of 2d.json
+LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
+
+
+def compact_objects(shape: tuple[int, ...], count: int) -> Tensor:
+    """A label map with `count` roundish objects that together fill `ANNOTATED_SHARE` of it."""
+    random = torch.Generator().manual_seed(0)
+    voxels = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), -1).flatten(0, -2)
+    centers = voxels[torch.randperm(len(voxels), generator=random)[:count]]
+    distance, nearest = cKDTree(centers).query(voxels.numpy())
+    distance, nearest = torch.from_numpy(distance), torch.from_numpy(nearest) + 1
+    closest = distance.argsort()[: round(ANNOTATED_SHARE * len(voxels))]  # each object keeps at least its centre
+    labels = torch.zeros(len(voxels), dtype=torch.long)
+    labels[closest] = nearest[closest]
+    return labels.view(shape)
+
+
+def embeddings_at_random(dim: int, shape: tuple[int, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Student and teacher of a half-trained network: objects gather around centres that lie 4 apart or so."""
+    random = torch.Generator().manual_seed(0)
+    centers = 2 * torch.randn(int(labels.max()) + 1, dim, generator=random)
+    student = centers[labels].movedim(-1, 0) + 0.4 * torch.randn(dim, *shape, generator=random)
+    return student, student + 0.1 * torch.randn(student.shape, generator=random)
+
+
+def loss_against_network(device: str, repeats: int) -> None:
+    rows = []
+    for name, (batch, *shape) in PATCHES.items():
+        network = embedding_network(len(shape), 1, 8).to(device)
+        image = torch.rand(batch, 1, *shape, device=device)
+
+        def run_network(network: torch.nn.Module = network, image: Tensor = image) -> None:
+            network(image).square().mean().backward()
+
+        seconds = median_seconds(run_network, repeats, device)
+        with torch.no_grad():
+            student = add_positions(network(image), 0.25)
+            teacher = add_positions(network(image + 0.05 * torch.randn_like(image)), 0.25)
+        student.requires_grad_(True)
+        for count in OBJECTS:
+            labels = compact_objects(tuple(shape), count).expand(batch, 1, *shape).to(device)
+            loss = SpocoLoss(foreground_weight=1.0)
+
+            def run_loss(loss: SpocoLoss = loss, inputs: tuple[Tensor, ...] = (student, teacher, labels)) -> None:
+                loss(*inputs).backward()
+
+            loss_seconds = median_seconds(run_loss, repeats, device)
+            rows.append(
+                {
+                    "patch": name,
+                    "objects": count,
+                    "network s": seconds,
+                    "loss s": loss_seconds,
+                    "loss / network": loss_seconds / seconds,
+                }
+            )
+    report("loss", rows, "(a) forward and backward, loss against network")
+
+
+def _prepared_loss(objects: int) -> Callable[[], None]:
+    dim, *shape = LARGE
+    labels = compact_objects(tuple(shape), objects)
+    student, teacher = embeddings_at_random(dim, tuple(shape), labels)
+    inputs = student[None].requires_grad_(True), teacher[None], labels[None, None]
+    small = slice(0, 2)  # loads libraries and thread pools, whose memory is not the loss's
+    SpocoLoss()(inputs[0][:, :, small], inputs[1][:, :, small], inputs[2][:, :, small]).backward()
+    inputs[0].grad = None
+    return lambda: SpocoLoss()(*inputs).backward()
+
+
+def peak_memory() -> None:
+    embeddings = 2 * 4 * torch.Size(LARGE).numel() / 2**20
+    rows = []
+    for count in OBJECTS:
+        extra = extra_megabytes(_prepared_loss, count)
+        rows.append(
+            {"objects": count, "embeddings MB": embeddings, "above them MB": extra, "ratio": extra / embeddings}
+        )
+    report("loss", rows, "(b) peak memory of forward and backward above the two embedding tensors")
+
+
+def time_against_voxels(device: str, repeats: int) -> None:
+    rows = []
+    for shape in ((32, 64, 64), (32, 128, 128), (64, 128, 128), (64, 256, 256)):
+        labels = compact_objects(shape, 12)
+        student, teacher = embeddings_at_random(8, shape, labels)
+        inputs = student[None].to(device).requires_grad_(True), teacher[None].to(device), labels[None, None].to(device)
+        seconds = median_seconds(lambda inputs=inputs: SpocoLoss()(*inputs).backward(), repeats, device)
+        rows.append(
+            {
+                "voxels": labels.numel(),
+                "seconds": seconds,
+                "microseconds / 1000 voxels": 1e9 * seconds / labels.numel(),
+            }
+        )
+    report("loss", rows, "(c) time against voxels, 12 objects")
+
+
+def against_reference(device: str, repeats: int) -> None:
+    rows = []
+    dim, *shape = LARGE
+    for count in (12, 60):
+        labels = compact_objects(tuple(shape), count)
+        student, teacher = (tensor.to(device) for tensor in embeddings_at_random(dim, tuple(shape), labels))
+        student.requires_grad_(True)
+        labels = labels.to(device)
+        anchors = (labels == 0).nonzero()[:: labels.numel() // 20][:20]
+
+        def total(
+            terms: Callable[..., dict[str, Tensor]],
+            inputs: tuple[Tensor, ...] = (student, teacher, labels, anchors),
+        ) -> Tensor:
+            return sum(terms(*inputs).values())
+
+        gradients = [torch.autograd.grad(total(terms), student)[0] for terms in (reference_terms, spoco_terms)]
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3 * gradients[0].abs().max().item())
+        slow = median_seconds(lambda total=total: total(reference_terms).backward(), 1, device)
+        ours = median_seconds(lambda total=total: total(spoco_terms).backward(), repeats, device)
+        rows.append({"objects": count, "per object s": slow, "ours s": ours, "times faster": slow / ours})
+    report("loss", rows, "(d) against a per-object implementation, embeddings " + "x".join(map(str, LARGE)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    loss_against_network(options.device, options.repeats)
+    peak_memory()
+    time_against_voxels(options.device, options.repeats)
+    against_reference(options.device, options.repeats)

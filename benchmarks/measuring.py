@@ -1,0 +1,95 @@
+"""Time and peak memory of one function call, and a table that is also a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+RESULTS = Path(__file__).parent / "results"
+
+
+def median_seconds(call: Callable[[], Any], repeats: int, device: torch.device | str = "cpu") -> float:
+    """Median wall time of `repeats` calls after one that warms up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        _wait_for(device)
+        start = time.perf_counter()
+        call()
+        _wait_for(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def extra_megabytes(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float:
+    """By how much the peak memory grows while ``prepare(*arguments)()`` runs, beyond what `prepare` allocated.
+
+    Measured in a process of its own, because the peak of a process never falls.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_peak, args=(sender, prepare, arguments))
+    process.start()
+    sender.close()
+    megabytes = receiver.recv()
+    process.join()
+    return megabytes
+
+
+def report(name: str, rows: Sequence[Row], title: str) -> None:
+    """Print the rows as a table; add them to ``results/NAME.json`` under `title`."""
+    columns = list(rows[0])
+    lines = [columns, *([_text(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    print(f"\n{title}")
+    for line in lines:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content["machine"] = machine()
+    content[title] = list(rows)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"device": device, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__}
+
+
+def _report_peak(sender: Connection, prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    call = prepare(*arguments)
+    before = _peak()
+    call()
+    sender.send(_peak() - before)
+
+
+def _peak() -> float:
+    """Peak memory of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # on Linux `getrusage` starts with the peak of the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def _wait_for(device: torch.device | str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
