@@ -149,7 +149,8 @@ class TestTrainingAndInferenceAgree:
     def test_without_settings_inference_assumes_the_defaults_of_training(self) -> None:
         train = parser("train.json")
         for id_, (name, default) in self.settings_of(INFERENCE).items():
-            if default is not None:
+            from_data = isinstance(TRAIN.get(name), dict)
+            if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(self.WRITTEN[name].lstrip("@")), id_
 
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:

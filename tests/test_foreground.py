@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.foreground import SCALE_WEIGHT, SHARPNESS, UNLABELED_WEIGHT, foreground_logit, foreground_term
+from scripts.foreground import (
+    SCALE_WEIGHT,
+    SHARPNESS,
+    THRESHOLD,
+    UNLABELED_WEIGHT,
+    foreground_logit,
+    foreground_term,
+    is_foreground,
+)
 
 
 def mask(*values: int) -> Tensor:
@@ -40,7 +48,7 @@ class TestByHand:
     def test_the_right_separation_is_the_minimum(self) -> None:
         steps = [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99]
         best = min((loss_of(objects, rest), objects, rest) for objects in steps for rest in steps)
-        assert best[1:] == (0.9, 0.01)  # half of all is foreground: 1 / (1 + UNLABELED_WEIGHT / 2) = 0.89
+        assert best[1:] == (0.9, 0.01)  # half of all is foreground: 1 / (1 + UNLABELED_WEIGHT / 2) = 0.94
 
     def test_descent_finds_the_unannotated_object(self) -> None:
         parameters = torch.zeros(2, requires_grad=True)  # one logit for what looks like an object, one for the rest
@@ -59,7 +67,7 @@ class TestByHand:
         shared = logit_of(settled).requires_grad_(True)
         foreground_term(shared.expand(4), ANNOTATED, KNOWN, NOTHING).backward()
         assert shared.grad.item() == pytest.approx(0, abs=1e-12)
-        assert settled > 0.5
+        assert settled > THRESHOLD + 0.1
         assert loss_of(settled, settled) < min(loss_of(0.95, 0.95), loss_of(0.5, 0.5), loss_of(0.1, 0.1))
 
     @pytest.mark.parametrize("start", [-5.0, 5.0, 15.0])
@@ -117,3 +125,8 @@ class TestProperties:
     def test_the_logit_is_the_first_embedding_dimension(self, axis: int) -> None:
         embeddings = torch.randn(3, 3, 5)
         torch.testing.assert_close(foreground_logit(embeddings, axis), SHARPNESS * embeddings.movedim(axis, 0)[0])
+
+    def test_what_is_likelier_than_the_threshold_is_foreground(self) -> None:
+        logit = torch.logit(torch.tensor([THRESHOLD - 0.01, THRESHOLD + 0.01]))
+        embeddings = torch.stack([logit / SHARPNESS, torch.zeros(2)])
+        assert is_foreground(embeddings).tolist() == [False, True]

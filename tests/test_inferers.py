@@ -29,3 +29,18 @@ def test_the_teachers_embeddings_follow(tmp_path: Path) -> None:
 def test_refuses_an_overlap_outside_of_0_to_1() -> None:
     with pytest.raises(ValueError, match=r"overlap must lie in \[0, 1\), got 1"):
         EmbeddingInferer((8, 8), overlap=1)
+
+
+@pytest.mark.parametrize(("shape", "window"), [((30, 70), (24, 32)), ((32, 31), (32, 24)), ((5, 40), (8, 32))])
+def test_the_window_shrinks_to_a_small_image(shape: tuple[int, int], window: tuple[int, int]) -> None:
+    seen = set()
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.add(tuple(image.shape[2:]))
+        return image
+
+    inferer = EmbeddingInferer((32, 32), divisor=(8, 8))
+    assert inferer(torch.rand(1, 1, *shape), network).shape[2:] == shape
+    assert seen == {window}
+    inferer(torch.rand(1, 1, 40, 40), network)
+    assert (32, 32) in seen  # the next image may be larger

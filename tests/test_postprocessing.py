@@ -15,7 +15,7 @@ def two_objects_on_background() -> torch.Tensor:
     return pred
 
 
-def test_foreground_is_the_positive_side_of_the_first_dimension() -> None:
+def test_the_first_dimension_tells_where_objects_are() -> None:
     pred = two_objects_on_background()
     instances = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5)({"pred": pred})["pred"]
     assert instances.shape == (1, 14, 18)

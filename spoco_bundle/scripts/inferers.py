@@ -18,7 +18,9 @@ class EmbeddingInferer(SlidingWindowInferer):
     """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
 
     Args:
-        roi_size: window, divisible by the network's strides.
+        roi_size: window, divisible by the network's strides; less along axes on which the image is smaller, because
+            padding would change what the network's normalization sees.
+        divisor: what the window must stay divisible by, see `networks.size_divisor`; 1 along each axis by default.
         overlap: share of a window that its neighbour repeats, in [0, 1).
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
@@ -30,6 +32,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         self,
         roi_size: Sequence[int],
         overlap: float = 0.25,
+        divisor: Sequence[int] | None = None,
         position_scale: float = 0.0,
         teacher: nn.Module | None = None,
         teacher_path: str | None = None,
@@ -38,10 +41,15 @@ class EmbeddingInferer(SlidingWindowInferer):
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
         super().__init__(roi_size=roi_size, overlap=overlap, **others)
+        self.largest_roi, self.divisor = list(roi_size), list(divisor or [1] * len(roi_size))
         self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
+        self.roi_size = [
+            min(size, max(step, n // step * step))
+            for size, step, n in zip(self.largest_roi, self.divisor, inputs.shape[2:], strict=True)
+        ]
         student = add_positions(super().__call__(inputs, network, *args, **kwargs), self.position_scale)
         if self.teacher is None:
             return student

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from .clustering import METHODS, cluster_embeddings
-from .foreground import foreground_logit
+from .foreground import is_foreground
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -24,8 +24,8 @@ class ClusterEmbeddingsd(MapTransform):
         embedding_dim: E.
         method, delta_var, min_size: see `clustering.cluster_embeddings`; min_size counts voxels of the image
             file, also when the embeddings live on a coarser working grid.
-        foreground: ``estimated`` keeps the voxels on the positive side of the foreground axis (see
-            `foreground`), ``everywhere`` is for tissue in which every voxel belongs to an object.
+        foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
+            ``everywhere`` is for tissue in which every voxel belongs to an object.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClusterEmbeddingsd(MapTransform):
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             instances = cluster_embeddings(
                 student,
-                foreground_logit(student) > 0 if self.foreground == "estimated" else None,
+                is_foreground(student) if self.foreground == "estimated" else None,
                 method=self.method,
                 delta_var=self.delta_var,
                 min_size=max(1, round(self.min_size * _working_voxels_per_voxel(pred))),
