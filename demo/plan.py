@@ -23,7 +23,7 @@ BUNDLE = ROOT / "spoco_bundle"
 
 # Of the working grid, where an object measures 16 voxels along every axis: some 3 objects along each edge, so
 # that a patch holds neighbours to be told apart; twice the volume would halve the iterations in the time.
-PATCH_EDGE = {3: 48, 2: 128}
+PATCH_EDGE = {3: 32, 2: 128}
 
 Pair = dict[str, str]
 

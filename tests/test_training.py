@@ -1,5 +1,7 @@
 """The SPOCO step inside MONAI's stock trainer."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -7,7 +9,14 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from scripts.losses import SpocoLoss
-from scripts.training import GradientClipping, MovingAverage, TeacherLoss, momentum_copy, prepare_two_views
+from scripts.training import (
+    GradientClipping,
+    MovingAverage,
+    StopAtNan,
+    TeacherLoss,
+    momentum_copy,
+    prepare_two_views,
+)
 
 
 class Echo(nn.Module):
@@ -74,6 +83,39 @@ def trained_step(max_norm: float) -> float:
 def test_clipping_bounds_the_step() -> None:
     free = trained_step(max_norm=1e6)
     assert trained_step(max_norm=free / 10) == pytest.approx(free / 10, rel=1e-3)
+
+
+class TestStopAtNan:
+    @staticmethod
+    def trainer(folder: Path, brightness: float) -> SupervisedTrainer:
+        """Two iterations with a network that multiplies; the second image has this brightness."""
+        torch.manual_seed(0)
+        images = [torch.ones(1, 1, 4, 4), torch.full((1, 1, 4, 4), brightness)]
+        network = nn.Conv2d(1, 2, 1)
+        return SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=1,
+            train_data_loader=[{"image": i, "teacher_image": i, "label": torch.ones_like(i).long()} for i in images],
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            loss_function=lambda output, target: output.mean(),
+            prepare_batch=prepare_two_views,
+            train_handlers=[StopAtNan(str(folder / "nan_batch.pt"))],
+            decollate=False,
+        )
+
+    def test_a_finite_loss_goes_on(self, tmp_path: Path) -> None:
+        trainer = self.trainer(tmp_path, brightness=2.0)
+        trainer.run()
+        assert trainer.state.iteration == 2
+        assert not list(tmp_path.iterdir())
+
+    def test_the_batch_is_kept_and_the_weights_are_not_touched(self, tmp_path: Path) -> None:
+        trainer = self.trainer(tmp_path, brightness=float("nan"))
+        with pytest.raises(ValueError, match=r"nan_batch\.pt: holds the batch of iteration 2, .* found to be nan"):
+            trainer.run()
+        assert torch.load(tmp_path / "nan_batch.pt", weights_only=True)["image"].isnan().all()
+        assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
 
 
 class TestMovingAverage:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .coordinates import add_positions
+from .files import replace_atomically
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -100,6 +103,32 @@ class TeacherLoss(nn.Module):
         with torch.no_grad():
             teacher_embeddings = add_positions(self.teacher(target[TEACHER_VIEW]), self.position_scale)
         return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
+
+
+class StopAtNan:
+    """Handler that ends the training at a loss that is no finite number, before it reaches the weights.
+
+    Args:
+        path: gets the batch that led to it, for inspection by `torch.load`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Trainer) -> None:
+        loss = engine.state.output["loss"]
+        if bool(torch.isfinite(loss)):
+            return
+        batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)}
+        replace_atomically(self.path, partial(torch.save, batch))
+        raise ValueError(
+            f"{self.path}: holds the batch of iteration {engine.state.iteration}, whose loss was found to be "
+            f"{float(loss)}, expected a finite number; the weights are those of the iteration before."
+        )
 
 
 class GradientClipping:
