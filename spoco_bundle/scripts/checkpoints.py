@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
@@ -114,9 +115,11 @@ class BestWeightsSaver:
         value = engine.state.metrics[engine.state.key_metric_name]
         if self.best is not None and value < self.best:
             return
-        if self.best is None:
+        first, self.best = self.best is None, value
+        if idist.get_rank() > 0:
+            return
+        if first:
             self._begin()
-        self.best = value
         for name, network in self.networks.items():
             replace_atomically(self.ckpt_dir / name, partial(torch.save, network.state_dict()))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -101,6 +102,7 @@ class PictureHandler:
             ]
         )
 
+    @one_rank_only()
     def _write(self, engine: Engine) -> None:
         if self.first is None:
             return

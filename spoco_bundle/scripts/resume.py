@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import set_determinism
@@ -75,6 +76,7 @@ class ResumeCheckpoint:
         engine.state.best_metric = state["best_metric"]
         logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, self.path)
 
+    @one_rank_only()
     def _save(self, engine: Engine) -> None:
         state = {
             "objects": {name: target.state_dict() for name, target in self.objects.items()},
@@ -84,5 +86,6 @@ class ResumeCheckpoint:
         }
         replace_atomically(self.path, lambda path: torch.save(state, path))
 
+    @one_rank_only()
     def _remove(self, engine: Engine) -> None:
         self.path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
 from monai.engines import IterationEvents, Trainer
@@ -191,6 +192,7 @@ class LossTermsLogger:
             self.sums[name] = self.sums.get(name, 0) + value
         self.iterations += 1
 
+    @one_rank_only()
     def _write(self, engine: Engine) -> None:
         with SummaryWriter(self.log_dir) as writer:
             for name, total in self.sums.items():
