@@ -10,11 +10,10 @@ from torch import Tensor
 
 from scripts import pairwise
 from scripts.pairwise import (
-    Hinge,
-    KernelProduct,
-    PairFunction,
+    HingeAndKernel,
+    KernelsOfTwo,
+    PairFunctions,
     Portion,
-    SquaredKernel,
     blocks,
     pairs_in_reach,
     pairwise_sums,
@@ -60,19 +59,25 @@ def dense_kernel_product(distance: Tensor) -> Tensor:
     return (-(distance**2) / TWO_SIGMA).exp() * (-(dense_distances(embeddings, centers) ** 2) / TWO_SIGMA).exp()
 
 
-FUNCTIONS = {
-    "hinge": (Hinge(2.0), dense_hinge),
-    "squared_kernel": (SquaredKernel(TWO_SIGMA), dense_squared_kernel),
-    "kernel_product": (KernelProduct(TWO_SIGMA, *other_space()), dense_kernel_product),
+Function = tuple[PairFunctions, int]  # one of several that are computed together
+
+HINGE = HingeAndKernel(2.0, TWO_SIGMA), 0
+KERNEL = HingeAndKernel(2.0, TWO_SIGMA), 1
+LEARNED = {
+    "hinge": (HINGE, dense_hinge),
+    "kernel": (KERNEL, dense_squared_kernel),
+    "product": ((KernelsOfTwo(TWO_SIGMA, *other_space()), 0), dense_kernel_product),
+    "own_kernel": ((KernelsOfTwo(TWO_SIGMA, *other_space()), 1), dense_squared_kernel),
 }
 
 
-def pairwise_sum(embeddings: Tensor, centers: Tensor, weights: Tensor, function: PairFunction) -> Tensor:
+def pairwise_sum(embeddings: Tensor, centers: Tensor, weights: Tensor, function: Function) -> Tensor:
     """(S,) sums of one function."""
-    return pairwise_sums(embeddings, centers, weights[None], [function])[0]
+    functions, position = function
+    return pairwise_sums(embeddings, centers, weights.expand(functions.count, *weights.shape), functions)[position]
 
 
-every_function = pytest.mark.parametrize(("function", "dense"), FUNCTIONS.values(), ids=FUNCTIONS)
+every_function = pytest.mark.parametrize(("function", "dense"), LEARNED.values(), ids=LEARNED)
 
 
 class TestByHand:
@@ -87,29 +92,31 @@ class TestByHand:
     def test_hinge(self) -> None:
         # centres at 0 and 4 on a line, voxels at 1 and 3.5 in one slice, at 0 in the next; margin 2
         embeddings, centers = torch.tensor([[[1.0, 3.5], [0.0, 9.0]]]), torch.tensor([[0.0], [4.0]])
-        sums = pairwise_sum(embeddings, centers, torch.ones(2, 2), Hinge(2.0))
+        sums = pairwise_sum(embeddings, centers, torch.ones(2, 2), HINGE)
         assert sums.tolist() == pytest.approx([1**2 + 1.5**2, 2**2])
 
     def test_hinge_pushes_away_from_the_centre(self) -> None:
         embeddings = torch.tensor([[[1.0, -1.5, 2.5]]], requires_grad=True)
-        pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 3), Hinge(2.0)).sum().backward()
+        pairwise_sum(embeddings, torch.zeros(1, 1), torch.ones(1, 3), HINGE).sum().backward()
         assert embeddings.grad.flatten().tolist() == pytest.approx([-2.0, 1.0, 0.0])  # -2 (2 - d), outwards
 
     def test_squared_kernel(self) -> None:
-        sums = pairwise_sum(torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), SquaredKernel(2.0))
+        sums = pairwise_sum(
+            torch.tensor([[[0.0, 1.0]]]), torch.zeros(1, 1), torch.ones(1, 2), (HingeAndKernel(2.0, 2.0), 1)
+        )
         assert sums.item() == pytest.approx(1 + torch.tensor(-1.0).exp().item())
 
     def test_weights_multiply(self) -> None:
         embeddings, weights = torch.tensor([[[1.0, 1.0, 1.0]]]), torch.tensor([[0.5, 2.0, 0.0]])
-        assert pairwise_sum(embeddings, torch.zeros(1, 1), weights, Hinge(2.0)).tolist() == [2.5]
+        assert pairwise_sum(embeddings, torch.zeros(1, 1), weights, HINGE).tolist() == [2.5]
 
     def test_a_voxel_at_the_centre_has_no_direction(self) -> None:
         embeddings = torch.zeros(2, 1, 1, requires_grad=True)
-        pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), Hinge(2.0)).sum().backward()
+        pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), HINGE).sum().backward()
         assert embeddings.grad.flatten().tolist() == [0.0, 0.0]
 
     @every_function
-    def test_no_centre_sums_to_zero(self, function: PairFunction, dense: Callable[[Tensor], Tensor]) -> None:
+    def test_no_centre_sums_to_zero(self, function: Function, dense: Callable[[Tensor], Tensor]) -> None:
         embeddings, centers, weights = inputs()
         assert pairwise_sum(embeddings, centers[:0], weights, function).tolist() == [0.0] * S
 
@@ -119,7 +126,7 @@ class TestEqualToDense:
     @every_function
     def test_value_and_gradient(
         self,
-        function: PairFunction,
+        function: Function,
         dense: Callable[[Tensor], Tensor],
         portion: Portion,
         monkeypatch: pytest.MonkeyPatch,
@@ -135,14 +142,12 @@ class TestEqualToDense:
         torch.testing.assert_close(found, wanted)
 
     @every_function
-    def test_gradcheck(self, function: PairFunction, dense: Callable[[Tensor], Tensor]) -> None:
+    def test_gradcheck(self, function: Function, dense: Callable[[Tensor], Tensor]) -> None:
         embeddings, centers, weights = inputs()
         assert torch.autograd.gradcheck(lambda e, c: pairwise_sum(e, c, weights, function), (embeddings, centers))
 
     @every_function
-    def test_voxels_of_weight_zero_are_left_out(
-        self, function: PairFunction, dense: Callable[[Tensor], Tensor]
-    ) -> None:
+    def test_voxels_of_weight_zero_are_left_out(self, function: Function, dense: Callable[[Tensor], Tensor]) -> None:
         embeddings, centers, weights = inputs()
         left_out = weights == 0
         assert left_out.any()
@@ -152,12 +157,11 @@ class TestEqualToDense:
         moved = torch.where(left_out, embeddings.detach() + 5, embeddings.detach())
         torch.testing.assert_close(pairwise_sum(moved, centers, weights, function), sums)
 
-    def test_two_functions_at_once_are_two_sums(self) -> None:
+    def test_each_function_has_its_own_weights(self) -> None:
         embeddings, centers, weights = inputs()
         both = torch.stack([weights, 1 - weights])
-        functions = [Hinge(2.0), SquaredKernel(TWO_SIGMA)]
-        sums = pairwise_sums(embeddings, centers, both, functions)
-        apart = [pairwise_sum(embeddings, centers, *one) for one in zip(both, functions, strict=True)]
+        sums = pairwise_sums(embeddings, centers, both, HINGE[0])
+        apart = [pairwise_sum(embeddings, centers, *one) for one in zip(both, (HINGE, KERNEL), strict=True)]
         torch.testing.assert_close(sums, torch.stack(apart))
         upstream = torch.arange(2.0 * S, dtype=torch.float64).view(2, S)
         torch.testing.assert_close(
@@ -165,24 +169,31 @@ class TestEqualToDense:
             torch.autograd.grad((torch.stack(apart) * upstream).sum(), (embeddings, centers)),
         )
 
+    def test_the_other_space_is_summed_but_not_learned(self) -> None:
+        embeddings, centers, weights = inputs()
+        other_centers, other_embeddings = other_space()
+        functions = KernelsOfTwo(TWO_SIGMA, other_centers, other_embeddings)
+        sums = pairwise_sum(embeddings, centers, weights, (functions, 2))
+        expected = dense_squared_kernel(dense_distances(other_embeddings, other_centers)) * weights
+        torch.testing.assert_close(sums, expected.sum((0, 2)))
+        assert all((gradient == 0).all() for gradient in torch.autograd.grad(sums.sum(), (embeddings, centers)))
+
     def test_images_of_any_dimension(self) -> None:
         embeddings, centers, weights = inputs()
-        flat = pairwise_sum(embeddings, centers, weights, Hinge(2.0))
+        flat = pairwise_sum(embeddings, centers, weights, HINGE)
         spatial = (S, 1, W, 1)
         torch.testing.assert_close(
-            pairwise_sum(embeddings.view(E, *spatial), centers, weights.view(spatial), Hinge(2.0)), flat
+            pairwise_sum(embeddings.view(E, *spatial), centers, weights.view(spatial), HINGE), flat
         )
 
     def test_far_from_the_origin_no_digit_is_lost(self) -> None:
         embeddings, centers, weights = inputs()
-        expected = pairwise_sum(embeddings, centers, weights, SquaredKernel(TWO_SIGMA))
+        expected = pairwise_sum(embeddings, centers, weights, KERNEL)
         far = [(tensor + 1024).detach().float() for tensor in (embeddings, centers)]
-        torch.testing.assert_close(
-            pairwise_sum(*far, weights.float(), SquaredKernel(TWO_SIGMA)), expected.float(), rtol=2e-3, atol=0
-        )
+        torch.testing.assert_close(pairwise_sum(*far, weights.float(), KERNEL), expected.float(), rtol=2e-3, atol=0)
 
     def test_float32_in_float32_out(self) -> None:
-        assert pairwise_sum(*inputs(torch.float32), Hinge(2.0)).dtype == torch.float32
+        assert pairwise_sum(*inputs(torch.float32), HINGE).dtype == torch.float32
 
 
 class TestPortions:

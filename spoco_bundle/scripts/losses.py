@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .anchors import draw_anchors
 from .foreground import foreground_logit, foreground_term
-from .pairwise import Hinge, KernelProduct, SquaredKernel, pairwise_sums
+from .pairwise import HingeAndKernel, KernelsOfTwo, pairwise_sums
 
 UNLABELED = 0
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
@@ -108,7 +108,7 @@ def _terms(
     own_distance = (objects - means.T[:, regions.object_of]).norm(dim=0)  # (L,)
     outside = regions.unlabeled | regions.background
     weights = torch.stack([outside, regions.known]).to(volume.dtype).view(2, *volume.shape[1:])
-    push, soft_area = pairwise_sums(volume, means, weights, [Hinge(delta_dist), SquaredKernel(two_sigma)]).sum(1)
+    push, soft_area = pairwise_sums(volume, means, weights, HingeAndKernel(delta_dist, two_sigma)).sum(1)
     return {
         "variance": _variance(own_distance, regions, delta_var),
         "distance": _distance(means, delta_dist),
@@ -235,9 +235,8 @@ def _consistency(volume: Tensor, target: Tensor, anchor_index: Tensor, known: Te
     if len(anchor_index) == 0:
         return volume.new_zeros(())
     anchors, target_anchors = (embeddings.flatten(1)[:, anchor_index].T for embeddings in (volume, target))  # (A, E)
-    kernel, product = SquaredKernel(two_sigma), KernelProduct(two_sigma, target_anchors, target)
-    area, overlap = pairwise_sums(volume, anchors, known.expand(2, *known.shape), [kernel, product])
-    (target_area,) = pairwise_sums(target, target_anchors, known[None], [kernel])
+    kernels = KernelsOfTwo(two_sigma, target_anchors, target)
+    overlap, area, target_area = pairwise_sums(volume, anchors, known.expand(3, *known.shape), kernels)
     return (1 - 2 * overlap / (area + target_area).clamp_min(1e-6)).mean()
 
 

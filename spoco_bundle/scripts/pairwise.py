@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) = 1e-13: a million such voxels are less than float32 resolves in the sum of one
+LEAST_EXPONENT = -40.0  # the square of exp(-40) is still a normal float32
 
 
 @dataclass(frozen=True)
@@ -55,61 +56,65 @@ class Pairs:
         return squared.clamp_min_(0)
 
 
-class PairFunction(Protocol):
-    """A function f of the squared distance."""
+class PairFunctions(Protocol):
+    """Functions of the squared distance, computed together."""
 
-    reach: float  # beyond this distance f counts as 0
+    count: int  # F
+    learned: int  # so many, the first ones, have a gradient
+    reach: float  # beyond this distance all of them count as 0
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """f and its derivative by the squared distance, both (s, c, w) and new."""
+    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each function's values and, if it is learned, its derivative by the squared distance: (s, c, w), new."""
 
 
-class Hinge:
-    """max(0, margin - distance)^2."""
+class HingeAndKernel:
+    """max(0, margin - distance)^2, and the square of the Gaussian soft mask exp(-distance^2 / two_sigma)."""
 
-    def __init__(self, margin: float) -> None:
-        self.reach = margin
+    count = learned = 2
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def __init__(self, margin: float, two_sigma: float) -> None:
+        self.margin, self.factor = margin, -2 / two_sigma
+        self.reach = max(margin, math.sqrt(NEGLIGIBLE_EXPONENT / -self.factor))
+
+    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
         # The gradient points away from the centre; where voxel and centre coincide it has no direction, is 0.
         distance = squared.sqrt().clamp_min_(1e-6)
-        gap = (self.reach - distance).clamp_min_(0)
-        return gap.square(), gap.div_(distance).neg_()
+        gap = (self.margin - distance).clamp_min_(0)
+        yield gap.square(), gap.div_(distance).neg_()
+        kernel = _exp(squared * self.factor)
+        yield kernel, kernel * self.factor
 
 
-class SquaredKernel:
-    """The square of the Gaussian soft mask exp(-distance^2 / two_sigma)."""
+class KernelsOfTwo:
+    """Product and squares of a voxel's soft masks in two embedding spaces: own * other, own^2, other^2.
 
-    def __init__(self, two_sigma: float) -> None:
-        self.factor = -2 / two_sigma
-        self.reach = math.sqrt(NEGLIGIBLE_EXPONENT / -self.factor)
-
-    def __call__(self, squared: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        value = _exp(squared * self.factor)
-        return value, value * self.factor
-
-
-class KernelProduct:
-    """The Gaussian soft mask times that of the same voxel and centre in another embedding space.
+    No gradient flows into the other space.
 
     Args:
         other_centers: (C, other E). other_embeddings: (other E, *spatial).
     """
 
+    count, learned = 3, 2
+    reach = math.inf  # the other space has near pairs that are far here
+
     def __init__(self, two_sigma: float, other_centers: Tensor, other_embeddings: Tensor) -> None:
         self.factor = -1 / two_sigma
-        self.reach = math.sqrt(NEGLIGIBLE_EXPONENT / -self.factor)
         self.other_centers, self.other_embeddings = other_centers, other_embeddings
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
         columns = _columns(self.other_embeddings, pairs.block)
         middle = columns.mean((0, 2))
         other = Pairs(pairs.block, pairs.some, columns - middle[:, None], self.other_centers[pairs.some] - middle)
-        value = _exp(other.squared_distances().add_(squared).mul_(self.factor))
-        return value, value * self.factor
+        own_kernel = _exp(squared * self.factor)
+        other_kernel = _exp(other.squared_distances().mul_(self.factor))
+        product = own_kernel * other_kernel
+        yield product, product * self.factor
+        own = own_kernel.square_()
+        yield own, own * (2 * self.factor)
+        yield other_kernel.square_(), None
 
 
-def pairwise_sums(embeddings: Tensor, centers: Tensor, weights: Tensor, functions: Sequence[PairFunction]) -> Tensor:
+def pairwise_sums(embeddings: Tensor, centers: Tensor, weights: Tensor, functions: PairFunctions) -> Tensor:
     """For each function and slice: the sum of weight(voxel) * f(|embedding - center|^2) over all pairs.
 
     Args:
@@ -120,7 +125,7 @@ def pairwise_sums(embeddings: Tensor, centers: Tensor, weights: Tensor, function
     Returns:
         (F, S) sums, differentiable once in embeddings and centers.
     """
-    return _PairwiseSums.apply(embeddings, centers, weights, tuple(functions))
+    return _PairwiseSums.apply(embeddings, centers, weights, functions)
 
 
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
@@ -164,29 +169,28 @@ def _columns(embeddings: Tensor, block: tuple[slice, ...]) -> Tensor:
 
 def _exp(exponent: Tensor) -> Tensor:
     """exp, in place; exponents of nothing are clamped, because subnormal numbers are slow on CPUs."""
-    return exponent.clamp_min_(-2 * NEGLIGIBLE_EXPONENT).exp_()
+    return exponent.clamp_min_(LEAST_EXPONENT).exp_()
 
 
 class _PairwiseSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx, embeddings, centers, weights, functions):  # noqa: ANN001, ANN205 (autograd's own signature)
         slices = embeddings.shape[1]
-        sums = embeddings.new_zeros(len(functions), slices)
+        sums = embeddings.new_zeros(functions.count, slices)
         with_gradient = any(ctx.needs_input_grad)
         if with_gradient:
-            to_embeddings = embeddings.new_zeros(len(functions), *embeddings.shape)
-            to_centers = centers.new_zeros(len(functions), slices, *centers.shape)
-        for pairs in pairs_in_reach(embeddings, centers, max(function.reach for function in functions)):
+            to_embeddings = embeddings.new_zeros(functions.learned, *embeddings.shape)
+            to_centers = centers.new_zeros(functions.learned, slices, *centers.shape)
+        for pairs in pairs_in_reach(embeddings, centers, functions.reach):
             squared, where = pairs.squared_distances(), pairs.block[0]
             if with_gradient:
                 with_one = torch.nn.functional.pad(pairs.columns, (0, 0, 0, 1), value=1).transpose(1, 2)  # (s, w, E+1)
                 center_with_one = torch.nn.functional.pad(pairs.centers, (0, 1), value=1).T  # (E+1, c)
-            for i, function in enumerate(functions):
+            for i, (value, derivative) in enumerate(functions(squared, pairs)):
                 shape = weights[i][pairs.block].shape
                 weight = weights[i][pairs.block].reshape(shape[0], 1, -1)  # (s, 1, w)
-                value, derivative = function(squared, pairs)
                 sums[i, where] += torch.matmul(value, weight.transpose(1, 2)).sum((1, 2))
-                if not with_gradient:
+                if i >= functions.learned or not with_gradient:
                     continue
                 derivative *= weight
                 # d|e - c|^2 / de = 2 (e - c), and the opposite by c; `backward` applies the factor 2
@@ -203,9 +207,10 @@ class _PairwiseSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, upstream):  # noqa: ANN001, ANN205
         to_embeddings, to_centers = ctx.saved_tensors
+        factors = 2 * upstream[: len(to_embeddings)]
         return (
-            torch.einsum("fs,fes...->es...", 2 * upstream, to_embeddings),
-            torch.einsum("fs,fsce->ce", 2 * upstream, to_centers),
+            torch.einsum("fs,fes...->es...", factors, to_embeddings),
+            torch.einsum("fs,fsce->ce", factors, to_centers),
             None,
             None,
         )
