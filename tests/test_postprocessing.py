@@ -40,6 +40,23 @@ def test_min_size_counts_voxels_of_the_file() -> None:
     assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": pred})["pred"].max() == 0
 
 
+def test_small_instances_that_were_not_drawn_together_are_dropped() -> None:
+    pred = torch.cat(
+        [
+            two_objects_on_background()[:1],
+            0.25 * torch.stack(torch.meshgrid(torch.arange(14.0), torch.arange(18.0), indexing="ij")),
+        ]
+    )
+    options = {
+        "embedding_dim": 3,
+        "min_size": 10,
+    }  # an object of 60 pixels, as far apart in the embedding as in the image
+    assert ClusterEmbeddingsd("pred", **options)({"pred": pred})["pred"].max() == 1
+    assert ClusterEmbeddingsd("pred", **options, position_scale=0.25)({"pred": pred})["pred"].max() == 0
+    everywhere = ClusterEmbeddingsd("pred", **options, position_scale=0.25, foreground="everywhere")
+    assert (everywhere({"pred": pred})["pred"] > 0).all()
+
+
 def test_the_teachers_embeddings_follow_the_students() -> None:
     pred = two_objects_on_background()
     cluster = ClusterEmbeddingsd("pred", embedding_dim=2, method="consistency", min_size=5)

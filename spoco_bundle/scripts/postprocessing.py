@@ -12,6 +12,7 @@ from monai.transforms import MapTransform
 
 from .clustering import METHODS, cluster_embeddings
 from .foreground import is_foreground
+from .fragments import drop_fragments
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -26,6 +27,8 @@ class ClusterEmbeddingsd(MapTransform):
             file, also when the embeddings live on a coarser working grid.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
+        position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
+            the foreground is estimated, fragments are told from small objects (see `fragments`).
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class ClusterEmbeddingsd(MapTransform):
         delta_var: float = 0.5,
         min_size: int = 50,
         foreground: str = "estimated",
+        position_scale: float = 0.0,
     ) -> None:
         super().__init__(keys)
         if method not in METHODS:
@@ -43,7 +47,7 @@ class ClusterEmbeddingsd(MapTransform):
         if foreground not in FOREGROUND_CHOICES:
             raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
-        self.delta_var, self.min_size = delta_var, min_size
+        self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -53,14 +57,18 @@ class ClusterEmbeddingsd(MapTransform):
             if isinstance(vectors, MetaTensor):
                 vectors = vectors.as_tensor()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
+            min_size = max(1, round(self.min_size * _working_voxels_per_voxel(pred)))
+            estimated = self.foreground == "estimated"
             instances = cluster_embeddings(
                 student,
-                is_foreground(student) if self.foreground == "estimated" else None,
+                is_foreground(student) if estimated else None,
                 method=self.method,
                 delta_var=self.delta_var,
-                min_size=max(1, round(self.min_size * _working_voxels_per_voxel(pred))),
+                min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
             )
+            if estimated:
+                instances = drop_fragments(instances, student.numpy(), self.position_scale, min_size)
             instances = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
         return result
