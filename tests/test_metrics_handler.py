@@ -22,7 +22,6 @@ from scripts.metrics_handler import (
     MetricsJsonWriter,
     image_name,
     unique_names,
-    write_json,
 )
 
 CONFIG = {
@@ -178,15 +177,6 @@ def test_an_image_has_the_name_of_its_file(path: str, name: str) -> None:
 )
 def test_no_two_images_share_a_name(paths: list[str], names: list[str]) -> None:
     assert unique_names(paths) == names
-
-
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_json(path, {"mean": 1.0})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"mean": float("nan")})
-    assert json.loads(path.read_text()) == {"mean": 1.0}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_processes_write_the_file_of_one(tmp_path: Path) -> None:

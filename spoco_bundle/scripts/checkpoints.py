@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from .files import replace_atomically
+from .files import replace_atomically, write_json
 
 SETTINGS_NAME = "model.json"
 logger = logging.getLogger(__name__)
@@ -126,8 +126,7 @@ class BestWeightsSaver:
     def _begin(self) -> None:
         for name in (*self.networks, SETTINGS_NAME):
             _move_aside(self.ckpt_dir / name)
-        text = json.dumps(dict(self.settings), indent=2) + "\n"
-        replace_atomically(self.ckpt_dir / SETTINGS_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+        write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
 
     def state_dict(self) -> dict[str, float | None]:
         """What a resumed training must know."""

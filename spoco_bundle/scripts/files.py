@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 
@@ -20,3 +22,9 @@ def replace_atomically(target: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write JSON so that a reader finds the old file or the new one, but never half of one; NaN is refused."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    replace_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
@@ -24,6 +22,7 @@ from ignite.metrics import Metric
 from monai.handlers import from_engine
 from monai.utils import ImageMetaKey, string_list_all_gather
 
+from .files import write_json
 from .metrics import METRIC_NAMES, InstanceMetrics
 
 DETAILS_KEY = "instance_metrics"  # where engine.state.metric_details holds the values of each image
@@ -168,14 +167,3 @@ def unique_names(paths: Sequence[str]) -> list[str]:
         name = names.get(path, path)
         result.append(name if seen[path] == 1 else f"{name}#{seen[path]}")
     return result
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that a reader finds the old file or the new one, but never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # same folder: os.replace cannot cross file systems
-    try:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
