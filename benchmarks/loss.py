@@ -31,7 +31,7 @@ from scripts.networks import embedding_network  # noqa: E402
 
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
-PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # batch and patch of train.json and of 2d.json
+PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # 2D: batch and patch of 2d.json; in 3D one patch
 LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
 
 

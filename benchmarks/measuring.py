@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from scripts.files import write_json
+
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,11 +58,10 @@ def report(name: str, rows: Sequence[Row], title: str) -> None:
     for line in lines:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
     path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     content["machine"] = machine()
     content[title] = list(rows)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 def machine() -> dict[str, Any]:

@@ -21,8 +21,8 @@ from scripts.sampling import annotated_ids
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "spoco_bundle"
 
-# Of the working grid, where an object measures 16 voxels along every axis: some 3 objects along each edge, so
-# that a patch holds neighbours to be told apart; twice the volume would halve the iterations in the time.
+# Of the working grid, where an object measures 16 voxels along every axis: in 3D some
+# 2 objects along each edge, so that a patch holds neighbours to be told apart, and two patches make a step.
 PATCH_EDGE = {3: 32, 2: 128}
 
 Pair = dict[str, str]

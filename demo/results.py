@@ -30,7 +30,7 @@ from demo.report import Content, Figure, Row
 from demo.steps import OVERLAP, SEED, Step
 from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
 from scripts.datalist import image_label_pairs
-from scripts.foreground import foreground_logit
+from scripts.foreground import is_foreground
 from scripts.pictures import embedding_picture, gray_picture
 from scripts.readers import split_suffix
 
@@ -141,7 +141,7 @@ def _tested_rows(plan: Plan, tested: Tested, output: Path) -> list[Row]:
     gray = gray_picture(image)
     embeddings = middle_embeddings(tested.path, output / "weights", plan.spatial_dims, OVERLAP)
     colored = embedding_picture(embeddings)
-    colored[(foreground_logit(torch.from_numpy(embeddings)) <= 0).numpy()] //= 4
+    colored[~is_foreground(torch.from_numpy(embeddings)).numpy()] //= 4
     first = [
         Figure("image", gray),
         Figure(

@@ -192,6 +192,15 @@ class TestEqualToDense:
         far = [(tensor + 1024).detach().float() for tensor in (embeddings, centers)]
         torch.testing.assert_close(pairwise_sum(*far, weights.float(), KERNEL), expected.float(), rtol=2e-3, atol=0)
 
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_far_kernels_are_nothing_but_not_subnormal(self, position: int) -> None:
+        embeddings, center = torch.full((1, 1, 1), 1e3, requires_grad=True), torch.zeros(1, 1)
+        kernels = KernelsOfTwo(TWO_SIGMA, center, embeddings.detach())
+        total = pairwise_sum(embeddings, center, torch.ones(1, 1), (kernels, position)).sum()
+        total.backward()
+        assert torch.finfo(torch.float32).tiny < total.item() < 1e-20
+        assert embeddings.grad.abs().item() < 1e-18
+
     def test_float32_in_float32_out(self) -> None:
         assert pairwise_sum(*inputs(torch.float32), HINGE).dtype == torch.float32
 

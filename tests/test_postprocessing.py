@@ -47,10 +47,8 @@ def test_small_instances_that_were_not_drawn_together_are_dropped() -> None:
             0.25 * torch.stack(torch.meshgrid(torch.arange(14.0), torch.arange(18.0), indexing="ij")),
         ]
     )
-    options = {
-        "embedding_dim": 3,
-        "min_size": 10,
-    }  # an object of 60 pixels, as far apart in the embedding as in the image
+    # an object of 60 pixels, as far apart in the embedding as in the image
+    options = {"embedding_dim": 3, "min_size": 10}
     assert ClusterEmbeddingsd("pred", **options)({"pred": pred})["pred"].max() == 1
     assert ClusterEmbeddingsd("pred", **options, position_scale=0.25)({"pred": pred})["pred"].max() == 0
     everywhere = ClusterEmbeddingsd("pred", **options, position_scale=0.25, foreground="everywhere")

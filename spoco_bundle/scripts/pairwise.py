@@ -50,10 +50,7 @@ class Pairs:
 
     def squared_distances(self) -> Tensor:
         """(s, c, w)."""
-        squared = torch.matmul(self.centers * -2, self.columns)  # |e|^2 - 2 e c + |c|^2
-        squared += self.columns.square().sum(1, keepdim=True)
-        squared += self.centers.square().sum(1)[:, None]
-        return squared.clamp_min_(0)
+        return _expanded_square(self.centers, self.columns)
 
 
 class PairFunctions(Protocol):
@@ -131,10 +128,7 @@ def pairwise_sums(embeddings: Tensor, centers: Tensor, weights: Tensor, function
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
     origin = centers.mean(0)  # keeps digits, as in `Pairs`
-    centers, columns = centers - origin, columns - origin[:, None]
-    squared = torch.addmm(columns.square().sum(0)[None, :], centers, columns, alpha=-2)
-    squared += centers.square().sum(1)[:, None]
-    return squared.clamp_min_(0)
+    return _expanded_square(centers - origin, columns - origin[:, None])
 
 
 def pairs_in_reach(embeddings: Tensor, centers: Tensor, reach: float) -> Iterator[Pairs]:
@@ -160,6 +154,14 @@ def blocks(shape: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
     starts = [range(0, size, edge) for size, edge in zip(shape, edges, strict=True)]
     for corner in itertools.product(*starts):
         yield tuple(slice(start, start + edge) for start, edge in zip(corner, edges, strict=True))
+
+
+def _expanded_square(centers: Tensor, columns: Tensor) -> Tensor:
+    """|e|^2 - 2 e c + |c|^2, at least 0: (c, E), (..., E, n) -> (..., c, n). Loses digits far from the origin."""
+    squared = torch.matmul(centers * -2, columns)
+    squared += columns.square().sum(-2, keepdim=True)
+    squared += centers.square().sum(1)[:, None]
+    return squared.clamp_min_(0)
 
 
 def _columns(embeddings: Tensor, block: tuple[slice, ...]) -> Tensor:

@@ -73,7 +73,6 @@ class ResumeCheckpoint:
                 "expected one of the same network and options; delete it to start anew."
             ) from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        engine.state.best_metric = state["best_metric"]
         logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, self.path)
 
     @one_rank_only()
@@ -82,7 +81,6 @@ class ResumeCheckpoint:
             "objects": {name: target.state_dict() for name, target in self.objects.items()},
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "best_metric": engine.state.best_metric,
         }
         replace_atomically(self.path, lambda path: torch.save(state, path))
 

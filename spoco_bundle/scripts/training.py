@@ -86,7 +86,7 @@ class TeacherLoss(nn.Module):
 
     Args:
         loss: the `SpocoLoss`.
-        teacher: the momentum network (`EMAHandler.ema_model`), never trained by gradient.
+        teacher: the momentum network (`momentum_copy`), never trained by gradient.
         position_scale: see `coordinates.add_positions`.
     """
 
