@@ -29,6 +29,7 @@ from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+from scripts.cropping import OBJECTS
 from scripts.synthetic import synthetic_nuclei
 
 REPOSITORY = Path(__file__).parent.parent
@@ -182,7 +183,10 @@ class TestTrainingAndInferenceAgree:
         entry = train.get_parsed_content("data")[0]
         seen = inference.get_parsed_content("preprocessing")(dict(entry))["image"]
         validated = train.get_parsed_content("validate#preprocessing")(dict(entry))["image"]
-        for transform in train.get_parsed_content("train#cached_transforms"):
+        for transform in [
+            *train.get_parsed_content("load").transforms,
+            *train.get_parsed_content("train#cached_transforms"),
+        ]:
             entry = transform(entry)
         assert seen.shape == (CHANNELS, 16, 30, 28)
         assert torch.equal(validated, seen)
@@ -190,6 +194,16 @@ class TestTrainingAndInferenceAgree:
             entry["image"], seen[:1]
         )  # where there are coordinate channels, training adds them to patches
         assert entry["label"].shape[1:] == seen.shape[1:]
+
+    @pytest.mark.parametrize("part", ["train", "validate"])
+    def test_what_is_not_random_is_done_once(self, dataset: Path, part: str) -> None:
+        ids = {"dataset_dir": str(dataset), "ckpt_dir": str(dataset), "patch_size": [16, 16, 16]}
+        train = parser("train.json", **ids)
+        train.get_parsed_content("imports")
+        cached = train.get_parsed_content(f"{part}#dataset")._cache[0]
+        assert isinstance(cached["image"], torch.Tensor)
+        assert cached["image"].max() == 1  # normalised
+        assert part == "validate" or cached[OBJECTS]
 
     def test_both_cluster_alike(self) -> None:
         steps = [

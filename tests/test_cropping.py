@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from scripts.cropping import RandCropAtObjectd
+from scripts.cropping import OBJECTS, FindObjectsd, RandCropAtObjectd
 
 
 def labels_with(*boxes: tuple[int, int, int]) -> torch.Tensor:
@@ -14,10 +14,28 @@ def labels_with(*boxes: tuple[int, int, int]) -> torch.Tensor:
     return labels
 
 
-def patches(labels: torch.Tensor, count: int = 200, **options: object) -> list[dict]:
-    crop = RandCropAtObjectd(["image", "label"], "label", (16, 16), **options)
+def patches(labels: torch.Tensor, count: int = 200, object_share: float = 0.9, **special: int) -> list[dict]:
+    crop = RandCropAtObjectd(["image", "label"], "label", (16, 16), object_share)
     crop.set_random_state(0)
-    return [crop({"image": labels * 2.0, "label": labels}) for _ in range(count)]
+    data = FindObjectsd("label", **special)({"image": labels * 2.0, "label": labels})
+    return [crop(data) for _ in range(count)]
+
+
+def test_objects_are_found_by_their_ids() -> None:
+    labels = labels_with((10, 20, 2**31 - 1), (50, 0, 70_000), (50, 8, 70_000), (5, 5, 9))
+    found = FindObjectsd("label", background_label=9)({"label": labels})[OBJECTS]
+    assert found == [
+        (70_000, (slice(50, 54), slice(0, 12))),
+        (2**31 - 1, (slice(10, 14), slice(20, 24))),
+    ]
+
+
+def test_a_patch_is_a_copy() -> None:
+    labels = labels_with((10, 20, 1))
+    for patch in patches(labels, count=3):
+        assert OBJECTS not in patch
+        patch["label"].zero_()
+    assert labels.sum() == 16
 
 
 def test_image_and_label_are_cropped_alike() -> None:

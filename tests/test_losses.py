@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from torch import Tensor
 
 from scripts.losses import TERMS, Regions, SpocoLoss, spoco_terms
@@ -250,6 +251,17 @@ class TestProperties:
         torch.manual_seed(0)
         alone = [loss(s[None], t[None], lab[None, None]) for s, t, lab in images]
         torch.testing.assert_close(together, torch.stack(alone).mean())
+
+    def test_metadata_of_monai_makes_no_difference(self) -> None:
+        student, teacher, labels = (torch.stack([part, part]) for part in random_case())
+        batch = student, teacher, labels[:, None]
+        with_metadata = [MetaTensor(part, meta={"filename_or_obj": "volume.tif"}) for part in batch]
+        torch.manual_seed(0)
+        expected = SpocoLoss(foreground_weight=1.0)(*batch)
+        torch.manual_seed(0)
+        found = SpocoLoss(foreground_weight=1.0)(*with_metadata)
+        assert type(found) is Tensor
+        assert found == expected
 
     def test_the_loss_is_the_weighted_sum_of_its_terms(self) -> None:
         student, teacher, labels = (part[None] for part in random_case())

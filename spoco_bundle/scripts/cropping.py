@@ -9,8 +9,45 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
+from scipy.ndimage import find_objects
+from torch import Tensor
 
 from .sampling import annotated_ids
+
+OBJECTS = "objects"
+Box = tuple[int, tuple[slice, ...]]  # an object's id, and where it is
+
+
+class FindObjectsd(MapTransform):
+    """Note where each annotated object of a label map (1, *spatial) is, so that no patch has to search the image.
+
+    Adds the key `OBJECTS`, which `RandCropAtObjectd` takes away again: a list of ids and bounding boxes.
+
+    Args:
+        keys: the label map.
+        background_label, ignore_label: ids that are no objects.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, background_label: int | None = None, ignore_label: int | None = None
+    ) -> None:
+        super().__init__(keys)
+        self.background_label, self.ignore_label = background_label, ignore_label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[OBJECTS] = self.boxes(_plain(result[key])[0])
+        return result
+
+    def boxes(self, labels: Tensor) -> list[Box]:
+        """Label map (*spatial) -> ids and bounding boxes."""
+        ids = annotated_ids(labels, self.background_label, self.ignore_label)
+        if len(ids) == 0:
+            return []
+        position = torch.searchsorted(ids, labels.contiguous()).clamp_max(len(ids) - 1)
+        numbers = torch.where(ids[position] == labels, position + 1, 0)  # ids without gaps: an entry for each
+        return list(zip(ids.tolist(), find_objects(numbers.numpy()), strict=True))
 
 
 class RandCropAtObjectd(Randomizable, MapTransform):
@@ -18,14 +55,13 @@ class RandCropAtObjectd(Randomizable, MapTransform):
 
     With few objects annotated, most patches drawn at random hold none. Each object has the same chance, large or
     small. The chosen voxel is not the patch's centre: a network can tell the centre by its distance to the zero
-    padding, and would learn that objects are there.
+    padding, and would learn that objects are there. The patch is a copy: what follows cannot change the image.
 
     Args:
         keys: images and label map of one grid, (C, *spatial), cropped alike.
-        label_key: the label map.
+        label_key: the label map, whose objects `FindObjectsd` has found.
         patch_size: along each axis, at most the size of the image.
         object_share: share of patches drawn so; the others, and those of images without objects, lie anywhere.
-        background_label, ignore_label: ids that are no objects.
     """
 
     def __init__(
@@ -34,30 +70,31 @@ class RandCropAtObjectd(Randomizable, MapTransform):
         label_key: str,
         patch_size: Sequence[int],
         object_share: float = 0.9,
-        background_label: int | None = None,
-        ignore_label: int | None = None,
     ) -> None:
         super().__init__(keys)
         self.label_key, self.patch_size, self.object_share = label_key, list(patch_size), object_share
-        self.background_label, self.ignore_label = background_label, ignore_label
 
-    def randomize(self, data: torch.Tensor) -> list[int]:
+    def randomize(self, data: Tensor, objects: Sequence[Box]) -> list[int]:
         """Draw the first voxel of a patch in the label map (*spatial)."""
         lowest, highest = [0] * data.dim(), [n - size for n, size in zip(data.shape, self.patch_size, strict=True)]
-        ids = annotated_ids(data, self.background_label, self.ignore_label)
-        if len(ids) and self.R.random() < self.object_share:
-            voxels = (data == ids[self.R.randint(len(ids))]).nonzero()
-            voxel = voxels[self.R.randint(len(voxels))].tolist()
+        if objects and self.R.random() < self.object_share:
+            id_, box = objects[self.R.randint(len(objects))]
+            voxels = (data[box] == id_).nonzero()
+            inside = voxels[self.R.randint(len(voxels))].tolist()
+            voxel = [first.start + at for first, at in zip(box, inside, strict=True)]
             lowest = [max(0, at - size + 1) for at, size in zip(voxel, self.patch_size, strict=True)]
             highest = [min(at, last) for at, last in zip(voxel, highest, strict=True)]
         return [int(self.R.randint(low, high + 1)) for low, high in zip(lowest, highest, strict=True)]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        labels = result[self.label_key]
-        start = self.randomize((labels.as_tensor() if isinstance(labels, MetaTensor) else labels)[0])
+        start = self.randomize(_plain(result[self.label_key])[0], result.pop(OBJECTS))
         end = [first + size for first, size in zip(start, self.patch_size, strict=True)]
         crop = SpatialCrop(roi_start=start, roi_end=end)
         for key in self.key_iterator(result):
-            result[key] = crop(result[key])
+            result[key] = crop(result[key]).clone()
         return result
+
+
+def _plain(labels: Tensor) -> Tensor:
+    return labels.as_tensor() if isinstance(labels, MetaTensor) else labels

@@ -36,7 +36,7 @@ class Regions:
     @classmethod
     def of(cls, labels: Tensor, background_label: int | None, ignore_label: int | None) -> Regions:
         """Read label maps, (B, *spatial); ids need not be contiguous."""
-        labels = labels.flatten(1)
+        labels = labels.as_subclass(Tensor).flatten(1)
         nothing = torch.zeros_like(labels, dtype=torch.bool)
         known = nothing.logical_not() if ignore_label is None else labels != ignore_label
         background = nothing if background_label is None else (labels == background_label) & known
@@ -274,7 +274,8 @@ def _consistency(
 
 
 def _at_least_float32(embeddings: Tensor) -> Tensor:
-    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+    plain = embeddings.as_subclass(Tensor)  # MONAI's MetaTensor would look after its metadata in every operation
+    return plain if plain.dtype == torch.float64 else plain.float()
 
 
 def _no_anchors(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
 from monai.engines import IterationEvents, Trainer
 from monai.handlers import ValidationHandler
+from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -36,7 +37,7 @@ def prepare_two_views(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """MONAI's `prepare_batch`: the student's input, and what the loss needs besides its output."""
     moved = {
-        key: torch.as_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **to)
+        key: convert_to_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **to)
         for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)
     }
     return moved.pop(STUDENT_VIEW), moved

@@ -1,0 +1,149 @@
+"""Where does a training step spend its time, and what makes it faster?
+
+    python benchmarks/step.py [--config 2d.json] [--iterations 40]
+
+Trains on a generated image with the real configs and prints two tables, which it also writes to
+``benchmarks/results/step.json``: the parts of a step, in units of what the two networks alone take on the same batch
+(forward and backward of the one that is trained, forward of its moving average), and the whole step when an option of
+the configs is changed. The runs of the second table take turns, so that a busy machine is unfair to none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import tifffile
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
+from monai.engines import IterationEvents
+
+BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
+sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+
+from measuring import report  # noqa: E402
+
+from scripts.synthetic import synthetic_nuclei  # noqa: E402
+
+WARM_UP = 3  # iterations that are not counted
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "channels_last": {"network#network": "$@network_def.to(device=@device, memory_format=torch.channels_last_3d)"},
+    "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
+}
+# What has happened when the event fires
+PARTS = {
+    Events.GET_BATCH_COMPLETED: "data: crop, flip, augment",
+    IterationEvents.FORWARD_COMPLETED: "student, forward",
+    IterationEvents.LOSS_COMPLETED: "teacher, forward; the loss",
+    IterationEvents.BACKWARD_COMPLETED: "backward of loss and student",
+    IterationEvents.MODEL_COMPLETED: "clipping and optimiser",
+    Events.ITERATION_COMPLETED: "moving average, schedule, logging",
+}
+
+
+def prepare_dataset(folder: Path, dims: int) -> None:
+    image, labels = synthetic_nuclei((96, 96, 96) if dims == 3 else (512, 512), seed=0)
+    for name, array in (("images", image), ("labels", labels.astype("uint16"))):
+        (folder / name).mkdir()
+        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"[-dims:]})
+
+
+def prepare_trainer(configs: list[str], folder: Path, iterations: int, options: dict[str, Any]) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in configs])
+    parser.update(
+        {
+            "bundle_root": str(BUNDLE),
+            "dataset_dir": str(folder),
+            "ckpt_dir": str(folder / "weights"),
+            "output_dir": str(folder / "output"),
+            "object_fraction": 0.2,
+            "epochs": 1,
+            "iterations_per_epoch": iterations + WARM_UP,
+            **options,
+        }
+    )
+    validation = next(h for h in parser["train#handlers"] if "Validation" in h["_target_"])
+    parser["train#handlers"].remove(validation)
+    parser.get_parsed_content("initialize")
+    return parser
+
+
+def seconds_of_parts(parser: ConfigParser) -> dict[str, float]:
+    """Median seconds of each part of a step."""
+    trainer = parser.get_parsed_content("train#trainer")
+    seconds: dict[str, list[float]] = defaultdict(list)
+    last = 0.0
+
+    def note(engine: Engine, part: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if engine.state.iteration > WARM_UP:
+            seconds[part].append(now - last)
+        last = now
+
+    for event, part in PARTS.items():  # handlers run in the order of their registration: this is the last of each
+        trainer.add_event_handler(event, note, part)
+    trainer.run()
+    return {part: statistics.median(values) for part, values in seconds.items()}
+
+
+def seconds_of_networks(parser: ConfigParser, repeats: int) -> float:
+    """Median seconds that the two networks take alone, on a batch as in training."""
+    network, teacher = parser.get_parsed_content("network"), parser.get_parsed_content("teacher")
+    shape = (parser["batch_size"], parser["in_channels"], *parser["patch_size"])
+    images = torch.rand(shape, device=parser.get_parsed_content("device"))
+    network.train()
+    seconds = []
+    for _ in range(repeats + WARM_UP):
+        start = time.perf_counter()
+        network(images).square().mean().backward()
+        with torch.no_grad():
+            teacher(images)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def profile(configs: list[str], folder: Path, iterations: int) -> None:
+    parser = prepare_trainer(configs, folder, iterations, {})
+    parts = seconds_of_parts(parser)
+    networks = seconds_of_networks(parser, iterations)
+    parts = {**parts, "the whole step": sum(parts.values()), "(the two networks alone)": networks}
+    rows = [{"part": part, "s": value, "/ networks": value / networks} for part, value in parts.items()]
+    report("step", rows, f"{'+'.join(configs)}: the parts of a step")
+
+
+def compare(configs: list[str], folder: Path, iterations: int, rounds: int) -> None:
+    steps: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, options in VARIANTS.items():
+            steps[name].append(sum(seconds_of_parts(prepare_trainer(configs, folder, iterations, options)).values()))
+    medians = {name: statistics.median(values) for name, values in steps.items()}
+    rows = [
+        {"option": name, "step s": value, "times faster": medians["as it is"] / value}
+        for name, value in medians.items()
+    ]
+    report("step", rows, f"{'+'.join(configs)}: options")
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--config", default=None, help="overlay over train.json")
+    arguments.add_argument("--iterations", type=int, default=40)
+    given = arguments.parse_args()
+    logging.disable(logging.INFO)
+    files = ["train.json", *([given.config] if given.config else [])]
+    with TemporaryDirectory() as name:
+        data = Path(name)
+        prepare_dataset(data, 2 if given.config == "2d.json" else 3)
+        profile(files, data, given.iterations)
+        compare(files, data, given.iterations // 2, rounds=3)
