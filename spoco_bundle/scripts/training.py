@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .coordinates import add_positions
-from .files import replace_atomically
+from .files import whole_file, write_tensors
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -125,7 +124,8 @@ class StopAtNan:
         if bool(torch.isfinite(loss)):
             return
         batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)}
-        replace_atomically(self.path, partial(torch.save, batch))
+        with whole_file(self.path) as temporary:
+            write_tensors(temporary, batch)
         raise ValueError(
             f"{self.path}: holds the batch of iteration {engine.state.iteration}, whose loss was found to be "
             f"{float(loss)}, expected a finite number; the weights are those of the iteration before."
