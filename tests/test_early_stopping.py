@@ -1,0 +1,64 @@
+"""A training ends when its validations get no better, also when it was interrupted in between."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+
+from scripts.early_stopping import StopWithoutProgress
+
+
+def validator() -> Evaluator:
+    return Evaluator(device=torch.device("cpu"), val_data_loader=[0])
+
+
+class Training:
+    """A trainer whose n-th epoch ends with a validation that gives the n-th value."""
+
+    def __init__(self, values: list[float], patience: int | None) -> None:
+        self.values, self.validator = values, validator()
+        self.trainer = Engine(lambda engine, batch: None)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+        self.stopping = StopWithoutProgress(self.validator, patience)
+        self.stopping.attach(self.trainer)
+
+    def validate(self, trainer: Engine) -> None:
+        self.validator.state.key_metric_name = "iou"
+        self.validator.state.metrics["iou"] = self.values[trainer.state.epoch - 1]
+        self.validator.fire_event(Events.COMPLETED)
+
+    def epochs(self, epochs: int | None = None) -> int:
+        """Train; returns how many epochs that took."""
+        return self.trainer.run([0], max_epochs=epochs or len(self.values)).epoch
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "epochs"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 1, 4),  # better each time
+        ([0.4, 0.3, 0.2, 0.1], 1, 2),
+        ([0.4, 0.3, 0.2, 0.1], 2, 3),
+        ([0.4, 0.3, 0.5, 0.4, 0.3, 0.9], 2, 5),  # a better one starts the count anew
+        ([0.4, 0.4, 0.4, 0.4], 2, 3),  # as good is not better
+        ([0.4, 0.3, 0.2, 0.1], None, 4),  # never
+    ],
+)
+def test_it_counts_validations_without_a_better_one(values: list[float], patience: int | None, epochs: int) -> None:
+    assert Training(values, patience).epochs() == epochs
+
+
+def test_a_resumed_training_goes_on_counting() -> None:
+    values = [0.4, 0.3, 0.2, 0.1, 0.0]
+    interrupted, resumed = Training(values, patience=3), Training(values, patience=3)
+    interrupted.epochs(2)
+    resumed.stopping.load_state_dict(interrupted.stopping.state_dict())
+    resumed.trainer.add_event_handler(Events.STARTED, lambda engine: setattr(engine.state, "epoch", 2))
+    assert resumed.epochs() == Training(values, patience=3).epochs() == 4
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_patience_that_would_end_the_training_at_once_is_refused(patience: int) -> None:
+    with pytest.raises(ValueError, match=rf"early_stop_patience must be at least 1, or null for never, got {patience}"):
+        StopWithoutProgress(validator(), patience)
