@@ -16,7 +16,6 @@ from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
 from ignite.metrics import Average
 from monai.engines import IterationEvents, Trainer
-from monai.handlers import ValidationHandler
 from torch import Tensor, nn
 
 from .coordinates import add_positions
@@ -163,24 +162,11 @@ class GradientClipping:
         nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
 
-class ValidationWithLast(ValidationHandler):
-    """MONAI's `ValidationHandler`, which also validates after the last epoch, whatever the interval.
+class EpochLoss(Average):
+    """Trainer handler: the loss and each of its terms, as means over an epoch and over all processes.
 
-    Otherwise the epochs after the last multiple of the interval would never reach a checkpoint.
-    """
-
-    def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        due = Events.EPOCH_COMPLETED(
-            event_filter=lambda trainer, epoch: epoch % self.interval == 0 or epoch == trainer.state.max_epochs
-        )
-        engine.add_event_handler(due, self)
-
-
-class LossTerms(Average):
-    """Ignite metric: each term of the loss, its mean over an epoch and over all processes.
-
-    Under the name NAME they appear as `NAME/TERM` in `engine.state.metrics`, from where any logger takes them.
+    An Ignite metric that brings its names along: `epoch_loss` and `terms/NAME` in `engine.state.metrics`, from where
+    any logger takes them that comes after it.
 
     Args:
         loss: whose `terms` to average.
@@ -191,7 +177,12 @@ class LossTerms(Average):
         super().__init__(lambda output: torch.stack(list(loss.terms.values())), device)
         self.loss = loss
 
+    def attach(self, engine: Engine, name: str = "epoch_loss") -> None:
+        """Register with a trainer."""
+        super().attach(engine, name)
+
     def completed(self, engine: Engine, name: str) -> None:
         """Put the means of an epoch in `engine.state.metrics`."""
-        means = zip(self.loss.terms, self.compute().tolist(), strict=True)
-        engine.state.metrics.update({f"{name}/{term}": mean for term, mean in means})
+        means = dict(zip(self.loss.terms, self.compute().tolist(), strict=True))
+        engine.state.metrics[name] = sum(self.loss.weights[term] * mean for term, mean in means.items())
+        engine.state.metrics.update({f"terms/{term}": mean for term, mean in means.items()})

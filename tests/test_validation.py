@@ -1,4 +1,4 @@
-"""A training ends when its validations get no better, also when it was interrupted in between."""
+"""When a training validates, and that it ends when the validations get no better, interrupted in between or not."""
 
 from __future__ import annotations
 
@@ -7,31 +7,42 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from scripts.early_stopping import StopWithoutProgress
+from scripts.validation import StopWithoutProgress, ValidationWithLast
 
 
-def validator() -> Evaluator:
-    return Evaluator(device=torch.device("cpu"), val_data_loader=[0])
+class Values(Evaluator):
+    """A validator that finds the n-th value after the n-th epoch."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(device=torch.device("cpu"), val_data_loader=[0])
+        self.values, self.epochs = values, []
+        self.state.key_metric_name = "iou"
+
+    def run(self, global_epoch: int = 1) -> None:
+        self.epochs.append(global_epoch)
+        self.state.metrics["iou"] = self.values[global_epoch - 1]
+        self.fire_event(Events.COMPLETED)
 
 
 class Training:
-    """A trainer whose n-th epoch ends with a validation that gives the n-th value."""
+    """A training and its validations."""
 
-    def __init__(self, values: list[float], patience: int | None) -> None:
-        self.values, self.validator = values, validator()
-        self.trainer = Engine(lambda engine, batch: None)
-        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+    def __init__(self, values: list[float], patience: int | None = None, interval: int = 1) -> None:
+        self.validator = Values(values)
         self.stopping = StopWithoutProgress(self.validator, patience)
-        self.stopping.attach(self.trainer)
-
-    def validate(self, trainer: Engine) -> None:
-        self.validator.state.key_metric_name = "iou"
-        self.validator.state.metrics["iou"] = self.values[trainer.state.epoch - 1]
-        self.validator.fire_event(Events.COMPLETED)
+        self.trainer = Engine(lambda engine, batch: None)
+        ValidationWithLast(self.validator, interval, self.stopping).attach(self.trainer)
 
     def epochs(self, epochs: int | None = None) -> int:
         """Train; returns how many epochs that took."""
-        return self.trainer.run([0], max_epochs=epochs or len(self.values)).epoch
+        return self.trainer.run([0], max_epochs=epochs or len(self.validator.values)).epoch
+
+
+@pytest.mark.parametrize(("epochs", "interval", "validated"), [(4, 2, [2, 4]), (5, 2, [2, 4, 5]), (3, 5, [3])])
+def test_it_validates_after_the_last_epoch_too(epochs: int, interval: int, validated: list[int]) -> None:
+    training = Training([0.5] * epochs, interval=interval)
+    training.epochs()
+    assert training.validator.epochs == validated
 
 
 @pytest.mark.parametrize(
@@ -61,4 +72,4 @@ def test_a_resumed_training_goes_on_counting() -> None:
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_patience_that_would_end_the_training_at_once_is_refused(patience: int) -> None:
     with pytest.raises(ValueError, match=rf"early_stop_patience must be at least 1, or null for never, got {patience}"):
-        StopWithoutProgress(validator(), patience)
+        StopWithoutProgress(Values([]), patience)
