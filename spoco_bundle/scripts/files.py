@@ -57,7 +57,7 @@ def warn_if_unwritable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.warning("%s The run goes on without it.", error)
+        logger.warning("the run goes on without a file: %s", error)
 
 
 def write_json(target: Path, content: Any) -> None:

@@ -113,8 +113,9 @@ class ResumeCheckpoint:
         for name, expected in self.options.items():
             if found.get(name) != expected:
                 raise ValueError(
-                    f"{path}: found an interrupted training with {name} {found.get(name)}, expected {expected}; give "
-                    "the option it had to go on, or another output_dir, or delete the checkpoints to start anew."
+                    f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
+                    f"{expected:.200}; give the option it had to go on, or another output_dir, or delete the "
+                    "checkpoints to start anew."
                 )
 
     @one_rank_only()
