@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.anchors import draw_anchors
+from scripts import anchors
 
 DELTA_VAR = 0.5
+
+
+def draw_anchors(embeddings: Tensor, unlabeled: Tensor, *arguments: float, **options: float) -> Tensor:
+    """The anchors that are drawn in one image."""
+    index, drawn = anchors.draw_anchors(embeddings[None], unlabeled[None], *arguments, **options)
+    return index[drawn]
 
 
 def groups(*sizes: int) -> Tensor:
@@ -92,6 +98,15 @@ class TestByHand:
 
 
 class TestProperties:
+    def test_images_of_a_batch_do_not_meet(self) -> None:
+        embeddings = torch.stack([groups(10, 10, 10), groups(30), groups(20, 10)])
+        pool = torch.ones(3, 30, dtype=torch.bool)
+        pool[2, 20:] = False
+        index, drawn = anchors.draw_anchors(embeddings, pool, DELTA_VAR)
+        assert index.shape == drawn.shape == (3, 20)
+        assert drawn.sum(1).tolist() == [3, 1, 1]
+        assert pool.gather(1, index)[drawn].all()
+
     @pytest.mark.parametrize("candidates", [1024, 50])
     def test_in_the_pool_distinct_and_far_apart(self, candidates: int) -> None:
         embeddings, pool = field()

@@ -1,4 +1,4 @@
-"""Sums over pairs: equal to the dense computation in value and gradient, whatever the slabs."""
+"""Sums over pairs: equal to the dense computation in value and gradient, whatever the boxes and portions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from torch import Tensor
 
 from scripts import pairwise
 from scripts.pairwise import (
+    Boxes,
     HingeAndKernel,
     KernelsOfTwo,
     PairFunctions,
-    Portion,
-    blocks,
-    pairs_in_reach,
+    Space,
+    box_edges,
+    from_boxes,
     pairwise_sums,
+    portions_in_reach,
     squared_distances,
+    to_boxes,
 )
 
 E, S, W, C = 3, 4, 7, 5
@@ -63,18 +66,32 @@ Function = tuple[PairFunctions, int]  # one of several that are computed togethe
 
 HINGE = HingeAndKernel(2.0, TWO_SIGMA), 0
 KERNEL = HingeAndKernel(2.0, TWO_SIGMA), 1
+PRODUCT = KernelsOfTwo(TWO_SIGMA), 0
+OWN_KERNEL = KernelsOfTwo(TWO_SIGMA), 1
+OTHER_KERNEL = KernelsOfTwo(TWO_SIGMA), 2
 LEARNED = {
     "hinge": (HINGE, dense_hinge),
     "kernel": (KERNEL, dense_squared_kernel),
-    "product": ((KernelsOfTwo(TWO_SIGMA, *other_space()), 0), dense_kernel_product),
-    "own_kernel": ((KernelsOfTwo(TWO_SIGMA, *other_space()), 1), dense_squared_kernel),
+    "product": (PRODUCT, dense_kernel_product),
+    "own_kernel": (OWN_KERNEL, dense_squared_kernel),
 }
+
+
+def sums_of_one_image(embeddings: Tensor, centers: Tensor, weights: Tensor, functions: PairFunctions) -> Tensor:
+    """(E, *spatial), (C, E), (F, *spatial) -> (F, S)."""
+    other = None
+    if isinstance(functions, KernelsOfTwo):
+        other_centers, other_embeddings = (tensor.to(embeddings.dtype) for tensor in other_space())
+        other = Boxes.of(other_embeddings[None]), other_centers[None]
+    exist = torch.ones(1, len(centers), dtype=torch.bool)
+    boxes = Boxes.of(embeddings[None])
+    return pairwise_sums(embeddings[None], centers[None], exist, weights[None], functions, boxes, other)[0]
 
 
 def pairwise_sum(embeddings: Tensor, centers: Tensor, weights: Tensor, function: Function) -> Tensor:
     """(S,) sums of one function."""
     functions, position = function
-    return pairwise_sums(embeddings, centers, weights.expand(functions.count, *weights.shape), functions)[position]
+    return sums_of_one_image(embeddings, centers, weights.expand(functions.count, *weights.shape), functions)[position]
 
 
 every_function = pytest.mark.parametrize(("function", "dense"), LEARNED.values(), ids=LEARNED)
@@ -115,23 +132,27 @@ class TestByHand:
         pairwise_sum(embeddings, torch.zeros(1, 2), torch.ones(1, 1), HINGE).sum().backward()
         assert embeddings.grad.flatten().tolist() == [0.0, 0.0]
 
-    @every_function
-    def test_no_centre_sums_to_zero(self, function: Function, dense: Callable[[Tensor], Tensor]) -> None:
+    @pytest.mark.parametrize("function", [HINGE, KERNEL], ids=["hinge", "kernel"])
+    def test_no_centre_sums_to_zero(self, function: Function) -> None:
         embeddings, centers, weights = inputs()
         assert pairwise_sum(embeddings, centers[:0], weights, function).tolist() == [0.0] * S
 
 
 class TestEqualToDense:
-    @pytest.mark.parametrize("portion", [Portion(1, 1), Portion(20, 6), Portion(14, 28), Portion(2**18, 1)])
+    @pytest.mark.parametrize(("pairs", "box_voxels", "few"), [(1, 1, 32), (20, 6, 32), (20, 6, 1), (2**18, 64, 1)])
     @every_function
     def test_value_and_gradient(
         self,
         function: Function,
         dense: Callable[[Tensor], Tensor],
-        portion: Portion,
+        pairs: int,
+        box_voxels: int,
+        few: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setitem(pairwise.PORTIONS, "cpu", portion)
+        monkeypatch.setitem(pairwise.PORTIONS, "cpu", pairs)
+        monkeypatch.setattr(pairwise, "BOX_VOXELS", box_voxels)
+        monkeypatch.setattr(pairwise, "FEW_CENTERS", few)
         embeddings, centers, weights = inputs()
         upstream = torch.arange(1.0, S + 1, dtype=torch.float64)  # a different weight on each slice
         sums = pairwise_sum(embeddings, centers, weights, function)
@@ -160,7 +181,7 @@ class TestEqualToDense:
     def test_each_function_has_its_own_weights(self) -> None:
         embeddings, centers, weights = inputs()
         both = torch.stack([weights, 1 - weights])
-        sums = pairwise_sums(embeddings, centers, both, HINGE[0])
+        sums = sums_of_one_image(embeddings, centers, both, HINGE[0])
         apart = [pairwise_sum(embeddings, centers, *one) for one in zip(both, (HINGE, KERNEL), strict=True)]
         torch.testing.assert_close(sums, torch.stack(apart))
         upstream = torch.arange(2.0 * S, dtype=torch.float64).view(2, S)
@@ -172,19 +193,33 @@ class TestEqualToDense:
     def test_the_other_space_is_summed_but_not_learned(self) -> None:
         embeddings, centers, weights = inputs()
         other_centers, other_embeddings = other_space()
-        functions = KernelsOfTwo(TWO_SIGMA, other_centers, other_embeddings)
-        sums = pairwise_sum(embeddings, centers, weights, (functions, 2))
+        sums = pairwise_sum(embeddings, centers, weights, OTHER_KERNEL)
         expected = dense_squared_kernel(dense_distances(other_embeddings, other_centers)) * weights
         torch.testing.assert_close(sums, expected.sum((0, 2)))
         assert all((gradient == 0).all() for gradient in torch.autograd.grad(sums.sum(), (embeddings, centers)))
 
-    def test_images_of_any_dimension(self) -> None:
+    @pytest.mark.parametrize("spatial", [(S * W,), (S, 1, W), (1, S, W), (S, W, 1)])
+    def test_images_of_any_dimension(self, spatial: tuple[int, ...]) -> None:
         embeddings, centers, weights = inputs()
-        flat = pairwise_sum(embeddings, centers, weights, HINGE)
-        spatial = (S, 1, W, 1)
-        torch.testing.assert_close(
-            pairwise_sum(embeddings.view(E, *spatial), centers, weights.view(spatial), HINGE), flat
-        )
+        whole = pairwise_sum(embeddings, centers, weights, HINGE).sum()
+        reshaped = pairwise_sum(embeddings.reshape(E, *spatial), centers, weights.reshape(spatial), HINGE)
+        assert reshaped.shape == spatial[:1]
+        torch.testing.assert_close(reshaped.sum(), whole)
+
+    def test_images_of_a_batch_do_not_meet(self) -> None:
+        embeddings, centers, weights = inputs()
+        images = torch.stack([embeddings, embeddings.roll(1, 2), embeddings.flip(1)])
+        some = torch.stack([centers, centers + 0.5, centers])
+        exist = torch.tensor([[True] * C, [True, True, True, False, False], [False] * C])
+        maps = weights.expand(3, 2, *weights.shape)
+        batch = pairwise_sums(images, some, exist, maps, HINGE[0], Boxes.of(images))
+        alone = [
+            sums_of_one_image(image, center[there], maps[0], HINGE[0])
+            for image, center, there in zip(images, some, exist, strict=True)
+        ]
+        torch.testing.assert_close(batch, torch.stack(alone))
+        gradients = [torch.autograd.grad(sums.sum(), (embeddings, centers)) for sums in (batch, torch.stack(alone))]
+        torch.testing.assert_close(gradients[0], gradients[1])
 
     def test_far_from_the_origin_no_digit_is_lost(self) -> None:
         embeddings, centers, weights = inputs()
@@ -194,31 +229,64 @@ class TestEqualToDense:
 
     @pytest.mark.parametrize("position", [0, 1])
     def test_far_kernels_are_nothing_but_not_subnormal(self, position: int) -> None:
-        embeddings, center = torch.full((1, 1, 1), 1e3, requires_grad=True), torch.zeros(1, 1)
-        kernels = KernelsOfTwo(TWO_SIGMA, center, embeddings.detach())
-        total = pairwise_sum(embeddings, center, torch.ones(1, 1), (kernels, position)).sum()
-        total.backward()
-        assert torch.finfo(torch.float32).tiny < total.item() < 1e-20
-        assert embeddings.grad.abs().item() < 1e-18
+        kernels = KernelsOfTwo(TWO_SIGMA).values(torch.tensor([1e6]), torch.tensor([1e6]))
+        assert torch.finfo(torch.float32).tiny < kernels[position].item() < 1e-20
 
     def test_float32_in_float32_out(self) -> None:
         assert pairwise_sum(*inputs(torch.float32), HINGE).dtype == torch.float32
 
 
-class TestPortions:
-    def test_blocks_are_cubes_that_cover_the_image_once(self) -> None:
-        counts = torch.zeros(7, 10, 9)
-        for block in blocks((7, 10, 9), voxels=64):
-            assert counts[block].shape <= (4, 4, 4)
-            counts[block] += 1
-        assert (counts == 1).all()
+class TestBoxes:
+    @pytest.mark.parametrize("shape", [(7, 10, 9), (8, 8, 8), (1, 100, 30), (17, 40), (5,), (1, 1, 1)])
+    def test_there_and_back(self, shape: tuple[int, ...]) -> None:
+        images = torch.rand(2, 3, *shape)
+        for padding in ("constant", "replicate"):
+            boxes = to_boxes(images, padding)
+            assert boxes.shape[2] <= 64
+            assert torch.equal(from_boxes(boxes, shape), images)
 
-    def test_a_flat_image_is_cut_into_flat_blocks(self) -> None:
-        assert next(iter(blocks((1, 100, 100), voxels=64))) == (slice(0, 1), slice(0, 8), slice(0, 8))
+    def test_a_box_holds_neighbours_of_one_image(self) -> None:
+        z, y, x = torch.meshgrid(*[torch.arange(8.0)] * 3, indexing="ij")
+        boxes = to_boxes(torch.stack([torch.stack([z, y, x]), 100 + torch.stack([z, y, x])]))
+        assert boxes.shape == (16, 3, 64)
+        assert (boxes.amax(2) - boxes.amin(2)).max() == 3
+        assert (boxes[:8] < 100).all()
 
-    def test_centers_out_of_reach_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(pairwise.PORTIONS, "cpu", Portion(pairs=1, voxels=2))
-        embeddings = torch.tensor([[[0.0, 1.0, 10.0, 11.0]]])  # blocks around 0.5 and 10.5, of radius 0.5
-        centers = torch.tensor([[2.9], [3.1], [8.0]])
-        found = [(pairs.block[1].start, pairs.some.item()) for pairs in pairs_in_reach(embeddings, centers, reach=2.0)]
-        assert found == [(0, 0), (2, 2)]
+    @pytest.mark.parametrize(
+        ("shape", "edges"), [((48, 48, 48), [4, 4, 4]), ((128, 128), [8, 8]), ((1, 4096, 4096), [1, 8, 8])]
+    )
+    def test_as_cubic_as_the_shape_allows(self, shape: tuple[int, ...], edges: list[int]) -> None:
+        assert box_edges(shape) == edges
+
+    def test_middles_and_extents_enclose_the_embeddings(self) -> None:
+        images = 5 + torch.rand(2, 3, 8, 16)
+        boxes, voxels = Boxes.of(images), to_boxes(images)
+        offsets = voxels - boxes.middles[:, :, None]
+        torch.testing.assert_close(offsets.abs().amax(2), boxes.extents)
+        torch.testing.assert_close(offsets.norm(dim=1).amax(1), boxes.radii)
+
+
+class TestReach:
+    EMBEDDINGS = torch.cat([torch.linspace(0, 1, 8), torch.linspace(10, 11, 8)])[None, None, None]  # (1, 1, 1, 16)
+
+    @pytest.mark.parametrize("few", [1, 32])
+    def test_centers_out_of_reach_are_left_out(self, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pairwise, "BOX_VOXELS", 8)
+        monkeypatch.setattr(pairwise, "FEW_CENTERS", few)
+        monkeypatch.setitem(pairwise.PORTIONS, "cpu", 1)
+        centers = torch.tensor([[[2.9], [3.1], [8.1], [8.2]]])
+        space = Space(Boxes.of(self.EMBEDDINGS), centers, torch.ones(1, 4, dtype=torch.bool))
+        found = {
+            int(box): sorted(near.tolist())
+            for some, rows in portions_in_reach([space], 2.0)
+            for box, near in zip(some, rows, strict=True)
+        }
+        assert found == {0: [0], 1: [2, 3]}
+
+    def test_bounds_are_never_too_far(self) -> None:
+        torch.manual_seed(0)
+        images, centers = torch.randn(2, 4, 6, 10, 9), 3 * torch.randn(2, 7, 4)
+        space = Space(Boxes.of(images), centers, torch.ones(2, 7, dtype=torch.bool))
+        voxels = to_boxes(images, "replicate").unflatten(0, (2, -1))  # (B, T / B, E, w)
+        distances = (voxels[:, :, None] - centers[:, None, :, :, None]).norm(dim=3).amin(3).flatten(0, 1)
+        assert (space.bounds() <= distances + 1e-5).all()

@@ -55,6 +55,33 @@ def test_small_instances_that_were_not_drawn_together_are_dropped() -> None:
     assert (everywhere({"pred": pred})["pred"] > 0).all()
 
 
+class TestScores:
+    def pred(self) -> torch.Tensor:
+        """The two objects again, the second one with embeddings that vary by 1 up and down."""
+        pred = two_objects_on_background()
+        pred[1, 4:10, 9:14] += torch.tensor([1.0, -1.0]).repeat(3)[:, None]
+        return pred
+
+    def test_each_instance_has_one(self) -> None:
+        result = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5)({"pred": self.pred()})
+        sure, unsure = (result["pred"][0, 5, x].item() - 1 for x in (5, 12))
+        assert result["pred_scores"].shape == (2,)
+        assert result["pred_scores"][sure] > 0.9
+        assert result["pred_scores"][unsure] < 0.6  # all voxels at the distance at which they belong half
+
+    def test_those_below_min_score_are_dropped(self) -> None:
+        cluster = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5, min_score=0.8)
+        result = cluster({"pred": self.pred()})
+        assert result["pred"][0, 5, 5] == result["pred"].max() == 1
+        assert result["pred"][0, 5, 12] == 0
+        assert result["pred_scores"].shape == (1,)
+
+    def test_nothing_found_nothing_scored(self) -> None:
+        result = ClusterEmbeddingsd("pred", embedding_dim=2)({"pred": torch.full((2, 6, 6), -1.0)})
+        assert result["pred"].max() == 0
+        assert result["pred_scores"].shape == (0,)
+
+
 def test_the_teachers_embeddings_follow_the_students() -> None:
     pred = two_objects_on_background()
     cluster = ClusterEmbeddingsd("pred", embedding_dim=2, method="consistency", min_size=5)
@@ -68,3 +95,5 @@ def test_refuses_unknown_choices() -> None:
         ClusterEmbeddingsd("pred", 2, method="kmeans")
     with pytest.raises(ValueError, match="foreground must be one of .* got 'otsu'"):
         ClusterEmbeddingsd("pred", 2, foreground="otsu")
+    with pytest.raises(ValueError, match=r"min_score must lie in \[0, 1\], got 50"):
+        ClusterEmbeddingsd("pred", 2, min_score=50)

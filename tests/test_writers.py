@@ -223,6 +223,36 @@ class TestSaveInstancesd:
         SaveInstancesd("pred", output_dir=tmp_path / "out")(self.data(tmp_path / "x.nii.gz"))
         assert np.array_equal(read_nifti(tmp_path / "out" / "x_instances.nii.gz").array, INSTANCES)
 
+    @pytest.mark.parametrize(("source", "table"), [("a.b.ome.tif", "a.b_instances.csv"), ("x.TIF", "x_instances.csv")])
+    def test_scores_are_written_beside_the_map(self, tmp_path: Path, source: str, table: str) -> None:
+        data = self.data(write_source(tmp_path / source, **FLAVOURS["OME"]))
+        last = int(INSTANCES.max())
+        data["pred_scores"] = torch.linspace(0, 1, last)
+        SaveInstancesd("pred", output_dir=tmp_path / "out")(data)
+        header, *lines = (tmp_path / "out" / table).read_text(encoding="utf-8").splitlines()
+        assert len(lines) == last
+        row = dict(zip(header.split(","), map(float, lines[-1].split(",")), strict=True))
+        assert (row["id"], row["score"], row["voxels"]) == (last, 1, 1)
+        assert row["volume_um3"] == pytest.approx(0.284 * 0.127 * 0.13)
+        assert [row[f"centroid_{axis}_voxel"] for axis in "zyx"] == np.argwhere(last == INSTANCES)[0].tolist()
+        assert row["centroid_x_um"] == pytest.approx(6 * 0.13)
+
+    def test_voxel_size_and_unit_of_nifti(self, tmp_path: Path) -> None:
+        source = TestNifti().source(tmp_path / "a.nii")  # voxels of 2 x 3 x 4 (x, y, z) micrometres
+        SaveInstancesd("pred", output_dir=tmp_path)({**self.data(source), "pred_scores": np.ones(INSTANCES.max())})
+        table = np.genfromtxt(tmp_path / "a_instances.csv", delimiter=",", names=True)
+        assert set(table["volume_um3"]) == {24}
+        z, y, x = np.argwhere(INSTANCES == 1)[0]
+        assert [table[0][f"centroid_{axis}_um"] for axis in "zyx"] == [4 * z, 3 * y, 2 * x]
+
+    def test_an_instance_that_is_not_in_the_map_is_not_in_the_table(self, tmp_path: Path) -> None:
+        data = self.data(write_source(tmp_path / "a.tif", metadata=None))
+        data["pred"] = torch.where(data["pred"] == 2, data["pred"], 0)
+        data["pred_scores"] = torch.tensor([0.1, 0.2, 0.3])
+        SaveInstancesd("pred", output_dir=tmp_path)(data)
+        (line,) = (tmp_path / "a_instances.csv").read_text(encoding="utf-8").splitlines()[1:]
+        assert line.startswith("2,0.2,1,")
+
     def test_named_in_a_config(self, tmp_path: Path) -> None:
         config = {"_target_": "scripts.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
         parser = ConfigParser({"output_dir": str(tmp_path / "out"), "saver": config})

@@ -12,8 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .pairwise import squared_distances
-
 CANDIDATES = 1024  # the share left uncovered is then known to about 1 %
 
 
@@ -24,33 +22,32 @@ def draw_anchors(
     count: int = 20,
     stop_share: float = 0.05,
     candidates: int = CANDIDATES,
-) -> Tensor:
-    """Draw anchors that cover the unlabelled region's embeddings (Section 3.3 of the paper).
+) -> tuple[Tensor, Tensor]:
+    """Draw anchors that cover the unlabelled region's embeddings (Section 3.3 of the paper), for each image.
 
     Args:
-        embeddings: (E, N), without gradient.
-        unlabeled: (N,) bool, the pool.
+        embeddings: (B, E, N), without gradient.
+        unlabeled: (B, N) bool, the pool.
         delta_var: an anchor covers the voxels within this embedding distance.
         count: draw at most so many.
         stop_share: stop when less than this share of the N voxels is left in the pool.
         candidates: size of the random subset that is walked through.
 
     Returns:
-        indices into N, (A,) int64 with A <= count.
+        indices into N, (B, count) int64, and which of them were drawn, (B, count) bool: the first ones.
     """
-    pool = unlabeled.nonzero()[:, 0]
-    walk = pool[torch.randperm(len(pool), device=pool.device)[:candidates]]  # (M,)
-    if len(walk) == 0:
-        return walk
-    near = squared_distances(embeddings[:, walk].T, embeddings[:, walk]) <= delta_var**2  # (M, M)
-    near.fill_diagonal_(True)
-    uncovered = torch.ones_like(walk, dtype=torch.bool)
-    voxels_per_candidate = len(pool) / len(walk)
-    enough_left = stop_share * embeddings.shape[1] / voxels_per_candidate
-    chosen, valid = [], []
-    for _ in range(min(count, len(walk))):  # no value is read back, so that a GPU does not wait
-        anchor = uncovered.int().argmax()  # the first of the walk that is not covered
-        chosen.append(anchor)
-        valid.append(uncovered.any() & (uncovered.sum() >= enough_left))
-        uncovered &= ~near[anchor]
-    return walk[torch.stack(chosen)[torch.stack(valid)]]
+    images, dim, voxels = embeddings.shape
+    order = torch.rand(images, voxels, device=unlabeled.device).masked_fill_(~unlabeled, 2)  # the pool comes first
+    walk = order.topk(min(candidates, voxels), largest=False).indices  # (B, M)
+    walked = embeddings.gather(2, walk[:, None].expand(-1, dim, -1)).mT.contiguous()  # (B, M, E)
+    uncovered = unlabeled.gather(1, walk)
+    enough = stop_share * voxels * uncovered.sum(1) / unlabeled.sum(1).clamp_min(1)
+    chosen, drawn = [], []
+    for _ in range(count):  # no value is read back, so that a GPU does not wait
+        left = uncovered.sum(1)
+        drawn.append((left > 0) & (left >= enough))
+        first = uncovered.int().argmax(1, keepdim=True)  # of the walk, that is not covered
+        chosen.append(first)
+        anchor = walked.gather(1, first[:, :, None].expand(-1, -1, dim))  # (B, 1, E)
+        uncovered &= torch.cdist(anchor, walked, compute_mode="donot_use_mm_for_euclid_dist")[:, 0] > delta_var
+    return walk.gather(1, torch.cat(chosen, 1)), torch.stack(drawn, 1)

@@ -41,17 +41,17 @@ def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background:
     """Variational positive-unlabelled loss, or class-balanced cross-entropy where background is painted.
 
     Args:
-        logit: (N,). annotated, known, background: (N,) bool: voxels of annotated objects, voxels not ignored,
+        logit: (..., N). annotated, known, background: (..., N) bool: voxels of annotated objects, voxels not ignored,
             voxels painted as background.
 
     Returns:
-        0-d tensor; 0 without an annotated voxel and without painted background.
+        (...); 0 without an annotated voxel and without painted background.
     """
-    positive, negative, everything = annotated.sum(), background.sum(), known.sum()
+    positive, negative, everything = annotated.sum(-1), background.sum(-1), known.sum(-1)
     log_probability, log_opposite = logsigmoid(logit), logsigmoid(-logit)
-    attraction = -(log_probability * annotated).sum() / positive.clamp_min(1)
-    repulsion = -(log_opposite * background).sum() / negative.clamp_min(1)
-    mean_probability = (logit.sigmoid() * known).sum() / everything.clamp_min(1)
-    scale = attraction - UNLABELED_WEIGHT * (log_opposite * known).sum() / everything.clamp_min(1)
+    attraction = -(log_probability * annotated).sum(-1) / positive.clamp_min(1)
+    repulsion = -(log_opposite * background).sum(-1) / negative.clamp_min(1)
+    mean_probability = (logit.sigmoid() * known).sum(-1) / everything.clamp_min(1)
+    scale = attraction - UNLABELED_WEIGHT * (log_opposite * known).sum(-1) / everything.clamp_min(1)
     variational = (mean_probability.clamp_min(1e-6).log() + SCALE_WEIGHT * scale) * (positive > 0)
     return attraction + torch.where(negative > 0, repulsion, variational)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .anchors import draw_anchors
 from .foreground import foreground_logit, foreground_term
-from .pairwise import HingeAndKernel, KernelsOfTwo, pairwise_sums
+from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, pairwise_sums
 
 UNLABELED = 0
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
@@ -23,26 +23,55 @@ TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "c
 
 @dataclass(frozen=True)
 class Regions:
-    """What the annotation says about each of N voxels; the masks are (N,) bool."""
+    """What the annotation says about the voxels of a batch; the masks are (B, N) bool."""
 
     known: Tensor  # not ignored
     annotated: Tensor  # part of an annotated object
     background: Tensor  # painted as background
     unlabeled: Tensor  # nobody looked
-    object_of: Tensor  # (L,) for each annotated voxel, its object as an index 0..C-1
-    sizes: Tensor  # (C,) voxels per object
+    voxels: tuple[Tensor, Tensor]  # where `annotated` is true: image (L,) and voxel (L,)
+    object_of: Tensor  # (L,) for each of these, its object as an index into B * C
+    sizes: Tensor  # (B, C) voxels per object; C is the most that an image has, the others' rest is 0
 
     @classmethod
     def of(cls, labels: Tensor, background_label: int | None, ignore_label: int | None) -> Regions:
-        """Read a label map of any shape; ids need not be contiguous."""
-        labels = labels.flatten()
+        """Read label maps, (B, *spatial); ids need not be contiguous."""
+        labels = labels.flatten(1)
         nothing = torch.zeros_like(labels, dtype=torch.bool)
         known = nothing.logical_not() if ignore_label is None else labels != ignore_label
         background = nothing if background_label is None else (labels == background_label) & known
         unlabeled = (labels == UNLABELED) & known & ~background
         annotated = known & ~unlabeled & ~background
-        _, object_of, sizes = torch.unique(labels[annotated], return_inverse=True, return_counts=True)
-        return cls(known, annotated, background, unlabeled, object_of, sizes)
+        voxels = annotated.nonzero(as_tuple=True)
+        object_of, sizes = _number_objects(len(labels), voxels[0], labels[voxels])
+        return cls(known, annotated, background, unlabeled, voxels, object_of, sizes)
+
+    @property
+    def exist(self) -> Tensor:
+        """(B, C) bool: which objects an image has."""
+        return self.sizes > 0
+
+    @property
+    def objects(self) -> Tensor:
+        """(B,) objects in an image."""
+        return self.exist.sum(1)
+
+    def sum_over_objects(self, values: Tensor) -> Tensor:
+        """Sum over each object's voxels: (L, ...) -> (B, C, ...)."""
+        sums = values.new_zeros((self.sizes.numel(), *values.shape[1:]))
+        return sums.index_add(0, self.object_of, values).view(*self.sizes.shape, *values.shape[1:])
+
+
+def _number_objects(images: int, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Number each image's objects from 0: `Regions.object_of` and `Regions.sizes`, from voxels' images and labels."""
+    ids, id_of = torch.unique(label, return_inverse=True)
+    pair_of = image * len(ids) + id_of  # an image and an id of any image
+    sizes = torch.bincount(pair_of, minlength=images * len(ids)).view(images, len(ids))
+    numbers = (sizes > 0).cumsum(1) - 1
+    most = int(numbers.max()) + 1 if len(ids) else 0
+    numbers += most * torch.arange(images, device=label.device)[:, None]
+    object_of = numbers.flatten()[pair_of]
+    return object_of, torch.bincount(object_of, minlength=images * most).view(images, most)
 
 
 def spoco_terms(
@@ -82,40 +111,44 @@ def spoco_terms(
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
     _check_inputs(student, teacher, labels, anchors)
-    regions = Regions.of(labels, background_label, ignore_label)
-    anchor_index = None if anchors is None else _flat_index(anchors, labels.shape)
+    regions = Regions.of(labels[None], background_label, ignore_label)
+    drawn = None if anchors is None else _as_drawn(anchors, labels.shape)
     with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-        return _terms(student, teacher, regions, anchor_index, delta_var, delta_dist, kernel_threshold)
+        embeddings = _at_least_float32(student)[None], _at_least_float32(teacher.detach())[None]
+        terms = _terms(*embeddings, regions, drawn, delta_var, delta_dist, kernel_threshold)
+    return {name: term[0] for name, term in terms.items()}
 
 
 def _terms(
     student: Tensor,
     teacher: Tensor,
     regions: Regions,
-    anchor_index: Tensor | None,
+    anchors: tuple[Tensor, Tensor] | None,
     delta_var: float,
     delta_dist: float,
     kernel_threshold: float,
 ) -> dict[str, Tensor]:
-    volume, target = _at_least_float32(student), _at_least_float32(teacher.detach())  # (E, *spatial)
-    embeddings = volume.flatten(1)  # (E, N)
-    if anchor_index is None:
-        anchor_index = draw_anchors(embeddings.detach(), regions.unlabeled, delta_var)
-
+    """Terms of each image, (B,); student and teacher are (B, E, *spatial), anchors as from `draw_anchors`."""
+    embeddings = student.flatten(2)  # (B, E, N)
+    if anchors is None:
+        anchors = draw_anchors(embeddings.detach(), regions.unlabeled, delta_var)
     two_sigma = delta_var**2 / -math.log(kernel_threshold)
-    objects = embeddings[:, regions.annotated]  # (E, L)
-    means = _region_means(objects, regions)  # (C, E)
-    own_distance = (objects - means.T[:, regions.object_of]).norm(dim=0)  # (L,)
+    image, voxel = regions.voxels
+    objects = embeddings[image, :, voxel]  # (L, E)
+    means = regions.sum_over_objects(objects) / regions.sizes.clamp_min(1)[..., None]  # (B, C, E)
+    own_distance = (objects - means.flatten(0, 1).index_select(0, regions.object_of)).norm(dim=1)  # (L,)
+    boxes = Boxes.of(student)
     outside = regions.unlabeled | regions.background
-    weights = torch.stack([outside, regions.known]).to(volume.dtype).view(2, *volume.shape[1:])
-    push, soft_area = pairwise_sums(volume, means, weights, HingeAndKernel(delta_dist, two_sigma)).sum(1)
+    weights = torch.stack([outside, regions.known], 1).to(student.dtype).view(-1, 2, *student.shape[2:])
+    functions = HingeAndKernel(delta_dist, two_sigma)
+    push, soft_area = pairwise_sums(student, means, regions.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
     return {
         "variance": _variance(own_distance, regions, delta_var),
-        "distance": _distance(means, delta_dist),
-        "regularizer": _regularizer(means, embeddings, regions.unlabeled),
-        "unlabeled_push": push / (outside.sum() * len(means)).clamp_min(1),
-        "instance": _instance(soft_area, own_distance, two_sigma),
-        "consistency": _consistency(volume, target, anchor_index, weights[1], two_sigma),
+        "distance": _distance(means, regions, delta_dist),
+        "regularizer": _regularizer(means, embeddings, regions),
+        "unlabeled_push": push / (outside.sum(1) * regions.objects).clamp_min(1),
+        "instance": _instance(soft_area, own_distance, regions, two_sigma),
+        "consistency": _consistency(student, teacher, boxes, anchors, weights[:, 1:], two_sigma),
     }
 
 
@@ -167,93 +200,94 @@ class SpocoLoss(nn.Module):
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        per_image = [self._image_terms(*image) for image in zip(student, teacher, labels[:, 0], strict=True)]
-        means = {name: torch.stack([terms[name] for terms in per_image]).mean() for name in per_image[0]}
+        _check_inputs(student[0], teacher[0], labels[0, 0], None)
+        with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
+            terms = self._terms(_at_least_float32(student), _at_least_float32(teacher.detach()), labels[:, 0])
+        means = {name: term.mean() for name, term in terms.items()}
         self.terms = {name: mean.detach() for name, mean in means.items()}
         return sum(self.weights[name] * mean for name, mean in means.items())
 
-    def _image_terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        no_anchors = labels.new_zeros((0, labels.dim()))  # a term without weight is not worth computing
-        terms = spoco_terms(
-            student,
-            teacher,
-            labels,
-            None if self.weights["consistency"] else no_anchors,
-            self.delta_var,
-            self.delta_dist,
-            self.kernel_threshold,
-            self.background_label,
-            self.ignore_label,
-        )
+    def _terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The terms of each image, (B,)."""
+        regions = Regions.of(labels, self.background_label, self.ignore_label)
+        anchors = None if self.weights["consistency"] else _no_anchors(labels)  # not worth computing
+        terms = _terms(student, teacher, regions, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
         if self.weights["foreground"]:
-            regions = Regions.of(labels, self.background_label, self.ignore_label)
-            logit = foreground_logit(_at_least_float32(student)).flatten()
+            logit = foreground_logit(student, axis=1).flatten(1)
             terms["foreground"] = foreground_term(logit, regions.annotated, regions.known, regions.background)
         return terms
 
 
 def _variance(own_distance: Tensor, regions: Regions, delta_var: float) -> Tensor:
     """Mean over objects of the mean over their voxels of max(0, |e - mu| - delta_var)^2."""
-    if len(own_distance) == 0:
-        return own_distance.new_zeros(())
     per_voxel = (own_distance - delta_var).clamp_min(0).square()
-    weights = regions.sizes.reciprocal()[regions.object_of]  # each object counts as one
-    return (per_voxel * weights).sum() / len(regions.sizes)
+    per_object = regions.sum_over_objects(per_voxel) / regions.sizes.clamp_min(1)  # each object counts as one
+    return per_object.sum(1) / regions.objects.clamp_min(1)
 
 
-def _distance(means: Tensor, delta_dist: float) -> Tensor:
+def _distance(means: Tensor, regions: Regions, delta_dist: float) -> Tensor:
     """Mean over ordered pairs of objects of max(0, 2 delta_dist - |mu_i - mu_j|)^2."""
-    if len(means) < 2:
-        return means.new_zeros(())
-    first, second = torch.triu_indices(len(means), len(means), offset=1, device=means.device)
-    gap = (2 * delta_dist - (means[first] - means[second]).norm(dim=1)).clamp_min(0)
-    return gap.square().mean()
+    distance = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")  # (B, C, C)
+    gap = (2 * delta_dist - distance).clamp_min(0)
+    pairs = (regions.exist[:, :, None] & regions.exist[:, None]).triu(1)
+    return (gap.square() * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
 
 
-def _regularizer(means: Tensor, embeddings: Tensor, unlabeled: Tensor) -> Tensor:
+def _regularizer(means: Tensor, embeddings: Tensor, regions: Regions) -> Tensor:
     """Mean norm of the objects' means and of the mean of the unlabelled region, if there is one."""
-    count = unlabeled.sum()
-    unlabeled_mean = (embeddings @ unlabeled.to(embeddings.dtype)) / count.clamp_min(1)
-    regions = len(means) + (count > 0)
-    return (means.norm(dim=1).sum() + unlabeled_mean.norm()) / regions.clamp_min(1)
+    count = regions.unlabeled.sum(1)  # (B,)
+    unlabeled_sum = torch.bmm(embeddings, regions.unlabeled.to(embeddings.dtype)[..., None])[..., 0]  # (B, E)
+    norms = means.norm(dim=2).sum(1) + unlabeled_sum.norm(dim=1) / count.clamp_min(1)
+    return norms / (regions.objects + (count > 0)).clamp_min(1)
 
 
-def _instance(soft_area: Tensor, own_distance: Tensor, two_sigma: float) -> Tensor:
-    """1 - Dice of the objects' soft and annotated masks, all objects and voxels in one sum."""
-    if len(own_distance) == 0:
-        return soft_area * 0
-    overlap = (own_distance.square() / -two_sigma).exp().sum()
-    return 1 - 2 * overlap / (soft_area + len(own_distance))
+def _instance(soft_area: Tensor, own_distance: Tensor, regions: Regions, two_sigma: float) -> Tensor:
+    """1 - Dice of the objects' soft and annotated masks, all objects and voxels of an image in one sum."""
+    overlap = regions.sum_over_objects((own_distance.square() / -two_sigma).exp()).sum(1)
+    area = regions.sizes.sum(1)
+    return torch.where(area > 0, 1 - 2 * overlap / (soft_area + area).clamp_min(1), 0)
 
 
-def _consistency(volume: Tensor, target: Tensor, anchor_index: Tensor, known: Tensor, two_sigma: float) -> Tensor:
+def _consistency(
+    student: Tensor,
+    teacher: Tensor,
+    boxes: Boxes,
+    anchors: tuple[Tensor, Tensor],
+    known: Tensor,
+    two_sigma: float,
+) -> Tensor:
     """1 - Dice of the soft masks that the same anchors select in the two networks' embeddings.
 
     As in the authors' implementation the Dice is taken in each slice of the first spatial axis, all anchors in
-    one sum, and averaged over the slices.
+    one sum, and averaged over the slices. known: (B, 1, *spatial).
     """
-    if len(anchor_index) == 0:
-        return volume.new_zeros(())
-    anchors, target_anchors = (embeddings.flatten(1)[:, anchor_index].T for embeddings in (volume, target))  # (A, E)
-    kernels = KernelsOfTwo(two_sigma, target_anchors, target)
-    overlap, area, target_area = pairwise_sums(volume, anchors, known.expand(3, *known.shape), kernels)
-    return (1 - 2 * overlap / (area + target_area).clamp_min(1e-6)).mean()
-
-
-def _region_means(objects: Tensor, regions: Regions) -> Tensor:
-    """Mean embedding of each object: (E, L) -> (C, E)."""
-    sums = objects.new_zeros((len(regions.sizes), len(objects))).index_add(0, regions.object_of, objects.T)
-    return sums / regions.sizes[:, None]
+    index, drawn = anchors  # (B, A)
+    if index.shape[1] == 0:
+        return student.new_zeros(len(student))
+    every_dimension = index[:, None].expand(-1, student.shape[1], -1)
+    centers, other_centers = (space.flatten(2).gather(2, every_dimension).mT for space in (student, teacher))
+    weights = known.expand(-1, KernelsOfTwo.count, *known.shape[2:])
+    other = Boxes.of(teacher), other_centers
+    sums = pairwise_sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
+    overlap, area, other_area = sums.unbind(1)  # (B, S)
+    return (1 - 2 * overlap / (area + other_area).clamp_min(1e-6)).mean(1) * drawn.any(1)
 
 
 def _at_least_float32(embeddings: Tensor) -> Tensor:
     return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
-def _flat_index(anchors: Tensor, shape: torch.Size) -> Tensor:
-    """(A, ndim) voxel indices -> (A,) indices into the flattened image."""
+def _no_anchors(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `draw_anchors` returns them."""
+    nothing = torch.zeros((len(labels), 0), dtype=torch.long, device=labels.device)
+    return nothing, nothing.bool()
+
+
+def _as_drawn(anchors: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """(A, ndim) voxel indices of one image -> as `draw_anchors` returns them."""
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    return (anchors.long() * anchors.new_tensor(strides, dtype=torch.long)).sum(1)
+    index = (anchors.long() * anchors.new_tensor(strides, dtype=torch.long)).sum(1)[None]
+    return index, torch.ones_like(index, dtype=torch.bool)
 
 
 def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float) -> None:

@@ -1,12 +1,13 @@
 """Sums over all pairs of voxels and centres, without keeping a voxels x centres tensor.
 
 Every term of the SPOCO loss that compares each voxel with each object (or anchor) is a sum of a function f of the
-squared distance between an embedding and a centre, and f is nothing beyond some reach. So the image is walked through
-in blocks of neighbouring voxels, whose embeddings are alike, and each block meets only the centres within reach: the
-work grows with the voxels, less with the objects. The gradient needs only f' at the same pairs, so value and gradient
-are computed together, and only tensors of the embeddings' own size survive for the backward pass. Sums are kept per
-slice of the first spatial axis, because the consistency term needs them so. Shapes: E embedding dimensions, S slices,
-C centres, F functions; of a block: s slices, w voxels a slice, c centres within reach.
+squared distance between an embedding and a centre, and f is nothing beyond some reach. So the image is cut into small
+boxes of neighbouring voxels, whose embeddings are alike, and each box meets only the centres within reach: the work
+grows with the voxels, hardly with the objects. Boxes with about as many centres in reach are computed together, in
+portions that fit into a cache; nothing of a portion is kept, and the backward pass computes it again. Sums are kept per
+slice of the first spatial axis, because the consistency term needs them so. Shapes: B images of E embedding
+dimensions, S slices, C centres (the most that an image has) and T boxes of w voxels in all; F functions; of a portion:
+t boxes, each with its c nearest centres.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -23,150 +25,236 @@ from torch.autograd.function import once_differentiable
 
 NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) = 1e-13: a million such voxels are less than float32 resolves in the sum of one
 LEAST_EXPONENT = -40.0  # the square of exp(-40) is still a normal float32
-
-
-@dataclass(frozen=True)
-class Portion:
-    """How much is computed at once."""
-
-    pairs: int
-    voxels: int  # of a block, at least: small blocks leave many centres out of reach, but every block costs time
-
-
-# On a CPU a MiB of pairs stays in the cache of one core. A GPU wants few large kernels, and is asked once a block which
-# centres are in reach.
-PORTIONS = {"cpu": Portion(pairs=2**18, voxels=2**11)}
-PORTION_ELSEWHERE = Portion(pairs=2**24, voxels=2**18)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Some voxels, and some of the centres within their reach."""
-
-    block: tuple[slice, ...]  # of the spatial axes
-    some: Tensor  # (c,) which centres
-    columns: Tensor  # (s, E, w) embeddings, relative to their mean: distances far from the origin lose no digits
-    centers: Tensor  # (c, E) centres, relative to the same mean
-
-    def squared_distances(self) -> Tensor:
-        """(s, c, w)."""
-        return _expanded_square(self.centers, self.columns)
+BOX_VOXELS = 64  # 4 x 4 x 4 or 8 x 8: larger ones meet more centres, smaller ones keep the processor less busy
+# Pairs computed at once: a MiB of them stays in the cache of one core, a GPU wants few large kernels.
+PORTIONS = {"cpu": 2**18}
+PORTION_ELSEWHERE = 2**24
+FEW_CENTERS = 32  # so many are not worth a closer look
+FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
 
 
 class PairFunctions(Protocol):
-    """Functions of the squared distance, computed together."""
+    """F functions of the squared distances (..., D) in D embedding spaces, computed together."""
 
     count: int  # F
-    learned: int  # so many, the first ones, have a gradient
-    reach: float  # beyond this distance all of them count as 0
+    reach: float  # beyond this distance in every space all of them count as 0
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Each function's values and, if it is learned, its derivative by the squared distance: (s, c, w), new."""
+    def values(self, *squared: Tensor) -> tuple[Tensor, ...]:
+        """The functions' values, from one tensor of squared distances a space."""
+
+    def derivative(self, factors: Sequence[Tensor], *squared: Tensor) -> Tensor:
+        """By the squared distance of the first space, of the functions' sum weighted by `factors`."""
 
 
 class HingeAndKernel:
     """max(0, margin - distance)^2, and the square of the Gaussian soft mask exp(-distance^2 / two_sigma)."""
 
-    count = learned = 2
+    count = 2
 
     def __init__(self, margin: float, two_sigma: float) -> None:
         self.margin, self.factor = margin, -2 / two_sigma
         self.reach = max(margin, math.sqrt(NEGLIGIBLE_EXPONENT / -self.factor))
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
-        # The gradient points away from the centre; where voxel and centre coincide it has no direction, is 0.
-        distance = squared.sqrt().clamp_min_(1e-6)
-        gap = (self.margin - distance).clamp_min_(0)
-        yield gap.square(), gap.div_(distance).neg_()
-        kernel = _exp(squared * self.factor)
-        yield kernel, kernel * self.factor
+    def values(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        """(hinge, kernel)."""
+        return (self.margin - squared.sqrt()).clamp_min_(0).square_(), _exp(squared * self.factor)
+
+    def derivative(self, factors: Sequence[Tensor], squared: Tensor) -> Tensor:
+        """Where voxel and centre coincide the hinge has no direction: the caller's zero difference makes it 0."""
+        hinge = squared.clamp_min(1e-12).rsqrt_().mul_(self.margin).sub_(1).clamp_min_(0)
+        return (_exp(squared * self.factor) * (factors[1] * self.factor)).sub_(hinge.mul_(factors[0]))
 
 
 class KernelsOfTwo:
-    """Product and squares of a voxel's soft masks in two embedding spaces: own * other, own^2, other^2.
+    """Product and squares of a voxel's soft masks in two embedding spaces: own * other, own^2, other^2."""
 
-    No gradient flows into the other space.
+    count = 3
 
-    Args:
-        other_centers: (C, other E). other_embeddings: (other E, *spatial).
-    """
-
-    count, learned = 3, 2
-    reach = math.inf  # the other space has near pairs that are far here
-
-    def __init__(self, two_sigma: float, other_centers: Tensor, other_embeddings: Tensor) -> None:
+    def __init__(self, two_sigma: float) -> None:
         self.factor = -1 / two_sigma
-        self.other_centers, self.other_embeddings = other_centers, other_embeddings
+        self.reach = math.sqrt(NEGLIGIBLE_EXPONENT / 2 / -self.factor)  # products of two such are negligible
 
-    def __call__(self, squared: Tensor, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
-        columns = _columns(self.other_embeddings, pairs.block)
-        middle = columns.mean((0, 2))
-        other = Pairs(pairs.block, pairs.some, columns - middle[:, None], self.other_centers[pairs.some] - middle)
-        own_kernel = _exp(squared * self.factor)
-        other_kernel = _exp(other.squared_distances().mul_(self.factor))
-        product = own_kernel * other_kernel
-        yield product, product * self.factor
-        own = own_kernel.square_()
-        yield own, own * (2 * self.factor)
-        yield other_kernel.square_(), None
+    def values(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(own * other, own^2, other^2)."""
+        own_kernel, other_kernel = _exp(own * self.factor), _exp(other * self.factor)
+        return own_kernel * other_kernel, own_kernel.square_(), other_kernel.square_()
+
+    def derivative(self, factors: Sequence[Tensor], own: Tensor, other: Tensor) -> Tensor:
+        """No gradient flows into the other space."""
+        own_kernel, other_kernel = _exp(own * self.factor), _exp(other * self.factor)
+        by_own = other_kernel.mul_(factors[0]).add_(own_kernel * (2 * factors[1]))
+        return by_own.mul_(own_kernel).mul_(self.factor)
 
 
-def pairwise_sums(embeddings: Tensor, centers: Tensor, weights: Tensor, functions: PairFunctions) -> Tensor:
-    """For each function and slice: the sum of weight(voxel) * f(|embedding - center|^2) over all pairs.
+@dataclass(frozen=True)
+class Boxes:
+    """A batch of embeddings in boxes of neighbouring voxels, each relative to the box's middle; without gradient."""
+
+    columns: Tensor  # (T, E + 2, w), see `_extended_columns`
+    middles: Tensor  # (T, E): relative to it, distances far from the origin lose no digits
+    radii: Tensor  # (T,) largest distance of an embedding from the middle
+    extents: Tensor  # (T, E) largest distance in each dimension
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Boxes:
+        """(B, E, *spatial)."""
+        boxes = to_boxes(embeddings.detach(), padding="replicate")
+        least, most = boxes.amin(2), boxes.amax(2)
+        middles = (least + most) / 2
+        columns = _extended_columns(boxes - middles[:, :, None])
+        return cls(columns, middles, columns[:, -1].amax(1).sqrt(), most - middles)
+
+
+def pairwise_sums(
+    embeddings: Tensor,
+    centers: Tensor,
+    exist: Tensor,
+    weights: Tensor,
+    functions: PairFunctions,
+    boxes: Boxes,
+    other: tuple[Boxes, Tensor] | None = None,
+) -> Tensor:
+    """For each image, function and slice: the sum of weight(voxel) * f(|embedding - center|^2) over all pairs.
 
     Args:
-        embeddings: (E, *spatial). centers: (C, E).
-        weights: (F, *spatial), one map for each function; 0 leaves a voxel out.
+        embeddings: (B, E, *spatial), one to three spatial axes. centers: (B, C, E).
+        exist: (B, C) bool, which of the centres an image has.
+        weights: (B, F, *spatial), one map for each function; 0 leaves a voxel out.
         functions: F of them.
+        boxes: of these embeddings.
+        other: boxes of the other space's embeddings, and the same centres there, (B, C, E'), for functions of two
+            spaces; no gradient flows into them.
 
     Returns:
-        (F, S) sums, differentiable once in embeddings and centers.
+        (B, F, S) sums, differentiable once in embeddings and centers.
     """
-    return _PairwiseSums.apply(embeddings, centers, weights, functions)
+    return _PairwiseSums.apply(embeddings, centers, exist, weights, functions, boxes, other)
 
 
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
-    origin = centers.mean(0)  # keeps digits, as in `Pairs`
-    return _expanded_square(centers - origin, columns - origin[:, None])
+    origin = centers.mean(0)
+    return torch.matmul(_extended_centers(centers - origin), _extended_columns(columns - origin[:, None])).clamp_min_(0)
 
 
-def pairs_in_reach(embeddings: Tensor, centers: Tensor, reach: float) -> Iterator[Pairs]:
-    """All pairs that may be closer than `reach`, in portions: (E, *spatial), (C, E)."""
-    portion = PORTIONS.get(embeddings.device.type, PORTION_ELSEWHERE)
-    for block in blocks(embeddings.shape[1:], max(portion.voxels, portion.pairs // max(1, len(centers)))):
-        columns = _columns(embeddings, block)
-        middle = columns.mean((0, 2))
-        columns, relative = columns - middle[:, None], centers - middle
-        radius = columns.square().sum(1).max().sqrt()
-        near = (relative.norm(dim=1) <= radius + reach).nonzero()[:, 0]
-        for some in near.split(max(1, portion.pairs * len(columns[0]) // columns.numel())):
-            if len(some):
-                yield Pairs(block, some, columns, relative[some])
+@dataclass(frozen=True)
+class Space:
+    """Boxes and centres in one embedding space."""
+
+    boxes: Boxes
+    centers: Tensor  # (B, C, E)
+    exist: Tensor  # (B, C)
+
+    def bounds(self) -> Tensor:
+        """At least so far every voxel of a box is from each centre of its image: (T, C).
+
+        The larger of two bounds: a ball around the embeddings, and a cuboid, which knows that neighbours are near in
+        the dimensions that hold their positions, however they scatter in the others.
+        """
+        images, _, dim = self.centers.shape
+        middles, extents = (tensor.view(images, -1, dim) for tensor in (self.boxes.middles, self.boxes.extents))
+        to_ball = torch.cdist(middles, self.centers, compute_mode="donot_use_mm_for_euclid_dist")
+        to_ball -= self.boxes.radii.view(images, -1, 1)
+        to_cuboid = torch.zeros_like(to_ball)
+        for middle, extent, center in zip(middles.unbind(2), extents.unbind(2), self.centers.mT.unbind(1), strict=True):
+            gap = (middle[:, :, None] - center.contiguous()[:, None]).abs_().sub_(extent[:, :, None]).clamp_min_(0)
+            to_cuboid.addcmul_(gap, gap)
+        bounds = torch.maximum(to_ball, to_cuboid.sqrt_(), out=to_ball)
+        return bounds.masked_fill_(~self.exist[:, None], math.inf).flatten(0, 1)
+
+    def select(self, some: Tensor | slice, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Some boxes (t,), and for each some centres of its image (t, c): extended (t, E + 2, w) and (t, c, E + 2)."""
+        index = self.index(some, near)
+        relative = self.centers.flatten(0, 1)[index] - self.boxes.middles[some, None]
+        relative.masked_fill_(~self.exist.flatten()[index, None], FAR_AWAY)
+        return self.boxes.columns[some], _extended_centers(relative)
+
+    def index(self, some: Tensor | slice, near: Tensor) -> Tensor:
+        """The same centres as indices into the batch's."""
+        images, centers = self.exist.shape
+        first = torch.arange(images, device=near.device) * centers
+        return near + first.repeat_interleave(len(self.boxes.columns) // images)[some, None]
 
 
-def blocks(shape: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
-    """Cut an image into boxes of about so many voxels, as cubic as its shape allows."""
-    edges = [0] * len(shape)
+def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tensor | slice, Tensor]]:
+    """All boxes and the centres that may be closer than `reach` to one of their voxels in one of the spaces.
+
+    Returns:
+        boxes (t,) and for each its nearest centres (t, c). A box with fewer than c centres in reach meets the next
+        ones, too, which add what they truly add: nothing that counts.
+    """
+    distances = reduce(torch.minimum, (space.bounds() for space in spaces))  # (T, C)
+    voxels = spaces[0].boxes.columns.shape[2]
+    if distances.shape[1] > FEW_CENTERS:  # most of them go when one looks closer
+        exact = torch.full_like(distances, math.inf)
+        for some, near in _rectangles(distances, reach, voxels):
+            to_voxels = (_squared(*space.select(some, near)).amin(2).sqrt_() for space in spaces)
+            exact[some] = exact[some].scatter(1, near, reduce(torch.minimum, to_voxels))
+        distances = exact
+    return list(_rectangles(distances, reach, voxels))
+
+
+def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[Tensor | slice, Tensor]]:
+    """Rows of (T, C) with about as many distances within reach, (t,), and the columns of their smallest, (t, c)."""
+    pairs = PORTIONS.get(distances.device.type, PORTION_ELSEWHERE)
+    counts, order = (distances <= reach).sum(1).sort(descending=True, stable=True)
+    counts = counts.tolist()  # a GPU is waited for
+    if counts[0] * len(counts) * voxels <= pairs:  # in one go, without rearranging
+        yield slice(None), distances.topk(counts[0], largest=False).indices
+        return
+    start = 0
+    while start < len(counts) and counts[start] > 0:
+        stop = start + max(1, pairs // (counts[start] * voxels))
+        some = order[start:stop]
+        yield some, distances[some].topk(counts[start], largest=False).indices
+        start = stop
+
+
+def to_boxes(images: Tensor, padding: str = "constant") -> Tensor:
+    """Cut images into boxes of about `BOX_VOXELS`: (B, channels, *spatial) -> (T, channels, w).
+
+    Incomplete boxes at the border are padded by `torch.nn.functional.pad`'s mode `padding`.
+    """
+    shape, edges = images.shape[2:], box_edges(images.shape[2:])
+    missing = [-size % edge for size, edge in zip(shape, edges, strict=True)]
+    if any(missing):
+        images = torch.nn.functional.pad(images, [n for size in reversed(missing) for n in (0, size)], padding)
+    split = [n for size, edge in zip(images.shape[2:], edges, strict=True) for n in (size // edge, edge)]
+    axes = range(2, 2 + len(split))
+    parts = images.reshape(*images.shape[:2], *split).permute(0, *axes[::2], 1, *axes[1::2])
+    return parts.reshape(-1, images.shape[1], math.prod(edges))
+
+
+def from_boxes(boxes: Tensor, shape: Sequence[int]) -> Tensor:
+    """The inverse of `to_boxes`, without the padding: (T, channels, w) -> (B, channels, *shape)."""
+    edges, dims = box_edges(shape), len(shape)
+    numbers = [-(-size // edge) for size, edge in zip(shape, edges, strict=True)]
+    parts = boxes.view(-1, *numbers, boxes.shape[1], *edges)
+    order = itertools.chain.from_iterable((1 + axis, 2 + dims + axis) for axis in range(dims))
+    padded = [number * edge for number, edge in zip(numbers, edges, strict=True)]
+    images = parts.permute(0, 1 + dims, *order).reshape(-1, boxes.shape[1], *padded)
+    return images[(slice(None), slice(None), *(slice(size) for size in shape))]
+
+
+def box_edges(shape: Sequence[int]) -> list[int]:
+    """Edges of a box of about `BOX_VOXELS` in an image of this shape, as cubic as its shape allows."""
+    edges, voxels = [1] * len(shape), BOX_VOXELS
     for position, axis in enumerate(sorted(range(len(shape)), key=shape.__getitem__)):  # a short axis leaves more
         edges[axis] = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))
         voxels = max(1, voxels // edges[axis])
-    starts = [range(0, size, edge) for size, edge in zip(shape, edges, strict=True)]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(start, start + edge) for start, edge in zip(corner, edges, strict=True))
+    return edges
 
 
-def _expanded_square(centers: Tensor, columns: Tensor) -> Tensor:
-    """|e|^2 - 2 e c + |c|^2, at least 0: (c, E), (..., E, n) -> (..., c, n). Loses digits far from the origin."""
-    squared = torch.matmul(centers * -2, columns)
-    squared += columns.square().sum(-2, keepdim=True)
-    squared += centers.square().sum(1)[:, None]
-    return squared.clamp_min_(0)
+def _extended_columns(columns: Tensor) -> Tensor:
+    """e -> (e, 1, |e|^2): (..., E, n) -> (..., E + 2, n)."""
+    square = torch.linalg.vecdot(columns, columns, dim=-2).unsqueeze(-2)
+    return torch.cat([columns, torch.ones_like(square), square], -2)
 
 
-def _columns(embeddings: Tensor, block: tuple[slice, ...]) -> Tensor:
-    """(E, *spatial) -> (s, E, w), contiguous."""
-    return embeddings[(slice(None), *block)].transpose(0, 1).flatten(2).contiguous()
+def _extended_centers(centers: Tensor) -> Tensor:
+    """c -> (-2c, |c|^2, 1), whose product with (e, 1, |e|^2) is |e - c|^2: (..., c, E) -> (..., c, E + 2)."""
+    square = centers.square().sum(-1, keepdim=True)
+    return torch.cat([centers * -2, square, torch.ones_like(square)], -1)
 
 
 def _exp(exponent: Tensor) -> Tensor:
@@ -174,45 +262,45 @@ def _exp(exponent: Tensor) -> Tensor:
     return exponent.clamp_min_(LEAST_EXPONENT).exp_()
 
 
+def _squared(columns: Tensor, centers: Tensor) -> Tensor:
+    """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w)."""
+    return torch.bmm(centers, columns).clamp_min_(0)
+
+
 class _PairwiseSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embeddings, centers, weights, functions):  # noqa: ANN001, ANN205 (autograd's own signature)
-        slices = embeddings.shape[1]
-        sums = embeddings.new_zeros(functions.count, slices)
-        with_gradient = any(ctx.needs_input_grad)
-        if with_gradient:
-            to_embeddings = embeddings.new_zeros(functions.learned, *embeddings.shape)
-            to_centers = centers.new_zeros(functions.learned, slices, *centers.shape)
-        for pairs in pairs_in_reach(embeddings, centers, functions.reach):
-            squared, where = pairs.squared_distances(), pairs.block[0]
-            if with_gradient:
-                with_one = torch.nn.functional.pad(pairs.columns, (0, 0, 0, 1), value=1).transpose(1, 2)  # (s, w, E+1)
-                center_with_one = torch.nn.functional.pad(pairs.centers, (0, 1), value=1).T  # (E+1, c)
-            for i, (value, derivative) in enumerate(functions(squared, pairs)):
-                shape = weights[i][pairs.block].shape
-                weight = weights[i][pairs.block].reshape(shape[0], 1, -1)  # (s, 1, w)
-                sums[i, where] += torch.matmul(value, weight.transpose(1, 2)).sum((1, 2))
-                if i >= functions.learned or not with_gradient:
-                    continue
-                derivative *= weight
-                # d|e - c|^2 / de = 2 (e - c), and the opposite by c; `backward` applies the factor 2
-                total = torch.matmul(center_with_one, derivative)  # (s, E+1, w): the last row sums the derivatives
-                moved = total[:, -1:] * pairs.columns - total[:, :-1]
-                to_embeddings[(i, slice(None), *pairs.block)] += moved.transpose(0, 1).reshape(-1, *shape)
-                along = torch.matmul(derivative, with_one)  # (s, c, E+1)
-                to_centers[i, where, pairs.some] += along[..., -1:] * pairs.centers - along[..., :-1]
-        if with_gradient:
-            ctx.save_for_backward(to_embeddings, to_centers)
-        return sums
+    def forward(ctx, embeddings, centers, exist, weights, functions, boxes, other):  # noqa: ANN001, ANN205 (autograd's)
+        spaces = [Space(boxes, centers, exist)]
+        if other is not None:
+            spaces.append(Space(*other, exist))
+        voxel_sums = embeddings.new_zeros(len(boxes.columns), functions.count, boxes.columns.shape[2])
+        portions = portions_in_reach(spaces, functions.reach)
+        for some, near in portions:
+            values = functions.values(*(_squared(*space.select(some, near)) for space in spaces))
+            voxel_sums[some] = torch.stack([value.sum(1) for value in values], 1)
+        ctx.functions, ctx.spaces, ctx.portions = functions, spaces, portions
+        ctx.save_for_backward(weights)
+        weighted = from_boxes(voxel_sums, embeddings.shape[2:]) * weights
+        return weighted.reshape(*weights.shape[:3], -1).sum(3)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):  # noqa: ANN001, ANN205
-        to_embeddings, to_centers = ctx.saved_tensors
-        factors = 2 * upstream[: len(to_embeddings)]
-        return (
-            torch.einsum("fs,fes...->es...", factors, to_embeddings),
-            torch.einsum("fs,fsce->ce", factors, to_centers),
-            None,
-            None,
-        )
+        (weights,) = ctx.saved_tensors
+        own, *others = ctx.spaces
+        images, centers, dim = own.centers.shape
+        factors = to_boxes(upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights)  # (T, F, w)
+        to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
+        to_centers = upstream.new_zeros(images * centers, dim)
+        for some, near in ctx.portions:
+            columns, nearest = own.select(some, near)
+            squared = [_squared(columns, nearest), *(_squared(*other.select(some, near)) for other in others)]
+            derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
+            # d|e - c|^2 / de = 2 (e - c), and the opposite by c; `nearest` holds -2 c
+            by_centers = torch.bmm(nearest.mT, derivative)  # (t, E + 2, w): sum of -2 c f', ..., sum of f'
+            to_embeddings[some] = by_centers[:, :dim].addcmul_(by_centers[:, -1:], columns[:, :dim], value=2)
+            by_voxels = torch.bmm(derivative, columns.mT)  # (t, c, E + 2): sum of e f', sum of f', ...
+            moved = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
+            to_centers.index_add_(0, own.index(some, near).flatten(), moved.flatten(0, 1))
+        to_embeddings = from_boxes(to_embeddings, weights.shape[2:])
+        return to_embeddings, to_centers.view_as(own.centers), None, None, None, None, None

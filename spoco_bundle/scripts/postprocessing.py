@@ -1,4 +1,4 @@
-"""Embeddings to instances as a MONAI dictionary transform."""
+"""Embeddings to instances and their scores as a MONAI dictionary transform."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from .clustering import METHODS, cluster_embeddings
+from .confidence import drop_unsure, instance_scores
 from .foreground import is_foreground
 from .fragments import drop_fragments
 
@@ -18,7 +19,7 @@ FOREGROUND_CHOICES = ("estimated", "everywhere")
 
 
 class ClusterEmbeddingsd(MapTransform):
-    """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32.
+    """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32, ids 1..K; add the K scores.
 
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
@@ -29,6 +30,8 @@ class ClusterEmbeddingsd(MapTransform):
             ``everywhere`` is for tissue in which every voxel belongs to an object.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
+        min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
+        scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
     """
 
     def __init__(
@@ -40,14 +43,19 @@ class ClusterEmbeddingsd(MapTransform):
         min_size: int = 50,
         foreground: str = "estimated",
         position_scale: float = 0.0,
+        min_score: float = 0.0,
+        scores_postfix: str = "scores",
     ) -> None:
         super().__init__(keys)
         if method not in METHODS:
             raise ValueError(f"clustering must be one of {', '.join(METHODS)}, got {method!r}")
         if foreground not in FOREGROUND_CHOICES:
             raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
+        self.min_score, self.scores_postfix = min_score, scores_postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -69,6 +77,9 @@ class ClusterEmbeddingsd(MapTransform):
             )
             if estimated:
                 instances = drop_fragments(instances, student.numpy(), self.position_scale, min_size)
+            scores = instance_scores(instances, student.numpy(), self.delta_var)
+            instances, scores = drop_unsure(instances, scores, self.min_score)
+            result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
             instances = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
         return result

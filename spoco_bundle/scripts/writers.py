@@ -1,5 +1,7 @@
 """Write instance maps as ``NAME_instances.EXT``, on the grid and in the format of the image they belong to.
 
+A table of the instances, ``NAME_instances.csv``, goes beside each (see `tables`).
+
 In a MONAI JSON config, as the last step of the postprocessing::
 
     {"_target_": "scripts.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
@@ -17,8 +19,9 @@ import tifffile
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import FolderLayoutBase, ImageWriter
+from monai.data.utils import affine_to_spacing
 from monai.transforms import SaveImaged
-from monai.utils import ImageMetaKey
+from monai.utils import ImageMetaKey, MetaKeys
 
 from .files import whole_file
 from .readers import (
@@ -31,6 +34,7 @@ from .readers import (
     refusal,
     split_suffix,
 )
+from .tables import instance_table, write_table
 
 
 def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -> None:
@@ -186,7 +190,7 @@ class InstanceWriter(ImageWriter):
 
 
 class SaveInstancesd(SaveImaged):
-    """Write ``OUTPUT_DIR/NAME_instances.EXT`` for each instance map of shape (1, *spatial).
+    """Write ``OUTPUT_DIR/NAME_instances.EXT`` for each instance map of shape (1, *spatial), and a table beside it.
 
     A ``SaveImaged`` by type, as MONAI Label removes savers by it. Errors, however, reach the user as they
     are: ``SaveImage`` swallows them and reports that it found no writer.
@@ -196,6 +200,8 @@ class SaveInstancesd(SaveImaged):
         output_dir: folder to write to, created when missing.
         image_key: key of the image that was segmented, whose metadata name the source file.
         postfix: what is put between the name and the extension of the source.
+        scores_postfix: the scores of ``pred``, (K,), are under ``pred_scores``. Where there are some, what they and
+            the map say of each instance is written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`.
         allow_missing_keys: do not raise when a key is missing.
     """
 
@@ -205,11 +211,12 @@ class SaveInstancesd(SaveImaged):
         output_dir: PathLike,
         image_key: str = "image",
         postfix: str = "instances",
+        scores_postfix: str = "scores",
         allow_missing_keys: bool = False,
     ) -> None:
         layout = InstanceLayout(output_dir, postfix)
         super().__init__(keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys)
-        self.image_key = image_key
+        self.image_key, self.scores_postfix = image_key, scores_postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return the data as they are; raises like :func:`write_instances`."""
@@ -217,6 +224,13 @@ class SaveInstancesd(SaveImaged):
         for key in self.key_iterator(result):
             writer = InstanceWriter()
             writer.set_data_array(result[key])
-            writer.set_metadata(getattr(result[self.image_key], "meta", None))
-            writer.write(self.saver.folder_layout.filename(subject=writer.source))
+            meta = getattr(result[self.image_key], "meta", None)
+            writer.set_metadata(meta)
+            target = Path(self.saver.folder_layout.filename(subject=writer.source))
+            writer.write(target)
+            scores = result.get(f"{key}_{self.scores_postfix}")
+            if scores is not None:
+                voxel_size = affine_to_spacing(meta[MetaKeys.ORIGINAL_AFFINE], r=writer.data_obj.ndim).tolist()
+                table = instance_table(writer.data_obj, scores, voxel_size, meta.get("unit", ""))
+                write_table(target.with_name(f"{split_suffix(target)[0]}.csv"), table)
         return result

@@ -68,7 +68,8 @@ class TestInference:
         return folder / "results"
 
     def test_each_image_gets_its_instances(self, results: Path) -> None:
-        assert sorted(path.name for path in results.iterdir()) == ["first_instances.tif", "second_instances.tif"]
+        names = {f"{name}_instances.{extension}" for name in ("first", "second") for extension in ("tif", "csv")}
+        assert {path.name for path in results.iterdir()} == names
 
     def test_they_lie_on_the_grid_of_the_image(self, results: Path, trained: Training) -> None:
         for name in ("first", "second"):
@@ -76,6 +77,23 @@ class TestInference:
             assert instances.shape == tifffile.imread(trained.dataset / "images" / f"{name}.tif").shape
             assert instances.dtype == np.uint16
             assert instances.max() > 0
+
+    def test_the_table_lists_the_instances_of_the_map(self, results: Path) -> None:
+        for name in ("first", "second"):
+            instances = tifffile.imread(results / f"{name}_instances.tif")
+            table = np.genfromtxt(results / f"{name}_instances.csv", delimiter=",", names=True, ndmin=1)
+            ids, voxels = np.unique(instances[instances > 0], return_counts=True)
+            np.testing.assert_array_equal(table["id"], ids)
+            np.testing.assert_array_equal(table["voxels"], voxels)
+            assert ((table["score"] > 0) & (table["score"] <= 1)).all()
+
+    def test_min_score_leaves_out_what_is_unsure(self, results: Path, trained: Training, tmp_path: Path) -> None:
+        every = np.genfromtxt(results / "first_instances.csv", delimiter=",", names=True, ndmin=1)
+        least = float(np.sort(every["score"])[len(every) // 2 - 1 :][:2].mean())  # between two scores, not on one
+        ids = {"images": [str(trained.dataset / "images" / "first.tif")], "ckpt_dir": trained.ckpt_dir}
+        run_here(INFERENCE, **ids, output_dir=tmp_path, min_score=least, **EAGER_INFERENCE)
+        sure = np.genfromtxt(tmp_path / "first_instances.csv", delimiter=",", names=True, ndmin=1)
+        np.testing.assert_array_equal(sure["voxels"], every["voxels"][every["score"] >= least])
 
     def test_consistency_clustering_asks_the_teacher(self, trained: Training, tmp_path: Path) -> None:
         write(tmp_path / "images" / "small.tif", nuclei((16, 20, 24))[0])

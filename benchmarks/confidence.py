@@ -1,0 +1,167 @@
+"""Does an instance's score say whether it is right, and what does it cost?
+
+    python -m monai.bundle run --config_file configs/inference.json --dataset_dir D --ckpt_dir R --output_dir O
+    python benchmarks/confidence.py --name "my nuclei" --instances O --labels D/labels
+    python benchmarks/confidence.py --cost
+
+The second line compares what the first one has written with completely annotated objects: for each threshold of the
+score, which share of the instances that are left is right (precision), which share of the objects they are (recall),
+and AP50; all images together. The third line times scoring against clustering. Prints tables and writes them to
+``benchmarks/results/confidence.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
+
+from measuring import median_seconds, report  # noqa: E402
+
+from scripts.clustering import cluster_embeddings  # noqa: E402
+from scripts.confidence import instance_scores  # noqa: E402
+from scripts.readers import VolumeReader  # noqa: E402
+from scripts.synthetic import synthetic_nuclei  # noqa: E402
+
+THRESHOLDS = np.arange(0, 1, 0.05)
+SIDES = (32, 64, 128, 192)  # of the volumes that are timed, the last one with 7 million voxels
+
+
+class Verdicts(NamedTuple):
+    """All instances of a set of images: (n,) each, and how many objects there are."""
+
+    scores: NDArray[np.float64]
+    best_iou: NDArray[np.float64]
+    objects: int
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Above 0.5 no two instances share an object."""
+        return self.best_iou > 0.5
+
+
+def read_verdicts(instances_dir: Path, labels_dir: Path) -> Verdicts:
+    """Judge the instances that inference has written by complete labels."""
+    scores, ious, objects = [], [], 0
+    for path in sorted(instances_dir.glob("*_instances.csv")):
+        table = np.genfromtxt(path, delimiter=",", names=True, usecols=("id", "score"), ndmin=1)
+        labels = read_labels(labels_dir, path.stem.removesuffix("_instances"))
+        scores.append(table["score"])
+        ious.append(best_ious(read_labels(instances_dir, path.stem), labels)[table["id"].astype(int)])
+        objects += int(np.count_nonzero(np.unique(labels)))
+    if not scores:
+        raise SystemExit(f"{instances_dir}: found no *_instances.csv, expected what inference has written.")
+    return Verdicts(np.concatenate(scores), np.concatenate(ious), objects)
+
+
+def read_labels(folder: Path, name: str) -> NDArray[np.integer]:
+    """The one volume in a folder whose file has this name and any extension but that of a table."""
+    path = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix != ".csv")
+    reader = VolumeReader()
+    return np.asarray(reader.get_data(reader.read(path))[0])
+
+
+def best_ious(instances: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Best IoU of each id with an object, (largest id + 1,); 0 for ids that do not exist."""
+    object_ids, objects = np.unique(labels, return_inverse=True)
+    count = len(object_ids)
+    table = np.bincount(instances.ravel().astype(np.int64) * count + objects.ravel(), minlength=count)
+    overlap = np.pad(table, (0, -len(table) % count)).reshape(-1, count)
+    union = overlap.sum(1, keepdims=True) + overlap.sum(0) - overlap
+    iou = np.where(object_ids > 0, overlap / np.maximum(union, 1), 0)
+    return iou.max(1)
+
+
+def curve(name: str, verdicts: Verdicts) -> None:
+    """Precision, recall and AP50 against the threshold."""
+    rows = []
+    for threshold in THRESHOLDS:
+        kept = verdicts.scores >= threshold
+        found, instances = int((kept & verdicts.right).sum()), int(kept.sum())
+        if not instances:
+            break
+        rows.append(
+            {
+                "min_score": round(float(threshold), 2),
+                "instances": instances,
+                "right": found,
+                "precision": found / instances,
+                "recall": found / verdicts.objects,
+                "AP50": found / (instances + verdicts.objects - found),
+            }
+        )
+    report("confidence", rows, f"(a) {name}: what is left at each threshold of the score")
+
+
+def agreement(name: str, verdicts: Verdicts) -> None:
+    """One number each: how well scores part right from wrong, and how well they follow the true overlap."""
+    row = {
+        "instances": len(verdicts.scores),
+        "right": int(verdicts.right.sum()),
+        "objects": verdicts.objects,
+        "ROC AUC": float(roc_auc_score(verdicts.right, verdicts.scores)),
+        "rank correlation with IoU": float(spearmanr(verdicts.scores, verdicts.best_iou).statistic),
+        "mean score": float(verdicts.scores.mean()),
+        "mean IoU": float(verdicts.best_iou.mean()),
+    }
+    report("confidence", [row], f"(b) {name}: score against truth")
+
+
+def half_trained_embeddings(labels: NDArray[np.integer], dim: int = 8) -> NDArray[np.float32]:
+    """(E, *spatial): positions drawn half-way to the middle of each object, a foreground axis, and grain."""
+    random = np.random.default_rng(0)
+    embeddings = 0.1 * random.standard_normal((dim, *labels.shape), np.float32)
+    embeddings[0] += np.where(labels > 0, 1, -1)
+    sizes = np.maximum(np.bincount(labels.ravel()), 1)
+    for channel, position in zip(embeddings[1:], np.indices(labels.shape, np.float32) * 0.25, strict=False):
+        middle = np.bincount(labels.ravel(), weights=position.ravel()) / sizes
+        channel += np.where(labels > 0, (position + middle[labels]) / 2, position)
+    return embeddings
+
+
+def cost(repeats: int) -> None:
+    """Seconds of clustering and of scoring what it has found."""
+    rows = []
+    for side in SIDES:
+        labels = synthetic_nuclei((side, side, side), object_diameter=16, seed=1)[1]
+        embeddings = half_trained_embeddings(labels)
+        instances = cluster_embeddings(embeddings, labels > 0)
+        arguments = embeddings, labels > 0
+        clustering = median_seconds(lambda arguments=arguments: cluster_embeddings(*arguments), repeats)
+        scoring = median_seconds(lambda arguments=(instances, embeddings): instance_scores(*arguments), repeats)
+        rows.append(
+            {
+                "voxels": labels.size,
+                "instances": int(instances.max()),
+                "clustering s": clustering,
+                "scoring s": scoring,
+                "scoring / clustering": scoring / clustering,
+            }
+        )
+    report("confidence", rows, "(c) time of scoring against clustering, in 3D")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", default="instances", help="of the set of images, for the tables")
+    parser.add_argument("--instances", type=Path, help="folder that inference has written to")
+    parser.add_argument("--labels", type=Path, help="folder with the complete labels")
+    parser.add_argument("--cost", action="store_true", help="time scoring against clustering")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if (options.instances is None) != (options.labels is None) or not (options.instances or options.cost):
+        parser.error("expected --instances together with --labels, or --cost")
+    if options.instances:
+        verdicts = read_verdicts(options.instances, options.labels)
+        curve(options.name, verdicts)
+        agreement(options.name, verdicts)
+    if options.cost:
+        cost(options.repeats)
