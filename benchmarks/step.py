@@ -36,7 +36,7 @@ from scripts.synthetic import synthetic_nuclei  # noqa: E402
 WARM_UP = 3  # iterations that are not counted
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "channels_last": {"network#network": "$@network_def.to(device=@device, memory_format=torch.channels_last_3d)"},
+    "memory_format: channels first": {"memory_format": "$torch.contiguous_format"},
     "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
 }
 # What has happened when the event fires

@@ -24,6 +24,7 @@ from monai.bundle import (
     verify_metadata,
     verify_net_in_out,
 )
+from monai.bundle.utils import DEFAULT_HANDLERS_ID
 from monai.bundle.workflows import _apply_logging_file
 from monai.utils import set_determinism
 from packaging.markers import default_environment
@@ -106,6 +107,13 @@ class TestWorkflows:
             patch_size=[16, 16, 16],
         )
         assert workflow.check_properties() == []
+
+    @pytest.mark.parametrize(("config", "engine"), [(TRAIN, "trainer"), (TRAIN, "validator"), (INFERENCE, "evaluator")])
+    def test_tracking_finds_the_handlers_it_adds_to(self, config: dict[str, Any], engine: str) -> None:
+        """`--tracking mlflow` appends to a list of this id, which the engine of that id must refer to."""
+        parsed, ids = ConfigParser(config), DEFAULT_HANDLERS_ID[engine]
+        assert isinstance(parsed[ids["handlers"]], list)
+        assert f"@{ids['handlers']}" in parsed[ids["id"]].values()
 
     @pytest.mark.parametrize("name", NAMES)
     def test_every_named_component_exists(self, name: str) -> None:

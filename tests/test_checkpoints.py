@@ -1,5 +1,6 @@
 """Weights and settings on disk."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from scripts.checkpoints import BestWeightsSaver, WeightsLoader, load_weights, read_settings, start_from
+from scripts.files import UnwritableFile
 
 
 @pytest.fixture
@@ -35,6 +37,19 @@ class TestLoadWeights:
     def test_refuses_a_broken_file(self, saved: Path) -> None:
         saved.write_bytes(saved.read_bytes()[:100])
         with pytest.raises(ValueError, match=r"model.pt: found a file that torch cannot read"):
+            load_weights(nn.Linear(3, 2), saved)
+
+    @pytest.mark.parametrize(
+        ("content", "difference"),
+        [
+            ([1, 2], "a list instead of a state_dict"),
+            ({"epoch": 3}, "no entry weight"),
+            ({"weight": "heavy"}, "weight is a str instead of a tensor"),
+        ],
+    )
+    def test_refuses_what_is_no_state_dict(self, saved: Path, content: object, difference: str) -> None:
+        torch.save(content, saved)
+        with pytest.raises(ValueError, match=rf"model.pt: found weights of another architecture \({difference}\)"):
             load_weights(nn.Linear(3, 2), saved)
 
     def test_refuses_a_missing_file(self, tmp_path: Path) -> None:
@@ -120,6 +135,20 @@ class TestBestWeightsSaver:
         assert saved.read_bytes() == content
         self.validate(saver, 1.0)
         assert (saved.parent / "model_before_1.pt").read_bytes() == content
+
+    def test_on_a_full_disk_all_earlier_files_stay_in_their_place(self, saved: Path, network: nn.Linear) -> None:
+        """Weights that cannot be saved end the training; the limit on the size of a file stands in for the disk."""
+        folder = saved.parent
+        saver = BestWeightsSaver(str(folder), {"model.pt": network, "teacher.pt": nn.Linear(3, 2000)}, {})
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+            with pytest.raises(UnwritableFile, match=r"teacher\.pt: found that it cannot be written"):
+                self.validate(saver, 1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_each_training_keeps_those_of_the_one_before(self, saved: Path, network: nn.Linear) -> None:
         self.validate(self.saver(saved.parent, network), 1.0)

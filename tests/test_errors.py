@@ -1,5 +1,7 @@
 """A user's mistake is one sentence, a defect keeps its traceback."""
 
+import errno
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.errors import refusal_behind
+from scripts.errors import explain_refusals, refusal_behind
 from scripts.readers import split_suffix
 
 SCRIPT = """
@@ -46,6 +48,28 @@ def test_an_error_from_elsewhere_is_no_refusal() -> None:
     with pytest.raises(ValueError) as elsewhere:  # noqa: PT011
         int("not a number")
     assert refusal_behind(elsewhere.value) is None
+
+
+def test_a_full_disk_is_no_defect_whoever_writes_to_it() -> None:
+    assert refusal_behind(OSError(errno.ENOSPC, "No space left on device")) is not None
+    assert refusal_behind(OSError(errno.EIO, "Input/output error")) is None
+
+
+def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    explain_refusals()
+    log = logging.getLogger("monai.handlers.StatsHandler")
+    log.addHandler(caplog.handler)
+    log.info("Epoch[1] Metrics")
+    for function in (lambda: split_suffix("cells.jpg"), lambda: int("a defect")):
+        try:
+            function()
+        except ValueError as error:
+            log.exception("Exception: %s", error)
+    log.removeHandler(caplog.handler)
+    assert [record.getMessage()[:16] for record in caplog.records] == ["Epoch[1] Metrics", "Exception: inval"]
 
 
 def test_a_refusal_ends_the_program_with_one_sentence() -> None:

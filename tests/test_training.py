@@ -1,15 +1,19 @@
 """The SPOCO step inside MONAI's stock trainer."""
 
+import contextlib
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedTrainer
+from monai.engines import SupervisedTrainer, Trainer
 from torch import nn
 
 from scripts.losses import SpocoLoss
 from scripts.training import (
+    EpochLoss,
     GradientClipping,
     MovingAverage,
     StopAtNan,
@@ -85,9 +89,33 @@ def test_clipping_bounds_the_step() -> None:
     assert trained_step(max_norm=free / 10) == pytest.approx(free / 10, rel=1e-3)
 
 
+def test_clipping_undoes_the_scale_of_mixed_precision_first() -> None:
+    """A gradient of norm 5, scaled by 1024, is clipped to norm 1; the scaler then does not undo it again."""
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    trainer = Engine(lambda engine, batch: None)
+    trainer.amp, trainer.scaler = True, torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.scaler.scale(weight @ torch.tensor([3.0, 4.0])).backward()
+    assert weight.grad.tolist() == [3 * 1024, 4 * 1024]
+    GradientClipping(optimizer, max_norm=1.0)(trainer)
+    trainer.scaler.step(optimizer)
+    torch.testing.assert_close(weight.detach(), torch.tensor([-0.6, -0.8]))
+
+
+def test_a_step_that_mixed_precision_skips_stays_skipped() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    trainer = Engine(lambda engine, batch: None)
+    trainer.amp, trainer.scaler = True, torch.amp.GradScaler("cpu")
+    trainer.scaler.scale(weight @ torch.tensor([3.0, float("inf")])).backward()
+    GradientClipping(optimizer, max_norm=1.0)(trainer)
+    trainer.scaler.step(optimizer)
+    assert weight.tolist() == [0, 0]
+
+
 class TestStopAtNan:
     @staticmethod
-    def trainer(folder: Path, brightness: float) -> SupervisedTrainer:
+    def trainer(folder: Path, brightness: float, loss: Callable = lambda output, target: output.mean()) -> Trainer:
         """Two iterations with a network that multiplies; the second image has this brightness."""
         torch.manual_seed(0)
         images = [torch.ones(1, 1, 4, 4), torch.full((1, 1, 4, 4), brightness)]
@@ -95,27 +123,70 @@ class TestStopAtNan:
         return SupervisedTrainer(
             device=torch.device("cpu"),
             max_epochs=1,
-            train_data_loader=[{"image": i, "teacher_image": i, "label": torch.ones_like(i).long()} for i in images],
+            train_data_loader=[{"image": i, "teacher_image": -i, "label": torch.ones_like(i).long()} for i in images],
             network=network,
             optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
-            loss_function=lambda output, target: output.mean(),
+            loss_function=loss,
             prepare_batch=prepare_two_views,
             train_handlers=[StopAtNan(str(folder / "nan_batch.pt"))],
-            decollate=False,
         )
+
+    @staticmethod
+    def run(trainer: Trainer) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The weights after the first iteration, and at the end."""
+        weights: list[dict[str, torch.Tensor]] = []
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: weights.append(copy.deepcopy(trainer.network.state_dict()))
+        )
+        with contextlib.suppress(ValueError):
+            trainer.run()
+        return weights[0], trainer.network.state_dict()
 
     def test_a_finite_loss_goes_on(self, tmp_path: Path) -> None:
         trainer = self.trainer(tmp_path, brightness=2.0)
-        trainer.run()
+        first, last = self.run(trainer)
         assert trainer.state.iteration == 2
+        assert not torch.equal(first["weight"], last["weight"])
         assert not list(tmp_path.iterdir())
 
-    def test_the_batch_is_kept_and_the_weights_are_not_touched(self, tmp_path: Path) -> None:
-        trainer = self.trainer(tmp_path, brightness=float("nan"))
-        with pytest.raises(ValueError, match=r"nan_batch\.pt: holds the batch of iteration 2, .* found to be nan"):
-            trainer.run()
-        assert torch.load(tmp_path / "nan_batch.pt", weights_only=True)["image"].isnan().all()
-        assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
+    @pytest.mark.parametrize("brightness", [float("nan"), float("inf")])
+    def test_the_batch_is_kept_and_the_weights_are_not_touched(self, tmp_path: Path, brightness: float) -> None:
+        trainer = self.trainer(tmp_path, brightness)
+        first, last = self.run(trainer)
+        assert trainer.state.iteration == 2
+        assert all(torch.equal(first[name], last[name]) for name in first)
+        kept = torch.load(tmp_path / "nan_batch.pt", weights_only=True)
+        torch.testing.assert_close(kept["image"], torch.full((1, 1, 4, 4), brightness), equal_nan=True)
+        torch.testing.assert_close(kept["teacher_image"], torch.full((1, 1, 4, 4), -brightness), equal_nan=True)
+        assert kept["label"].tolist() == torch.ones(1, 1, 4, 4).tolist()
+
+    def test_the_sentence_names_the_file_the_iteration_and_the_loss(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"nan_batch\.pt: holds the batch of iteration 2, whose loss .* to be nan"):
+            self.trainer(tmp_path, brightness=float("nan")).run()
+
+    def test_a_gradient_that_is_no_number_is_found_behind_a_loss_that_is_one(self, tmp_path: Path) -> None:
+        """The square root of 0 is 0, and its slope infinite."""
+
+        def root(output: torch.Tensor, target: object) -> torch.Tensor:
+            return (output - output.detach()).mean().abs().sqrt()
+
+        with pytest.raises(ValueError, match=r"batch of iteration 1, whose gradient's norm was found to be nan"):
+            self.trainer(tmp_path, brightness=1.0, loss=root).run()
+        assert (tmp_path / "nan_batch.pt").is_file()
+
+
+def test_the_loss_of_an_epoch_and_its_terms_are_means_over_the_iterations() -> None:
+    loss = SpocoLoss(distance_weight=10.0)
+    batches = iter([{"variance": 1.0, "distance": 2.0}, {"variance": 3.0, "distance": 2.5}] * 2)
+
+    def step(engine: Engine, batch: object) -> None:
+        loss.terms = {name: torch.tensor(value) for name, value in next(batches).items()}
+
+    engine = Engine(step)
+    EpochLoss(loss).attach(engine)
+    for _ in range(2):  # the second epoch starts anew
+        metrics = engine.run([0, 0]).metrics
+        assert metrics == {"epoch_loss": 2.0 + 10 * 2.25, "terms/variance": 2.0, "terms/distance": 2.25}
 
 
 class TestMovingAverage:

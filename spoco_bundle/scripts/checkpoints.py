@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from .files import replace_atomically, write_json
+from .files import read_tensors, whole_file, write_json, write_tensors
 
 SETTINGS_NAME = "model.json"
 logger = logging.getLogger(__name__)
@@ -35,12 +35,7 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected the weights of a trained network.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a broken file
-        raise ValueError(
-            f"{path}: found a file that torch cannot read ({type(error).__name__}), expected a state_dict."
-        ) from error
+    state = read_tensors(path, expected="a state_dict")
     difference = _first_difference(network.state_dict(), state)
     if difference:
         raise ValueError(f"{path}: found weights of another architecture ({difference}), expected this network's.")
@@ -116,17 +111,17 @@ class BestWeightsSaver:
         if self.best is not None and value < self.best:
             return
         first, self.best = self.best is None, value
-        if idist.get_rank() > 0:
-            return
-        if first:
-            self._begin()
-        for name, network in self.networks.items():
-            replace_atomically(self.ckpt_dir / name, partial(torch.save, network.state_dict()))
+        if idist.get_rank() == 0:
+            self._write(first)
 
-    def _begin(self) -> None:
-        for name in (*self.networks, SETTINGS_NAME):
-            _move_aside(self.ckpt_dir / name)
-        write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
+    def _write(self, first: bool) -> None:
+        with ExitStack() as files:  # all are written before the first one takes its place
+            for name, network in self.networks.items():
+                write_tensors(files.enter_context(whole_file(self.ckpt_dir / name)), network.state_dict())
+            if first:
+                for name in (*self.networks, SETTINGS_NAME):
+                    _move_aside(self.ckpt_dir / name)
+                write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
 
     def state_dict(self) -> dict[str, float | None]:
         """What a resumed training must know."""
@@ -144,7 +139,9 @@ def _first_difference(expected: Mapping[str, torch.Tensor], found: Any) -> str |
     for name, tensor in expected.items():
         if name not in found:
             return f"no entry {name}"
-        if tuple(found[name].shape) != tuple(tensor.shape):
+        if not isinstance(found[name], torch.Tensor):
+            return f"{name} is a {type(found[name]).__name__} instead of a tensor"
+        if found[name].shape != tensor.shape:
             return f"{name} has the shape {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
     surplus = [name for name in found if name not in expected]
     return f"a further entry {surplus[0]}" if surplus else None

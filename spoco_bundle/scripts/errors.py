@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import sys
 import traceback
 from types import TracebackType
+
+from monai.apps.utils import get_logger
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain_refusals() -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is the innermost
-    one: it is printed alone when it is a ValueError, TypeError or FileNotFoundError raised in `scripts`. Anything
-    else is a defect and keeps its traceback.
+    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, or a full disk.
+    Anything else is a defect and keeps its traceback.
     """
     sys.excepthook = _print_exception
+    get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
 
 
 def refusal_behind(error: BaseException | None) -> BaseException | None:
     """The refusal at the root of a chain of exceptions, or None if the chain starts with something else."""
     while error is not None:
-        if isinstance(error, ValueError | TypeError | FileNotFoundError) and _raised_in_scripts(error):
+        if isinstance(error, ValueError | TypeError | OSError) and _raised_in_scripts(error):
+            return error
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -37,3 +46,8 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
         sys.__excepthook__(kind, error, trace)
     else:
         print(f"error: {refusal}", file=sys.stderr)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record is no traceback of a refusal, which `_print_exception` shows at the end."""
+    return record.exc_info is None or refusal_behind(record.exc_info[1]) is None

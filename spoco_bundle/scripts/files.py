@@ -1,30 +1,103 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are checked to be whole when they are read."""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
 
-def replace_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside the target, then rename it; on failure nothing remains.
+logger = logging.getLogger(__name__)
 
-    The temporary name keeps the target's extension, by which many writers choose their format.
+
+class UnwritableFile(OSError):
+    """A file could not be written; what was there before is untouched."""
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside the target to write to, which then replaces the target.
+
+    The temporary name ends in the target's, by whose extension many writers choose their format. When anything
+    fails, the temporary file is removed and the target is what it was before.
+
+    Raises:
+        UnwritableFile: a full disk, a folder that is no folder or may not be written to.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid4().hex}{''.join(target.suffixes)}")
+    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
     try:
-        write(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # some disks say only now that they are full
         os.replace(temporary, target)
+    except UnwritableFile:
+        raise  # of another file that is written together with this one
+    except OSError as error:
+        raise UnwritableFile(
+            f"{target}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
+            "space and the right to write; what was there before is untouched."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def warn_if_unwritable() -> Iterator[None]:
+    """Go on with a warning where a file that nothing depends on could not be written."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("the run goes on without a file: %s", error)
 
 
 def write_json(target: Path, content: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, but never half of one; NaN is refused."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    replace_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+    with whole_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """`torch.save`, but a full disk is the OSError that it is: torch's own writer makes another error of it."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def read_tensors(path: Path, expected: str) -> Any:
+    """`torch.load` onto the CPU of tensors, numbers, texts and containers of them.
+
+    Args:
+        path: a file that `torch.save` wrote.
+        expected: what it should hold, for the message.
+
+    Raises:
+        ValueError: a broken file, or one that holds anything else.
+    """
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file raises one of many types
+        raise ValueError(
+            f"{path}: found a file that torch cannot read ({type(error).__name__}), expected {expected}."
+        ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums in a file of `torch.save`, a zip archive: torch writes them, but does not read them."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, or a broken file
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"wrong checksum of {damaged}")

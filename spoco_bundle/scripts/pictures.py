@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from .files import warn_if_unwritable, whole_file
 from .resampling import resample_nearest
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
@@ -108,8 +109,8 @@ class PictureHandler:
             return
         # MONAI's ValidationHandler runs the evaluator with the trainer's epoch as its number
         epoch = engine.state.epoch
-        folder = self.output_dir / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.first).save(folder / f"epoch_{epoch:04d}.png")
-        with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:
-            writer.add_image("image, annotation, embeddings, instances", self.first, epoch, dataformats="HWC")
+        with warn_if_unwritable():
+            with whole_file(self.output_dir / "pictures" / f"epoch_{epoch:04d}.png") as temporary:
+                Image.fromarray(self.first).save(temporary)
+            with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:
+                writer.add_image("image, annotation, embeddings, instances", self.first, epoch, dataformats="HWC")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import set_determinism
 
-from .files import replace_atomically
+from .files import read_tensors, warn_if_unwritable, whole_file, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +41,28 @@ class SeedEachEpoch:
         self.transform.set_random_state(seed % 2**32)
 
 
+class UnusableCheckpoint(ValueError):
+    """A checkpoint that no training can go on from."""
+
+
 class ResumeCheckpoint:
     """Handler that saves the whole training after each epoch, and takes it up again when it finds such a file.
 
-    The file is written atomically, and removed when the training is complete, so that the same command then
-    starts a new training.
+    The checkpoint of the epoch before is kept beside the newest: when that one turns out to be broken, the training
+    goes on from the other. Both are removed when the training is complete, so that the same command then starts a
+    new training.
 
     Args:
-        path: of the checkpoint.
+        path: of the newest checkpoint; the one before has `_previous` in its name.
         objects: name -> anything with `state_dict` and `load_state_dict`: network, teacher, optimizer, schedule.
+        options: name -> value; a training goes on only with those it began with. Compared as text.
     """
 
-    def __init__(self, path: str, objects: dict[str, Any]) -> None:
+    def __init__(self, path: str, objects: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         self.path, self.objects = Path(path), objects
+        self.previous = self.path.with_stem(f"{self.path.stem}_previous")
+        self.options = {name: str(value) for name, value in options.items()}
+        self.path_is_whole = False  # until it was read or written
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -61,29 +71,70 @@ class ResumeCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self._remove)
 
     def _load(self, engine: Engine) -> None:
-        if not self.path.is_file():
+        found = [path for path in (self.path, self.previous) if path.is_file()]
+        for path in found:
+            try:
+                state = self._restore(path)
+            except UnusableCheckpoint as error:
+                logger.warning("%s", error)
+                continue
+            self.path_is_whole = path == self.path
+            engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+            logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, path)
             return
+        if found:
+            names = " and ".join(map(str, found))
+            raise ValueError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
+
+    def _restore(self, path: Path) -> dict[str, Any]:
+        """Load a checkpoint into the objects; returns all of it.
+
+        Raises:
+            UnusableCheckpoint: a broken file, something else, or a state that the objects do not take.
+            ValueError: a checkpoint of a training with other options.
+        """
+        expected = "a checkpoint of this training"
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            for name, target in self.objects.items():
+            state = read_tensors(path, expected)
+        except ValueError as error:
+            raise UnusableCheckpoint(str(error)) from error
+        if not isinstance(state, dict) or state.keys() != {"options", "objects", "epoch", "iteration"}:
+            raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
+        self._check_options(path, state["options"])
+        for name, target in self.objects.items():
+            try:
                 target.load_state_dict(state["objects"][name])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            raise ValueError(
-                f"{self.path}: found a checkpoint that does not fit this training ({type(error).__name__}), "
-                "expected one of the same network and options; delete it to start anew."
-            ) from error
-        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, self.path)
+            except Exception as error:  # each kind of object has its own
+                message = f"{path}: found a {name} that does not fit ({type(error).__name__}), expected {expected}."
+                raise UnusableCheckpoint(message) from error
+        return state
+
+    def _check_options(self, path: Path, found: Mapping[str, str]) -> None:
+        for name, expected in self.options.items():
+            if found.get(name) != expected:
+                raise ValueError(
+                    f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
+                    f"{expected:.200}; give the option it had to go on, or another output_dir, or delete the "
+                    "checkpoints to start anew."
+                )
 
     @one_rank_only()
     def _save(self, engine: Engine) -> None:
         state = {
+            "options": self.options,
             "objects": {name: target.state_dict() for name, target in self.objects.items()},
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
         }
-        replace_atomically(self.path, lambda path: torch.save(state, path))
+        with warn_if_unwritable():
+            with whole_file(self.path) as temporary:
+                write_tensors(temporary, state)
+                if self.path_is_whole:  # a broken one must not take the place of the previous
+                    os.replace(self.path, self.previous)
+                self.path_is_whole = False
+            self.path_is_whole = True
 
     @one_rank_only()
     def _remove(self, engine: Engine) -> None:
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self.previous):
+            path.unlink(missing_ok=True)

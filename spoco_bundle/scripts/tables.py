@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.measure import regionprops_table
 
-from .files import replace_atomically
+from .files import whole_file
 
 Table = dict[str, NDArray]  # name of a column -> its values, one for each instance
 
@@ -67,12 +67,8 @@ def instance_table(
 def write_table(target: Path, table: Mapping[str, NDArray]) -> None:
     """Write a table as CSV: a header and one line for each instance; the file appears whole or not at all."""
     rows = [[_text(value) for value in row] for row in zip(*table.values(), strict=True)]
-
-    def write(path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([list(table), *rows])
-
-    replace_atomically(target, write)
+    with whole_file(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([list(table), *rows])
 
 
 def _text(value: Any) -> str:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
+from ignite.metrics import Average
 from monai.engines import IterationEvents, Trainer
-from monai.handlers import ValidationHandler
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from .coordinates import add_positions
-from .files import replace_atomically
+from .files import whole_file, write_tensors
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -108,7 +105,9 @@ class TeacherLoss(nn.Module):
 
 
 class StopAtNan:
-    """Handler that ends the training at a loss that is no finite number, before it reaches the weights.
+    """Handler that ends the training at a loss or gradient that is no finite number, before it reaches the weights.
+
+    In mixed precision the gradient is left to the trainer's scaler, which skips such steps.
 
     Args:
         path: gets the batch that led to it, for inspection by `torch.load`.
@@ -119,17 +118,26 @@ class StopAtNan:
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI trainer."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check_gradient)
 
-    def __call__(self, engine: Trainer) -> None:
-        loss = engine.state.output["loss"]
-        if bool(torch.isfinite(loss)):
+    def _check_loss(self, engine: Trainer) -> None:
+        self._check(engine, "loss", engine.state.output["loss"].detach())
+
+    def _check_gradient(self, engine: Trainer) -> None:
+        if not engine.amp:
+            gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
+            self._check(engine, "gradient's norm", nn.utils.get_total_norm(gradients))
+
+    def _check(self, engine: Trainer, name: str, value: Tensor) -> None:
+        if bool(torch.isfinite(value)):
             return
         batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)}
-        replace_atomically(self.path, partial(torch.save, batch))
+        with whole_file(self.path) as temporary:
+            write_tensors(temporary, batch)
         raise ValueError(
-            f"{self.path}: holds the batch of iteration {engine.state.iteration}, whose loss was found to be "
-            f"{float(loss)}, expected a finite number; the weights are those of the iteration before."
+            f"{self.path}: holds the batch of iteration {engine.state.iteration}, whose {name} was found to be "
+            f"{float(value)}, expected a finite number; the weights are those of the iteration before."
         )
 
 
@@ -155,48 +163,27 @@ class GradientClipping:
         nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
 
-class ValidationWithLast(ValidationHandler):
-    """MONAI's `ValidationHandler`, which also validates after the last epoch, whatever the interval.
+class EpochLoss(Average):
+    """Trainer handler: the loss and each of its terms, as means over an epoch and over all processes.
 
-    Otherwise the epochs after the last multiple of the interval would never reach a checkpoint.
-    """
-
-    def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        due = Events.EPOCH_COMPLETED(
-            event_filter=lambda trainer, epoch: epoch % self.interval == 0 or epoch == trainer.state.max_epochs
-        )
-        engine.add_event_handler(due, self)
-
-
-class LossTermsLogger:
-    """Handler that draws each term of the loss and the learning rate as a TensorBoard curve, once an epoch.
+    An Ignite metric that brings its names along: `epoch_loss` and `terms/NAME` in `engine.state.metrics`, from where
+    any logger takes them that comes after it.
 
     Args:
-        loss: whose `terms` to log.
-        optimizer: whose learning rate to log.
-        log_dir: TensorBoard's folder.
+        loss: whose `terms` to average.
+        device: where they are summed up; the network's, so that no step waits for a transfer.
     """
 
-    def __init__(self, loss: SpocoLoss, optimizer: torch.optim.Optimizer, log_dir: str) -> None:
-        self.loss, self.optimizer, self.log_dir = loss, optimizer, log_dir
-        self.sums: dict[str, Tensor] = {}
-        self.iterations = 0
+    def __init__(self, loss: SpocoLoss, device: torch.device | str = "cpu") -> None:
+        super().__init__(lambda output: torch.stack(list(loss.terms.values())), device)
+        self.loss = loss
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine, name: str = "epoch_loss") -> None:
         """Register with a trainer."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        super().attach(engine, name)
 
-    def _add(self, engine: Engine) -> None:
-        for name, value in self.loss.terms.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-        self.iterations += 1
-
-    @one_rank_only()
-    def _write(self, engine: Engine) -> None:
-        with SummaryWriter(self.log_dir) as writer:
-            for name, total in self.sums.items():
-                writer.add_scalar(f"terms/{name}", float(total) / self.iterations, engine.state.epoch)
-            writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
-        self.sums, self.iterations = {}, 0
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put the means of an epoch in `engine.state.metrics`."""
+        means = dict(zip(self.loss.terms, self.compute().tolist(), strict=True))
+        engine.state.metrics[name] = sum(self.loss.weights[term] * mean for term, mean in means.items())
+        engine.state.metrics.update({f"terms/{term}": mean for term, mean in means.items()})

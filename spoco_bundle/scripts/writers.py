@@ -9,12 +9,9 @@ In a MONAI JSON config, as the last step of the postprocessing::
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import nibabel
 import numpy as np
@@ -26,6 +23,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 
+from .files import whole_file
 from .readers import (
     TIFF_SUFFIXES,
     TiffHeader,
@@ -54,13 +52,13 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
     Raises:
         FileNotFoundError: ``source`` does not exist.
         ValueError: floats, negative ids, ids too large for the format, or another shape than the source's.
+        UnwritableFile: a full disk, or no right to write.
     """
     source, target = Path(source), Path(target)
     if instances.dtype.kind not in "biu":
         raise refusal(target, f"instances of type {instances.dtype}", "integer ids")
     if instances.size and instances.min() < 0:
         raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
-    target.parent.mkdir(parents=True, exist_ok=True)
     if split_suffix(source)[1].lower() in TIFF_SUFFIXES:
         _write_tiff(instances, source, target)
     else:
@@ -73,17 +71,6 @@ def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[
         raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
     if instances.size and instances.max() > largest_id:
         raise refusal(target, f"the id {instances.max()}", f"ids up to {largest_id} in this format")
-
-
-@contextmanager
-def _appearing_complete(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target`` that replaces it on success and is deleted on failure."""
-    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------------- TIFF
@@ -99,7 +86,7 @@ def _write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
     flavour = header.flavour
     if flavour == "imagej" and (is_wide or instances.nbytes >= 2**32):
         flavour = "ome"
-    with _appearing_complete(target) as temporary:
+    with whole_file(target) as temporary:
         tifffile.imwrite(
             temporary,
             instances,
@@ -144,7 +131,7 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
     header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
     plane_axis = (1,) if instances.ndim == 2 and len(image.shape) > 2 else ()
     stored = instances.astype(np.int32).transpose().reshape(shape[::-1] + plane_axis)
-    with _appearing_complete(target) as temporary:
+    with whole_file(target) as temporary:
         # the header's own affine leaves its qform, sform and their codes as they are
         nibabel.save(type(image)(stored, image.affine, header), temporary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ import nibabel
 import numpy as np
 import tifffile
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.errors import refusal_behind
 from scripts.synthetic import synthetic_nuclei
@@ -131,13 +133,30 @@ def read_nifti(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).dataobj)
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, bit for bit: tensors, and containers of them and of anything else."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
 def same_weights(first: Path, second: Path) -> bool:
     """Whether two files hold the same state_dict, bit for bit."""
-    one, other = (torch.load(path, weights_only=True) for path in (first, second))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return same(*(torch.load(path, weights_only=True) for path in (first, second)))
 
 
-# ------------------------------------------------------------------------------------------------ metrics
+def curves(log_dir: Path) -> dict[str, dict[int, float]]:
+    """The curves that TensorBoard shows: name -> step -> value."""
+    events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})  # 0: keep all
+    events.Reload()
+    return {name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]}
+
+
+# ----------------------------------------------------------------------------------- metrics and handlers
 
 
 class Falling(Metric):
@@ -162,3 +181,15 @@ class Rising(Falling):
     """A key metric that is best after the last epoch."""
 
     sign = 1
+
+
+class KilledAt:
+    """Handler that ends the process as `kill -9` does, at an iteration of the trainer."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED(once=self.iteration), lambda: os.kill(os.getpid(), signal.SIGKILL)
+        )

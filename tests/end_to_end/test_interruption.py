@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_runs import TINY_TRAINING, TRAIN, nuclei, run_command, run_here, same_weights, shell_environment, write_pair
+import torch
+from bundle_runs import (
+    TINY_TRAINING,
+    TRAIN,
+    nuclei,
+    refusal_of,
+    run_command,
+    run_here,
+    same,
+    same_weights,
+    shell_environment,
+    write_pair,
+)
 
-EPOCHS = 3
-DEADLINE = 120.0  # seconds, for a busy machine
+EPOCHS, ITERATIONS = 3, 2
+KILLED_AT = 5  # the first of two iterations of the third epoch
+# all that a training is, when it ends
+KEEP = (
+    "$torch.save({'iteration': @train#trainer.state.iteration, 'random': torch.get_rng_state(), "
+    "**{name: part.state_dict() for name, part in @resume_objects.items()}}, @output_dir + '/end.pt')"
+)
 
 
 def training(folder: Path, dataset: Path, metric: str) -> dict[str, Any]:
@@ -21,9 +38,11 @@ def training(folder: Path, dataset: Path, metric: str) -> dict[str, Any]:
     return {
         **TINY_TRAINING,
         "epochs": EPOCHS,
+        "iterations_per_epoch": ITERATIONS,
         "dataset_dir": dataset,
         "ckpt_dir": folder / "weights",
         "output_dir": folder / "output",
+        "finalize": [KEEP],
         "validate#key_metric": {"annotated_iou": {"_target_": f"bundle_runs.{metric}"}},
     }
 
@@ -38,36 +57,78 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
-    """A training killed after its first epoch, whose weights are the best of a falling metric."""
+    """A training killed in the middle of its third epoch, whose best weights are those of its first."""
     folder = tmp_path_factory.mktemp("killed")
-    checkpoint = folder / "output" / "resume.pt"
-    command = run_command(TRAIN, "training", **training(folder, dataset, "Falling"))
-    process = subprocess.Popen(command, cwd=folder, env=shell_environment(), stdout=subprocess.DEVNULL)
-    started = time.monotonic()
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < started + DEADLINE:
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    overlay = folder / "killed.json"
+    handlers = [{"_target_": "bundle_runs.KilledAt", "iteration": KILLED_AT}]
+    overlay.write_text(json.dumps({"+train#handlers": handlers}), encoding="utf-8")
+    command = run_command([*TRAIN, str(overlay)], "training", **training(folder, dataset, "Falling"))
+    process = subprocess.run(command, cwd=folder, env=shell_environment(), capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert {path.name for path in (folder / "output").glob("*.pt")} == {"resume.pt", "resume_previous.pt"}
     return folder
 
 
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> dict[str, Path]:
+    """The same training without interruption, for each metric."""
+    folders = {metric: tmp_path_factory.mktemp(metric) for metric in ("Rising", "Falling")}
+    for metric, folder in folders.items():
+        run_here(TRAIN, **training(folder, dataset, metric))
+    return folders
+
+
+def assert_same_end(folder: Path, other: Path) -> None:
+    """Two trainings ended with the same files, weights, optimiser, schedule, random state and best metric."""
+    one, another = (torch.load(path / "output" / "end.pt", weights_only=True) for path in (folder, other))
+    assert one["iteration"] == EPOCHS * ITERATIONS
+    assert one.keys() == another.keys()
+    assert [name for name in one if not same(one[name], another[name])] == []
+    weights = {path.name for path in (folder / "weights").iterdir()}
+    assert weights == {path.name for path in (other / "weights").iterdir()}
+    for name in ("model.pt", "teacher.pt"):
+        assert same_weights(folder / "weights" / name, other / "weights" / name), name
+    assert {path.name for path in (folder / "output").glob("*.pt")} == {"end.pt"}
+
+
 @pytest.mark.parametrize("metric", ["Rising", "Falling"])
-def test_the_result_is_that_of_an_uninterrupted_training(
-    metric: str, killed: Path, dataset: Path, tmp_path: Path
+def test_the_end_is_that_of_an_uninterrupted_training(
+    metric: str, killed: Path, at_once: dict[str, Path], dataset: Path, tmp_path: Path
 ) -> None:
     """`Rising` keeps the weights of the last epoch, `Falling` those of the first, before the interruption."""
-    shutil.copytree(killed, tmp_path / "resumed")
-    run_here(TRAIN, **training(tmp_path / "resumed", dataset, metric))
-    run_here(TRAIN, **training(tmp_path / "at once", dataset, metric))
-    resumed, at_once = tmp_path / "resumed" / "weights", tmp_path / "at once" / "weights"
-    assert {path.name for path in resumed.iterdir()} == {path.name for path in at_once.iterdir()}
-    for name in ("model.pt", "teacher.pt"):
-        assert same_weights(resumed / name, at_once / name), name
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    run_here(TRAIN, **training(tmp_path, dataset, metric))
+    assert_same_end(tmp_path, at_once[metric])
 
 
-def test_a_finished_training_leaves_nothing_to_resume(dataset: Path, tmp_path: Path) -> None:
-    ids = {**training(tmp_path, dataset, "Rising"), "epochs": 1}
-    run_here(TRAIN, **ids)
-    assert not (tmp_path / "output" / "resume.pt").exists()
-    run_here(TRAIN, **ids)  # a new training, which keeps the weights of the first
+def test_so_it_is_when_the_newest_checkpoint_is_broken(
+    killed: Path, at_once: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
+    """The training goes on from the previous one, an epoch earlier."""
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    newest = tmp_path / "output" / "resume.pt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    run_here(TRAIN, **training(tmp_path, dataset, "Falling"))
+    assert_same_end(tmp_path, at_once["Falling"])
+
+
+@pytest.mark.parametrize("option", [{"learning_rate": 0.01}, {"filters": [16, 32, 64]}, {"data": "other"}])
+def test_another_training_does_not_go_on_from_it(
+    option: dict[str, Any], killed: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """Other options, a network of another size, other data: `output_dir` may have been forgotten."""
+    shutil.copytree(killed / "output", tmp_path / "output")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (name,) = option
+    if name == "data":
+        option, dataset = {}, write_pair(tmp_path / "other data", *nuclei((16, 24, 20), seed=3))
+    message = refusal_of(TRAIN, **{**training(tmp_path, dataset, "Falling"), **option})
+    assert f"resume.pt: found an interrupted training with {name} " in message
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_finished_training_leaves_nothing_to_resume(at_once: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(at_once["Rising"], tmp_path, dirs_exist_ok=True)
+    run_here(TRAIN, **training(tmp_path, dataset, "Rising"))  # a new training, which keeps the weights of the first
     assert same_weights(tmp_path / "weights" / "model_before_1.pt", tmp_path / "weights" / "model.pt")

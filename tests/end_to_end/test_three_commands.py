@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,12 @@ class TestTraining:
         assert {path.name for path in trained.output_dir.iterdir()} == {"tensorboard", "pictures"}
         assert len(list((trained.output_dir / "pictures").glob("*.png"))) == 2
 
+    def test_no_bar_floods_a_log_file(self, trained: Training) -> None:
+        assert "\r" not in trained.process.stderr
+        left = re.findall(r"epoch (\d) of 2, (\d\d:\d\d) left", trained.process.stdout)
+        assert [epoch for epoch, _ in left] == ["1", "2"]
+        assert left[-1] == ("2", "00:00")
+
     def test_the_bundle_itself_is_left_alone(self, trained: Training) -> None:
         assert not (BUNDLE / "output").exists()
 
@@ -57,6 +64,7 @@ class TestInference:
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": folder / "results"}
         process = run_in_shell(INFERENCE, folder, **ids, **EAGER_INFERENCE)
         assert process.returncode == 0, process.stderr
+        assert "\r" not in process.stderr
         return folder / "results"
 
     def test_each_image_gets_its_instances(self, results: Path) -> None:

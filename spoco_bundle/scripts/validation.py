@@ -1,0 +1,62 @@
+"""When a training validates, and when the validations say that it has learned all it will."""
+
+from __future__ import annotations
+
+import sys
+
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+from monai.engines import Evaluator
+from monai.handlers import ValidationHandler
+
+
+class StopWithoutProgress(EarlyStopping):
+    """Ignite's `EarlyStopping` on the key metric of the validations, of which greater is better.
+
+    Ignite's wants the trainer when it is made. In a config, where the trainer names its handlers and one of these names
+    the validator, that would be a circle; here the trainer is told when it attaches.
+
+    Args:
+        validator: whose key metric counts.
+        patience: the training ends after so many validations in a row that were no better than the best; None: never.
+    """
+
+    def __init__(self, validator: Evaluator, patience: int | None = None) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"early_stop_patience must be at least 1, or null for never, got {patience}")
+        super().__init__(sys.maxsize if patience is None else patience, key_metric, trainer=validator)
+        self.validator = validator
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer, which is the one that ends."""
+        self.trainer = engine
+        self.validator.add_event_handler(Events.COMPLETED, self)
+
+
+class ValidationWithLast(ValidationHandler):
+    """MONAI's `ValidationHandler`, which also validates after the last epoch, whatever the interval.
+
+    Otherwise the epochs after the last multiple of the interval would never reach a checkpoint.
+
+    Args:
+        validator: runs each validation.
+        interval: epochs between two of them.
+        early_stopping: may end the training after one of them.
+    """
+
+    def __init__(self, validator: Evaluator, interval: int, early_stopping: StopWithoutProgress) -> None:
+        super().__init__(interval, validator)
+        self.early_stopping = early_stopping
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        due = Events.EPOCH_COMPLETED(
+            event_filter=lambda trainer, epoch: epoch % self.interval == 0 or epoch == trainer.state.max_epochs
+        )
+        engine.add_event_handler(due, self)
+        self.early_stopping.attach(engine)
+
+
+def key_metric(validator: Engine) -> float:
+    """The newest value of a MONAI evaluator's key metric."""
+    return validator.state.metrics[validator.state.key_metric_name]
