@@ -22,8 +22,10 @@ from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import FolderLayoutBase, ImageWriter
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey
+from PIL import Image
 
 from .readers import (
+    PNG_SUFFIXES,
     TIFF_SUFFIXES,
     TiffHeader,
     describe_shape,
@@ -39,12 +41,13 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
     """Write an instance map with the shape, axis order, voxel size and file format of the image ``source``.
 
     TIFF is written as uint16, or as uint32 when an id exceeds 65535, and then as OME where the source is
-    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header.
+    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header,
+    PNG as grey values of 16 bits.
     ``target`` appears complete or not at all.
 
     Args:
         instances: ids, 0 = background; axes (Z, Y, X) or (Y, X).
-        source: file of the image that was segmented, TIFF or NIfTI.
+        source: file of the image that was segmented, TIFF, NIfTI or PNG.
         target: file to write, of the same format.
 
     Raises:
@@ -57,10 +60,9 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
     if instances.size and instances.min() < 0:
         raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if split_suffix(source)[1].lower() in TIFF_SUFFIXES:
-        _write_tiff(instances, source, target)
-    else:
-        _write_nifti(instances, source, target)
+    suffix = split_suffix(source)[1].lower()
+    write = _write_tiff if suffix in TIFF_SUFFIXES else _write_png if suffix in PNG_SUFFIXES else _write_nifti
+    write(instances, source, target)
 
 
 def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
@@ -143,6 +145,17 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
     with _appearing_complete(target) as temporary:
         # the header's own affine leaves its qform, sform and their codes as they are
         nibabel.save(type(image)(stored, image.affine, header), temporary)
+
+
+# ---------------------------------------------------------------------------------------------------- PNG
+
+
+def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
+    with Image.open(source) as image:
+        shape = image.size[::-1]
+    _check_grid(instances, source, target, shape, np.iinfo(np.uint16).max)
+    with _appearing_complete(target) as temporary:
+        Image.fromarray(instances.astype(np.uint16)).save(temporary)
 
 
 # -------------------------------------------------------------------------------------------------- MONAI
