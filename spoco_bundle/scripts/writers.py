@@ -31,6 +31,7 @@ from .readers import (
     describe_shape,
     nifti_spatial_shape,
     open_nifti,
+    read_png,
     read_tiff_header,
     refusal,
     split_suffix,
@@ -42,8 +43,7 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
 
     TIFF is written as uint16, or as uint32 when an id exceeds 65535, and then as OME where the source is
     an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header,
-    PNG as grey values of 16 bits.
-    ``target`` appears complete or not at all.
+    PNG as grey values of 16 bits. ``target`` appears complete or not at all.
 
     Args:
         instances: ids, 0 = background; axes (Z, Y, X) or (Y, X).
@@ -151,9 +151,7 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
 
 
 def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
-    with Image.open(source) as image:
-        shape = image.size[::-1]
-    _check_grid(instances, source, target, shape, np.iinfo(np.uint16).max)
+    _check_grid(instances, source, target, read_png(source).array.shape[-2:], np.iinfo(np.uint16).max)
     with _appearing_complete(target) as temporary:
         Image.fromarray(instances.astype(np.uint16)).save(temporary)
 
