@@ -150,7 +150,7 @@ class TestTrainingAndInferenceAgree:
     def test_ids_of_both_have_one_definition(self) -> None:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE[id_]}
-        assert differing <= {"imports", "initialize", "network", "run"}
+        assert differing <= {"imports", "initialize", "network", "run", "settings"}
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
         assert {name for name, _ in self.settings_of(INFERENCE).values()} <= self.WRITTEN.keys()

@@ -61,8 +61,18 @@ class TestImages:
             check_image(ramp(*SHAPE), file="a.nii", spatial_dims=2)
 
     def test_a_colour_image(self) -> None:
-        with pytest.raises(ValueError, match=r"found 3 channels, as of a colour image, expected 1\.$"):
+        with pytest.raises(ValueError, match=r"found 3 channels, expected 1, the number given as in_channels\.$"):
             check_image(ramp(3, 3, 5, 7))
+
+    def test_a_grey_image_where_the_network_takes_colours(self) -> None:
+        with pytest.raises(ValueError, match=r"found 1 channel, expected 3, the number given as in_channels\.$"):
+            check_image(ramp(*SHAPE), in_channels=3)
+
+    def test_a_label_map_in_the_place_of_an_image(self) -> None:
+        image = tensor(ramp(1, 5, 7), "plant_label.png")
+        image.meta["has_palette"] = True
+        with pytest.raises(ValueError, match=r"^plant_label\.png: found colours from a palette, .*, expected grey"):
+            CheckImaged("image", spatial_dims=2)({"image": image})
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     def test_values_that_are_no_numbers(self, value: float) -> None:
@@ -113,8 +123,11 @@ class TestLabels:
             check_label(self.ids() - 1)
 
     def test_several_channels(self) -> None:
-        with pytest.raises(ValueError, match="found a label map of 3 channels, expected one channel"):
+        with pytest.raises(ValueError, match="found a label map of 3 channels, expected one channel of integer ids; c"):
             check_label(self.ids().expand(3, 3, 5, 7))
+
+    def test_no_label_map_where_none_is_needed(self) -> None:
+        CheckLabelsd("mask", "image", allow_missing_keys=True)({"image": tensor(ramp(*SHAPE))})
 
     def test_another_shape_is_told_in_the_order_of_each_file(self) -> None:
         message = (

@@ -58,7 +58,43 @@ def test_patterns_are_sorted(tmp_path: Path) -> None:
     assert names(pairs) == [("a_raw.tif", "a_ids.tif"), ("b_raw.tif", "b_ids.tif")]
 
 
+def test_masks_are_paired_by_order(tmp_path: Path) -> None:
+    dataset(tmp_path, ["b.tif", "a.tif"], ["a.tif", "b.tif"])
+    masks = f"{tmp_path}/labels/*.tif"
+    paired = [("a.tif", "a.tif"), ("b.tif", "b.tif")]
+    assert names(image_list(tmp_path, masks=masks)) == paired
+    assert names(image_list("unused", f"{tmp_path}/images/*.tif", masks)) == paired
+    triples = image_label_pairs(tmp_path, masks=masks)
+    assert [Path(triple["mask"]).name for triple in triples] == ["a.tif", "b.tif"]
+    assert image_label_pairs("unused", f"{tmp_path}/images/*", masks, masks) == triples
+
+
+def test_patterns_may_stand_for_other_texts(tmp_path: Path) -> None:
+    dataset(tmp_path, ["a_raw.tif", "b_raw.tif"], ["a_ids.tif", "b_ids.tif"])
+    pairs = image_label_pairs("unused", f"{tmp_path}/images/*_raw.tif", f"{tmp_path}/labels/*.tif")
+    assert names(pairs) == [("a_raw.tif", "a_ids.tif"), ("b_raw.tif", "b_ids.tif")]
+
+
+def test_patterns_of_folders_and_names(tmp_path: Path) -> None:
+    for city in ("aachen", "bochum"):
+        (tmp_path / city).mkdir()
+        dataset(tmp_path / city, [f"{city}_1_raw.png"], [f"{city}_1_ids.png"])
+    pairs = image_label_pairs("unused", f"{tmp_path}/*/images/*_raw.png", f"{tmp_path}/./*/labels/*_ids.png")
+    assert names(pairs) == [("aachen_1_raw.png", "aachen_1_ids.png"), ("bochum_1_raw.png", "bochum_1_ids.png")]
+
+
 class TestRefusals:
+    def test_patterns_that_shift_the_pairs(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["plant1_rgb.png", "plant2_rgb.png"], ["plant2_label.png", "plant3_label.png"])
+        sentence = r"plant2_label\.png: found as the label of .*plant1_rgb\.png .*, expected that of .*plant2_rgb\.png"
+        with pytest.raises(ValueError, match=sentence):
+            image_label_pairs("unused", f"{tmp_path}/images/plant*_rgb.png", f"{tmp_path}/labels/plant?_label.png")
+
+    def test_fewer_masks_than_images(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
+        with pytest.raises(ValueError, match="Found 2 images and 1 masks, expected equal numbers"):
+            image_list(tmp_path, masks=f"{tmp_path}/labels/*.tif")
+
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="images: no such folder, expected the folders images"):
             image_list(tmp_path)
@@ -69,7 +105,7 @@ class TestRefusals:
 
     def test_no_volume(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"found no volume, expected files that end in \.ome\.tiff, .*nii"):
-            image_list(dataset(tmp_path, ["a.png"], []))
+            image_list(dataset(tmp_path, ["a.jpg"], []))
 
     def test_images_without_label(self, tmp_path: Path) -> None:
         dataset(tmp_path, [f"{name}.tif" for name in "abcde"], ["a.tif"])

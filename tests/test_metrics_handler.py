@@ -79,6 +79,23 @@ def test_a_config_names_the_key_metric_and_gets_all_metrics_and_a_json_file(tmp_
     assert [file.name for file in (tmp_path / "new_folder").iterdir()] == ["metrics.json"]
 
 
+def test_with_classes_the_json_file_has_a_section_for_each(tmp_path: Path) -> None:
+    samples = [sample(number, f"{number}.tif") for number in range(3)]
+    for item in samples:  # ids 1..8 become objects of class 24, the others of class 26
+        for key in ("image", "label"):
+            item[key] = item[key] + torch.where(item[key] <= 8, 24000, 26000)
+    handler = InstanceMetricsHandler(classes=[24, 26, 33])
+    writer = MetricsJsonWriter(tmp_path / "metrics.json")
+    evaluator(samples, key_val_metric={"ap50": handler}, val_handlers=[writer]).run()
+
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(written) == ["mean", "per_class", "images"]
+    assert written["per_class"]["33"] == {"images": 0}
+    of_person = [expected({key: item[key] * (item[key] < 25000) for key in item}, sparse=False) for item in samples]
+    mean = {name: np.mean([row[name] for row in of_person]) for name in METRIC_NAMES}
+    assert written["per_class"]["24"] == pytest.approx({**mean, "images": 3})
+
+
 @pytest.mark.parametrize("key", METRIC_NAMES)
 def test_any_metric_can_be_the_key_metric(key: str) -> None:
     item = sample(3, "a.tif")

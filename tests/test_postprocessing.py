@@ -31,6 +31,28 @@ def test_everywhere_leaves_no_voxel_out() -> None:
     assert instances.max() == 3
 
 
+class TestInsideAMask:
+    """Two objects side by side in one region, whatever the foreground axis says."""
+
+    def cluster(self, mask: torch.Tensor, **options: object) -> torch.Tensor:
+        step = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5, **options)
+        return step({"pred": two_objects_on_background(), "mask": mask[None]})["pred"][0]
+
+    def test_instances_fill_the_mask(self) -> None:
+        mask = torch.zeros(14, 18, dtype=torch.int32)
+        mask[4:10, 2:16] = 255
+        instances = self.cluster(mask)
+        assert torch.equal(instances > 0, mask > 0)
+        assert instances[5, 5] != instances[5, 12]
+
+    def test_each_class_is_clustered_alone(self) -> None:
+        mask = torch.zeros(14, 18, dtype=torch.int32)
+        mask[4:7, 4:14], mask[7:10, 4:14], mask[10:, :] = 26, 24, 7
+        instances = self.cluster(mask, classes=[24, 26])
+        class_of = {id_: set(mask[instances == id_].tolist()) for id_ in instances.unique().tolist()}
+        assert class_of == {0: {0, 7}, 1: {24}, 2: {24}, 3: {26}, 4: {26}}
+
+
 def test_min_size_counts_voxels_of_the_file() -> None:
     pred = two_objects_on_background()  # objects of 30 voxels, each 4 voxels of the file
     working, original = torch.diag(torch.tensor([2.0, 2.0, 1.0])), torch.eye(3)

@@ -1,4 +1,4 @@
-"""What a TIFF or NIfTI file of any flavour looks like once it is loaded."""
+"""What a TIFF, NIfTI or PNG file of any flavour looks like once it is loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
+from PIL import Image
 
 from scripts.readers import (
     NiftiReader,
@@ -105,10 +107,27 @@ class TestTiffAxes:
         image = load(write_tiff(tmp_path / "a.tif", channels, imagej=True, metadata={"axes": "ZCYX"}))
         assert np.array_equal(image.numpy(), channels.transpose(1, 0, 2, 3))
 
+    def test_an_alpha_channel_is_left_out(self, tmp_path: Path) -> None:
+        colours = np.arange(3 * 5 * 7 * 4, dtype=np.uint8).reshape(3, 5, 7, 4)
+        image = load(write_tiff(tmp_path / "a.tif", colours, photometric="rgb"))
+        assert np.array_equal(image.numpy(), colours[..., :3].transpose(3, 0, 1, 2))
+
+    @pytest.mark.parametrize("axes", ["CZYX", "ZCYX", "ZYXC"])
+    @pytest.mark.parametrize("flavour", [{}, {"ome": True}])
+    def test_channels_of_a_volume(self, tmp_path: Path, axes: str, flavour: dict) -> None:
+        channels = np.stack([STACK, STACK + 1000, STACK + 2000])  # c, z, y, x
+        if flavour and axes == "ZYXC":
+            axes, flavour = "ZYXS", {**flavour, "photometric": "rgb"}  # OME knows channels at the end as samples
+        stored = np.moveaxis(channels, 0, axes.replace("S", "C").index("C")).copy()
+        image = load(write_tiff(tmp_path / "a.tif", stored, **flavour, metadata={"axes": axes}))
+        assert np.array_equal(image.numpy(), channels)
+        assert image.meta["spatial_shape"].tolist() == [3, 5, 7]
+
     def test_a_palette_gives_its_indices(self, tmp_path: Path) -> None:
         palette = np.arange(3 * 256, dtype=np.uint16).reshape(3, 256)
         path = write_tiff(tmp_path / "a.tif", PLANE.astype(np.uint8), photometric="palette", colormap=palette)
         assert np.array_equal(load(path).numpy()[0], PLANE)
+        assert load(path).meta["has_palette"]
 
     def test_a_pyramid_gives_its_full_resolution(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
@@ -267,9 +286,17 @@ class TestNifti:
         nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
         assert load(tmp_path / "a.nii").shape == (1, 3, 5, 7)
 
-    def test_the_fifth_axis_is_channels(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("shape", [(7, 5, 3, 2), (7, 5, 3, 1, 2)], ids=["fourth", "fifth"])
+    def test_the_axis_after_the_spatial_ones_is_channels(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         channels = np.stack([STACK, STACK + 1]).astype(np.int16)  # c, z, y, x
-        nibabel.save(nibabel.Nifti1Image(channels.transpose()[:, :, :, None], np.eye(4)), tmp_path / "a.nii")
+        nibabel.save(nibabel.Nifti1Image(channels.transpose().reshape(shape), np.eye(4)), tmp_path / "a.nii")
+        image = load(tmp_path / "a.nii")
+        assert np.array_equal(image.numpy(), channels)
+        assert image.meta["spatial_shape"].tolist() == [3, 5, 7]
+
+    def test_channels_of_a_plane(self, tmp_path: Path) -> None:
+        channels = np.stack([PLANE, PLANE + 1, PLANE + 2]).astype(np.int16)  # c, y, x
+        nibabel.save(nibabel.Nifti1Image(channels.transpose()[:, :, None], np.eye(4)), tmp_path / "a.nii")
         assert np.array_equal(load(tmp_path / "a.nii").numpy(), channels)
 
     @pytest.mark.parametrize(("code", "unit"), [("mm", "millimetre"), ("micron", "micrometre")])
@@ -288,9 +315,9 @@ class TestNifti:
         label = load(write_nifti(tmp_path / "a.nii.gz", STACK.astype(np.int32)), dtype=None)
         assert torch.equal(image.as_tensor(), label.as_tensor().float())
 
-    def test_time_series_are_refused(self, tmp_path: Path) -> None:
-        nibabel.save(nibabel.Nifti1Image(np.zeros((7, 5, 3, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
-        with pytest.raises(ValueError, match=r"a\.nii: found shape 7 x 5 x 3 x 2, expected one volume"):
+    def test_time_series_with_channels_are_refused(self, tmp_path: Path) -> None:
+        nibabel.save(nibabel.Nifti1Image(np.zeros((7, 5, 3, 2, 4), np.int16), np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(ValueError, match=r"a\.nii: found shape 7 x 5 x 3 x 2 x 4, expected one volume"):
             load(tmp_path / "a.nii")
 
     def test_colours_are_refused(self, tmp_path: Path) -> None:
@@ -324,6 +351,62 @@ class TestNifti:
         assert label.shape == (1, 80, 250, 250)
         assert label.dtype == torch.int32
         assert label.pixdim.tolist() == pytest.approx([1e-5, 1e-5, 1e-5])  # 10 nm, in millimetres
+
+
+class TestPng:
+    COLOURS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+    def write(self, path: Path, array: np.ndarray) -> Path:
+        path.write_bytes(imagecodecs.png_encode(array))
+        return path
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_grey_values(self, tmp_path: Path, dtype: type) -> None:
+        plane = PLANE.astype(dtype) * (1 if dtype == np.uint8 else 900)
+        image = load(self.write(tmp_path / "a.PNG", plane))
+        assert np.array_equal(image.numpy(), plane[None])
+        assert image.affine.tolist() == np.eye(3).tolist()
+        assert image.meta["spatial_shape"].tolist() == [5, 7]
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_colours_become_channels(self, tmp_path: Path, dtype: type) -> None:
+        colours = self.COLOURS.astype(dtype) * (1 if dtype == np.uint8 else 600)
+        image = load(self.write(tmp_path / "a.png", colours))
+        assert np.array_equal(image.numpy(), colours.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize(("colours", "left"), [(COLOURS, 3), (COLOURS[..., :1], 1)])
+    def test_an_alpha_channel_is_left_out(self, tmp_path: Path, colours: np.ndarray, left: int) -> None:
+        alpha = np.full((5, 7, 1), 200, np.uint8)
+        image = load(self.write(tmp_path / "a.png", np.concatenate([colours, alpha], axis=-1)))
+        assert np.array_equal(image.numpy(), colours.transpose(2, 0, 1))
+        assert image.shape[0] == left
+
+    def test_a_palette_gives_its_indices_and_not_its_colours(self, tmp_path: Path) -> None:
+        image = Image.fromarray(PLANE.astype(np.uint8), mode="L")
+        image.putpalette([200, 100, 50] * 256)
+        image.save(tmp_path / "a.png", transparency=0)
+        label = load(tmp_path / "a.png", dtype=None)
+        assert np.array_equal(label.numpy(), PLANE[None])
+        assert label.dtype == torch.int32
+        assert label.meta["has_palette"]
+
+    def test_a_palette_of_few_colours(self, tmp_path: Path) -> None:
+        image = Image.fromarray(PLANE.astype(np.uint8) % 3, mode="L")
+        image.putpalette([200, 100, 50, 0, 0, 0, 9, 9, 9])
+        image.save(tmp_path / "a.png", bits=2)
+        assert np.array_equal(load(tmp_path / "a.png", dtype=None).numpy()[0], PLANE % 3)
+
+    def test_a_file_cut_off_anywhere_is_refused(self, tmp_path: Path) -> None:
+        grey = self.write(tmp_path / "whole.png", PLANE).read_bytes()
+        image = Image.fromarray(PLANE.astype(np.uint8), mode="L")
+        image.putpalette([200, 100, 50] * 256)
+        image.save(tmp_path / "palette.png")
+        end = 24  # two checksums and the last chunk hold no pixels
+        for whole in (grey, (tmp_path / "palette.png").read_bytes()):
+            for length in range(0, len(whole) - end, 5):
+                (tmp_path / "a.png").write_bytes(whole[:length])
+                with pytest.raises(ValueError, match=r"a\.png: found data that cannot be decoded .*, expected an un"):
+                    load(tmp_path / "a.png")
 
 
 class TestLabelTypes:
@@ -394,14 +477,14 @@ class TestAsMonaiReader:
             Compose([loader])({"image": tmp_path / "missing.tif"})
         assert str(error.value.__cause__) == f"{tmp_path / 'missing.tif'}: no such file."
 
-    @pytest.mark.parametrize("name", ["a.tif", "a.nii.gz"])
+    @pytest.mark.parametrize("name", ["a.tif", "a.nii.gz", "a.png"])
     def test_a_missing_file(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(FileNotFoundError, match="no such file"):
             load(tmp_path / name)
 
     def test_another_format(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"a\.png: found the extension \.png, expected one of \.ome\.tiff"):
-            load(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.jpg: found the extension \.jpg, expected one of \.ome\.tiff"):
+            load(tmp_path / "a.jpg")
 
     def test_metadata_survive_a_batch(self, tmp_path: Path) -> None:
         from monai.data import decollate_batch, list_data_collate

@@ -59,6 +59,14 @@ def test_forgets_background_and_ignored_voxels() -> None:
     assert forget({"label": label_map([0, 1, 7, 8])})["label"].flatten().tolist() == [0, 1, 0, 0]
 
 
+def test_forgets_instances_that_lie_mostly_on_ignored_voxels() -> None:
+    forget = ForgetSpecialLabelsd("label", ignore_label=9, prediction_key="pred")
+    data = {"label": label_map([9, 9, 9, 1, 1, 0]), "pred": torch.tensor([[[5, 5, 6, 6, 7, 0]]])}
+    result = forget(data)
+    assert result["pred"].flatten().tolist() == [0, 0, 6, 6, 7, 0]  # 6 lies there with one half of its voxels
+    assert result["label"].flatten().tolist() == [0, 0, 0, 1, 1, 0]
+
+
 class TestMedianExtents:
     def test_per_axis_over_whole_objects(self) -> None:
         labels = torch.zeros(10, 10, dtype=torch.int)

@@ -13,8 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
+from PIL import Image
 
-from scripts.readers import TiffHeader, read_nifti, read_tiff, read_tiff_header
+from scripts.readers import TiffHeader, read_nifti, read_png, read_tiff, read_tiff_header
 from scripts.writers import InstanceWriter, SaveInstancesd, write_instances
 
 STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x
@@ -139,6 +140,13 @@ class TestNifti:
         assert nibabel.load(tmp_path / "b.nii").shape == shape
         assert np.array_equal(read_nifti(tmp_path / "b.nii").array, INSTANCES[0])
 
+    @pytest.mark.parametrize("shape", [(7, 5, 3, 2), (7, 5, 3, 1, 2), (7, 5, 1, 2)])
+    def test_an_image_of_several_channels_gives_one_id_a_voxel(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+        instances = INSTANCES if shape[2] == 3 else INSTANCES[0]
+        write_instances(instances, self.source(tmp_path / "a.nii", shape), tmp_path / "b.nii")
+        assert nibabel.load(tmp_path / "b.nii").shape == shape[:3]
+        assert np.array_equal(read_nifti(tmp_path / "b.nii").array, instances)
+
     def test_grey_values_of_the_source_do_not_rescale_the_ids(self, tmp_path: Path) -> None:
         image = nibabel.Nifti1Image(np.zeros((7, 5, 3), np.int16), np.eye(4))
         image.header.set_slope_inter(0.5, 10)
@@ -150,6 +158,26 @@ class TestNifti:
         source = self.source(tmp_path / "a.nii")
         with pytest.raises(ValueError, match="found the id 2147483648, expected ids up to 2147483647"):
             write_instances(INSTANCES * 0 + np.int64(2**31), source, tmp_path / "b.nii")
+
+
+class TestPng:
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        Image.fromarray(np.zeros((5, 7, 3), np.uint8)).save(tmp_path / "a.png")
+        return tmp_path / "a.png"
+
+    def test_ids_are_grey_values_of_16_bits(self, source: Path, tmp_path: Path) -> None:
+        write_instances(INSTANCES[0] + 60_000, source, tmp_path / "b.png")
+        assert np.array_equal(read_png(tmp_path / "b.png").array, INSTANCES[0] + 60_000)
+        assert np.asarray(Image.open(tmp_path / "b.png")).dtype == np.uint16
+
+    def test_ids_beyond_16_bits_are_refused(self, source: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="found the id 70104, expected ids up to 65535"):
+            write_instances(INSTANCES[0] + 70_000, source, tmp_path / "b.png")
+
+    def test_another_shape_is_refused(self, source: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"shape 5 x 6 \(y, x\), expected the shape 5 x 7"):
+            write_instances(INSTANCES[0, :, 1:], source, tmp_path / "b.png")
 
 
 def test_the_same_volume_in_both_formats_stays_the_same(tmp_path: Path) -> None:

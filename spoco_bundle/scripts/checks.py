@@ -65,8 +65,11 @@ class CheckImaged(MapTransform):
                 f"a {self.spatial_dims}D image ({hint})",
             )
             raise refusal(file, found, expected)
+        if getattr(image, "meta", {}).get("has_palette"):
+            raise refusal(file, "colours from a palette, as of a label map", "grey values, or red, green and blue")
         if image.shape[0] != self.in_channels:
-            raise refusal(file, f"{image.shape[0]} channels, as of a colour image", f"{self.in_channels}")
+            channels = f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
+            raise refusal(file, channels, f"{self.in_channels}, the number given as in_channels")
         if not torch.isfinite(image).all():
             count = int((~torch.isfinite(image)).sum())
             raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
@@ -123,6 +126,7 @@ class CheckLabelsd(MapTransform):
         background_label: id painted on known background, which is no object.
         ignore_label: id that is left out of training, which is no object either.
         allow_empty: accept a label map without any object.
+        allow_missing_keys: do not raise when there is no label map.
     """
 
     def __init__(
@@ -132,8 +136,9 @@ class CheckLabelsd(MapTransform):
         background_label: int | None = None,
         ignore_label: int | None = None,
         allow_empty: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(label_key)
+        super().__init__(label_key, allow_missing_keys)
         self.image_key = image_key
         self.no_objects = {0, background_label, ignore_label} - {None}
         self.allow_empty = allow_empty
@@ -151,7 +156,8 @@ class CheckLabelsd(MapTransform):
 
     def _check_grid(self, file: str, label: torch.Tensor, image_file: str, image: torch.Tensor) -> None:
         if label.ndim > 1 and label.shape[0] != 1:
-            raise refusal(file, f"a label map of {label.shape[0]} channels", "one channel of integer ids")
+            expected = "one channel of integer ids; colours must be turned into ids first"
+            raise refusal(file, f"a label map of {label.shape[0]} channels", expected)
         if label.shape[1:] != image.shape[1:]:
             label_shape = describe_shape(file, label.shape[1:])
             image_shape = describe_shape(image_file, image.shape[1:])

@@ -3,11 +3,13 @@
 In a MONAI JSON config::
 
     "images": null, "labels": null,
-    "data": "$scripts.datalist.image_label_pairs(@dataset_dir, @images, @labels)"
+    "data": {"_target_": "scripts.datalist.image_label_pairs", "dataset_dir": "@dataset_dir",
+             "images": "@images", "labels": "@labels"}
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
@@ -19,54 +21,91 @@ from .readers import SUFFIXES, split_suffix
 Paths = Sequence[PathLike] | str | None
 
 
-def image_label_pairs(dataset_dir: PathLike, images: Paths = None, labels: Paths = None) -> list[dict[str, str]]:
+def image_label_pairs(
+    dataset_dir: PathLike, images: Paths = None, labels: Paths = None, masks: Paths = None
+) -> list[dict[str, str]]:
     """List the images of a dataset with their label maps, sorted by name.
 
     ``dataset_dir/images/NAME.EXT`` belongs to ``dataset_dir/labels/NAME.EXT``, where the two EXT may
     differ. Any other layout is given by ``images`` and ``labels`` together: two lists of paths, or two
-    glob patterns (sorted), paired by their order.
+    glob patterns (sorted), paired by their order. ``masks``, a list or pattern as well, adds to each image
+    the mask inside which it is clustered.
 
     Returns:
-        One ``{"image": path, "label": path}`` for each image.
+        One ``{"image": path, "label": path}`` for each image, with ``"mask"`` where masks are given.
 
     Raises:
-        FileNotFoundError: a folder or a listed file does not exist. ValueError: nothing found, an image
-        or a label without its counterpart, two files of one name, or lists of
-            different length.
+        FileNotFoundError: a folder or a listed file does not exist.
+        ValueError: nothing found, an image or a label without its counterpart, two files of one name, lists
+            of different length, or patterns of which one lacks a file.
     """
     if (images is None) != (labels is None):
         given, missing = ("images", "labels") if labels is None else ("labels", "images")
         raise ValueError(f"Found {given} without {missing}, expected both lists or neither.")
     if images is not None and labels is not None:
-        image_paths, label_paths = _listed("images", images), _listed("labels", labels)
-        if len(image_paths) != len(label_paths):
-            raise ValueError(f"Found {len(image_paths)} images and {len(label_paths)} labels, expected equal numbers.")
-        return [{"image": image, "label": label} for image, label in zip(image_paths, label_paths, strict=True)]
+        entries = [{"image": path} for path in _listed("images", images)]
+        return _with(_with(entries, "label", labels, images), "mask", masks, images)
     by_name, labels_by_name = _volumes(Path(dataset_dir) / "images"), _volumes(Path(dataset_dir) / "labels")
     _check_counterparts(by_name, labels_by_name, "image", "label", Path(dataset_dir) / "labels")
     _check_counterparts(labels_by_name, by_name, "label", "image", Path(dataset_dir) / "images")
-    return [{"image": by_name[name], "label": labels_by_name[name]} for name in by_name]
+    entries = [{"image": by_name[name], "label": labels_by_name[name]} for name in by_name]
+    return _with(entries, "mask", masks)
 
 
-def image_list(dataset_dir: PathLike, images: Paths = None) -> list[dict[str, str]]:
+def image_list(dataset_dir: PathLike, images: Paths = None, masks: Paths = None) -> list[dict[str, str]]:
     """List the images to segment: those in ``dataset_dir/images``, sorted by name, or those given.
 
     Returns:
-        One ``{"image": path}`` for each image.
+        One ``{"image": path}`` for each image, with ``"mask"`` where masks are given.
 
     Raises:
         FileNotFoundError: the folder or a listed file does not exist.
         ValueError: nothing found, or two images of one name, whose results would have one name, too.
     """
     if images is None:
-        return [{"image": path} for path in _volumes(Path(dataset_dir) / "images").values()]
+        return _with([{"image": path} for path in _volumes(Path(dataset_dir) / "images").values()], "mask", masks)
     paths_by_name: dict[str, str] = {}
     for path in _listed("images", images):
         name = split_suffix(path)[0]
         if name in paths_by_name:
             raise ValueError(f"Found {paths_by_name[name]} and {path}, expected one image a name.")
         paths_by_name[name] = path
-    return [{"image": path} for path in paths_by_name.values()]
+    return _with([{"image": path} for path in paths_by_name.values()], "mask", masks, images)
+
+
+def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths = None) -> list[dict[str, str]]:
+    """Add to each entry its label map or mask, by their order; unchanged without paths.
+
+    In sorted lists one missing file on either side shifts all that follow: where both are patterns, a path whose
+    wildcards stand for the same text as those of another image is refused.
+    """
+    if paths is None:
+        return entries
+    others = _listed(f"{key}s", paths)
+    if len(others) != len(entries):
+        raise ValueError(f"Found {len(entries)} images and {len(others)} {key}s, expected equal numbers.")
+    image_of = {_wildcard_texts(images, entry["image"]): entry["image"] for entry in entries}
+    for entry, other in zip(entries, others, strict=True):
+        texts = _wildcard_texts(paths, other)
+        if texts and image_of.get(texts, entry["image"]) != entry["image"]:
+            raise ValueError(
+                f"{other}: found as the {key} of {entry['image']} in sorted order, expected that of "
+                f"{image_of[texts]}; some other file is missing."
+            )
+    return [{**entry, key: other} for entry, other in zip(entries, others, strict=True)]
+
+
+def _wildcard_texts(pattern: Paths, path: str) -> tuple[str, ...]:
+    """What the wildcards of a glob pattern stand for in a path; () for a list.
+
+    >>> _wildcard_texts("plant*_rgb.png", "plant007_rgb.png")
+    ('007',)
+    """
+    if not isinstance(pattern, str):
+        return ()
+    literal = [re.escape(part) for part in re.split(r"\*+|\?|\[.*?\]", str(Path(pattern)))]
+    match = re.fullmatch("(.*)".join(literal), path)
+    return match.groups() if match else ()
 
 
 def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
@@ -75,13 +114,13 @@ def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
         matches = sorted(glob(paths, recursive=True))
         if not matches:
             raise ValueError(f"{paths}: found no file, expected {kind} that match this pattern.")
-        return matches
+        return [str(Path(path)) for path in matches]
     if not paths:
         raise ValueError(f"Found an empty list of {kind}, expected at least one path.")
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file, listed in {kind}.")
-    return [str(path) for path in paths]
+    return [str(Path(path)) for path in paths]
 
 
 def _volumes(folder: Path) -> dict[str, str]:

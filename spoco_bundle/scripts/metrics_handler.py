@@ -22,10 +22,12 @@ from ignite.metrics import Metric
 from monai.handlers import from_engine
 from monai.utils import ImageMetaKey, string_list_all_gather
 
+from .class_metrics import ClassMetrics
 from .files import write_json
 from .metrics import METRIC_NAMES, InstanceMetrics
 
 DETAILS_KEY = "instance_metrics"  # where engine.state.metric_details holds the values of each image
+CLASSES_KEY = "class_metrics"  # and the means of each class
 
 TWO_PART_EXTENSIONS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".nii.gz")
 
@@ -41,22 +43,33 @@ class InstanceMetricsHandler(Metric):
 
     Args:
         sparse: only some objects are annotated, see `scripts.metrics.instance_metrics`.
+        classes: of these, the objects of each one are also measured alone (see `scripts.class_metrics`).
         output_transform: takes ``engine.state.output`` to (predictions, truths), each (B, 1, *spatial) or a
             list of (1, *spatial), integers; default: its items ``pred`` and ``label``.
     """
 
-    def __init__(self, sparse: bool = False, output_transform: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        sparse: bool = False,
+        classes: Sequence[int] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.metric = InstanceMetrics(sparse=sparse)
+        self.class_metric = ClassMetrics(classes, sparse=sparse) if classes else None
         # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
         super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")
 
     def reset(self) -> None:
         self.metric.reset()
+        if self.class_metric is not None:
+            self.class_metric.reset()
 
     def update(self, output: Sequence[torch.Tensor]) -> None:
         """Add (predictions, truths) of one batch, both (B, 1, *spatial)."""
         prediction, ground_truth = output
         self.metric(prediction, ground_truth)
+        if self.class_metric is not None:
+            self.class_metric(prediction, ground_truth)
 
     def compute(self) -> dict[str, float]:
         """Means over all images of all processes."""
@@ -68,6 +81,8 @@ class InstanceMetricsHandler(Metric):
         if not hasattr(engine.state, "metric_details"):
             engine.state.metric_details = {}
         engine.state.metric_details[DETAILS_KEY] = self.metric.per_image()
+        if self.class_metric is not None:
+            engine.state.metric_details[CLASSES_KEY] = self.class_metric.aggregate()
 
     def attach(self, engine: Engine, name: str) -> None:
         """Let the engine compute the metrics; `name` is the key metric."""
@@ -79,7 +94,8 @@ class InstanceMetricsHandler(Metric):
 class MetricsJsonWriter:
     """Writes the metrics as JSON when the evaluator has completed.
 
-    ``{"mean": {"ap50": 0.8, ...}, "images": {"1136_image": {"ap50": 0.8, ...}, ...}}``
+    ``{"mean": {"ap50": 0.8, ...}, "images": {"1136_image": {"ap50": 0.8, ...}, ...}}``, and with classes
+    ``"per_class": {"26": {"ap50": 0.7, ..., "images": 50}, ...}``
 
     An image has the name of its file, without folder and extension; as many parent folders are added as it
     takes to tell two images apart. The JSON file is there completely or not at all; rank 0 alone writes it.
@@ -124,7 +140,8 @@ class MetricsJsonWriter:
             name: dict(zip(METRIC_NAMES, row, strict=True)) for name, row in zip(unique_names(paths), rows, strict=True)
         }
         mean = {name: engine.state.metrics[name] for name in METRIC_NAMES}
-        write_json(self.output_path, {"mean": mean, "images": dict(sorted(images.items()))})
+        per_class = {"per_class": details[CLASSES_KEY]} if CLASSES_KEY in details else {}
+        write_json(self.output_path, {"mean": mean, **per_class, "images": dict(sorted(images.items()))})
 
 
 def image_name(path: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from .classes import cluster_each_class
 from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
 from .foreground import is_foreground
@@ -21,6 +23,9 @@ FOREGROUND_CHOICES = ("estimated", "everywhere")
 class ClusterEmbeddingsd(MapTransform):
     """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32, ids 1..K; add the K scores.
 
+    Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
+    says, and inside one class of it each.
+
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
         embedding_dim: E.
@@ -30,6 +35,7 @@ class ClusterEmbeddingsd(MapTransform):
             ``everywhere`` is for tissue in which every voxel belongs to an object.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
+        classes: values of the mask to look at, see `classes.cluster_each_class`.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
         scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
     """
@@ -43,6 +49,8 @@ class ClusterEmbeddingsd(MapTransform):
         min_size: int = 50,
         foreground: str = "estimated",
         position_scale: float = 0.0,
+        classes: Sequence[int] | None = None,
+        mask_key: str = "mask",
         min_score: float = 0.0,
         scores_postfix: str = "scores",
     ) -> None:
@@ -55,6 +63,7 @@ class ClusterEmbeddingsd(MapTransform):
             raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
+        self.classes, self.mask_key = classes, mask_key
         self.min_score, self.scores_postfix = min_score, scores_postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -66,17 +75,22 @@ class ClusterEmbeddingsd(MapTransform):
                 vectors = vectors.as_tensor()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             min_size = max(1, round(self.min_size * _working_voxels_per_voxel(pred)))
-            estimated = self.foreground == "estimated"
-            instances = cluster_embeddings(
+            cluster = partial(
+                cluster_embeddings,
                 student,
-                is_foreground(student) if estimated else None,
                 method=self.method,
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
             )
-            if estimated:
+            if self.mask_key in result:
+                mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
+                instances = cluster_each_class(cluster, mask, self.classes)
+            elif self.foreground == "estimated":
+                instances = cluster(is_foreground(student))
                 instances = drop_fragments(instances, student.numpy(), self.position_scale, min_size)
+            else:
+                instances = cluster(None)
             scores = instance_scores(instances, student.numpy(), self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
             result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)

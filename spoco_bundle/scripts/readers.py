@@ -1,4 +1,4 @@
-"""Read TIFF and NIfTI volumes as MONAI images with axes (C, Z, Y, X) or (C, Y, X).
+"""Read TIFF, NIfTI and PNG files as MONAI images with axes (C, Z, Y, X) or (C, Y, X).
 
 In a MONAI JSON config, images and labels are loaded by MONAI's own ``LoadImaged``::
 
@@ -15,6 +15,7 @@ check after it can refuse it.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import imagecodecs
 import nibabel
 import numpy as np
 import tifffile
@@ -31,10 +33,12 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from nibabel.spatialimages import HeaderDataError
+from PIL import Image
 
 TIFF_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-SUFFIXES = TIFF_SUFFIXES + NIFTI_SUFFIXES
+PNG_SUFFIXES = (".png",)
+SUFFIXES = TIFF_SUFFIXES + NIFTI_SUFFIXES + PNG_SUFFIXES
 
 # One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
 MICROMETRES = {
@@ -47,6 +51,7 @@ MICROMETRES = {
 # Data type code of a TIFF tag -> bytes a value, by the TIFF 6.0 and BigTIFF specifications.
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 TIFF_TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
+ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 NIFTI_UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
 
 
@@ -86,7 +91,9 @@ class Volume(NamedTuple):
     meta: dict[str, Any]
 
 
-def _volume(path: Path, array: np.ndarray, affine: np.ndarray, has_channels: bool, unit: str) -> Volume:
+def _volume(
+    path: Path, array: np.ndarray, affine: np.ndarray, has_channels: bool, unit: str, has_palette: bool = False
+) -> Volume:
     """Put voxels and grid into the form in which MONAI's ``LoadImage`` takes them from a reader."""
     meta = {
         MetaKeys.AFFINE: affine,
@@ -96,6 +103,7 @@ def _volume(path: Path, array: np.ndarray, affine: np.ndarray, has_channels: boo
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if has_channels else math.nan,
         MetaKeys.SPACE: SpaceKeys.RAS,
         "unit": unit,
+        "has_palette": has_palette,  # the values are places in a list of colours
     }
     return Volume(_torch_ready(path, array), meta)
 
@@ -157,9 +165,9 @@ def read_tiff_header(path: PathLike) -> TiffHeader:
 def read_tiff(path: PathLike) -> Volume:
     """Read a plain, ImageJ or OME TIFF; axes come out as (C, Z, Y, X), without those of length one.
 
-    The stack axis of a plain file is Z. The affine is the voxel size in micrometres where OME or ImageJ
-    metadata state it. Resolution tags alone are ignored: in plain files they are the 72 or 96 dots an
-    inch of some screen. What is not stated is 1.
+    The stack axis of a plain file is Z. An alpha channel is left out. The affine is the voxel size in
+    micrometres where OME or ImageJ metadata state it. Resolution tags alone are ignored: in plain files they
+    are the 72 or 96 dots an inch of some screen. What is not stated is 1.
 
     Raises:
         FileNotFoundError: no such file.
@@ -170,6 +178,7 @@ def read_tiff(path: PathLike) -> Volume:
         series = _tiff_series(path, tif)
         header = _tiff_header(path, tif, series)
         _check_tiff_is_complete(path, tif, series)
+        page = series[0].keyframe
         try:
             arrays = [one.asarray(maxworkers=1) for one in series]  # the data loader has workers of its own
         except MemoryError:
@@ -180,7 +189,11 @@ def read_tiff(path: PathLike) -> Volume:
     order = [header.axes.index(axis) for axis in "CSZYX" if axis in header.axes]
     spacing = [header.voxel_size.get(axis, 1.0) for axis in "ZYX" if axis in header.axes]
     has_channels = len(order) > len(spacing)
-    return _volume(path, array.transpose(order), np.diag([*spacing, 1.0]), has_channels, header.unit)
+    array = array.transpose(order)
+    if "S" in header.axes and set(page.extrasamples) & ALPHA:
+        array = array[:-1]
+    has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
+    return _volume(path, array, np.diag([*spacing, 1.0]), has_channels, header.unit, has_palette)
 
 
 def _open_tiff(path: Path) -> tifffile.TiffFile:
@@ -364,11 +377,12 @@ def read_nifti(path: PathLike) -> Volume:
     """Read a NIfTI file; axes (x, y, z) come out as (Z, Y, X), and the affine's columns follow them.
 
     The affine maps (z, y, x) indices to the file's world coordinates, in the file's unit; nothing is
-    reoriented. Of a single plane the result is (Y, X), and the affine holds the pixel size alone.
+    reoriented. Of a single plane the result is (Y, X), and the affine holds the pixel size alone. Channels
+    are the fourth axis, as many programs write them, or the fifth, as the standard has it.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: more than one volume, RGB or complex voxels, truncated or damaged data.
+        ValueError: axes beyond these, RGB or complex voxels, truncated or damaged data.
     """
     path = Path(path)
     header = open_nifti(path)
@@ -390,13 +404,14 @@ def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ..
 
 
 def _nifti_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split a NIfTI shape (x, y, z, time, channels) into spatial axes and channels, () for a single one."""
-    spatial, time, channels, rest = shape[:3], shape[3:4], shape[4:5], shape[5:]
-    if len(spatial) < 2 or math.prod(time) > 1 or math.prod(rest) > 1:
-        raise refusal(path, f"shape {' x '.join(map(str, shape))}", "one volume (x, y, z) or image (x, y)")
+    """Split a NIfTI shape into spatial axes and channels, () for a single one."""
+    spatial, channels, rest = shape[:3], tuple(n for n in shape[3:5] if n > 1), shape[5:]
+    if len(spatial) < 2 or len(channels) > 1 or math.prod(rest) > 1:
+        expected = "one volume (x, y, z) or image (x, y), with or without one axis of channels"
+        raise refusal(path, f"shape {' x '.join(map(str, shape))}", expected)
     if len(spatial) == 3 and spatial[2] == 1:
         spatial = spatial[:2]
-    return spatial, channels if math.prod(channels) > 1 else ()
+    return spatial, channels
 
 
 def _nifti_voxels(path: Path, image_class: type[nibabel.Nifti1Image]) -> np.ndarray:
@@ -410,7 +425,46 @@ def _nifti_voxels(path: Path, image_class: type[nibabel.Nifti1Image]) -> np.ndar
     return array
 
 
+# ---------------------------------------------------------------------------------------------------- PNG
+
+
+def read_png(path: PathLike) -> Volume:
+    """Read a PNG file as (Y, X), or as (C, Y, X) where it has colours; pixels have the size 1.
+
+    Of a palette image the result is the indices, not the colours: that is how label maps are stored. An
+    alpha channel is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no PNG, truncated or damaged data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    data = path.read_bytes()
+    has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
+    try:
+        # Pillow keeps 8 of the 16 bits of a colour, imagecodecs keeps no palette
+        array = np.asarray(Image.open(io.BytesIO(data))) if has_palette else imagecodecs.png_decode(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # both libraries have several
+        raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged PNG file") from error
+    if array.ndim == 3:
+        has_alpha = array.shape[2] in (2, 4)
+        array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
+    return _volume(path, array, np.eye(3), array.ndim == 3, "pixel", has_palette)
+
+
 # ------------------------------------------------------------------------------------------- MONAI readers
+
+
+def read_volume(path: PathLike) -> Volume:
+    """Read a file of any of the formats; raises like :func:`read_tiff`, :func:`read_nifti`, :func:`read_png`."""
+    suffix = split_suffix(path)[1].lower()
+    if suffix in PNG_SUFFIXES:
+        return read_png(path)
+    return read_tiff(path) if suffix in TIFF_SUFFIXES else read_nifti(path)
 
 
 def _paths(names: Sequence[PathLike] | PathLike) -> list[Path]:
@@ -438,11 +492,10 @@ class _FileReader(ImageReader):
         return paths
 
     def get_data(self, img: list[Path]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return array and metadata of one file; errors as of :func:`read_tiff` and :func:`read_nifti`."""
+        """Return array and metadata of one file; errors as of :func:`read_volume`."""
         if len(img) != 1:
             raise refusal(img[0], f"a list of {len(img)} files", "one file for each image")
-        suffix = split_suffix(img[0])[1].lower()
-        return read_tiff(img[0]) if suffix in TIFF_SUFFIXES else read_nifti(img[0])
+        return read_volume(img[0])
 
 
 class TiffReader(_FileReader):
@@ -458,7 +511,7 @@ class NiftiReader(_FileReader):
 
 
 class VolumeReader(_FileReader):
-    """MONAI reader of TIFF and NIfTI files, the one to name in configs.
+    """MONAI reader of TIFF, NIfTI and PNG files, the one to name in configs.
 
     It refuses any other file itself. ``LoadImage`` would pass on what ``TiffReader`` does not know to MONAI's
     own readers, which order the axes differently.

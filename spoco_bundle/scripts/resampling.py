@@ -57,14 +57,21 @@ class ResampleToSpacingd(MapTransform):
         keys: MetaTensors (C, *spatial).
         spacing: working voxel size per axis, in the unit of the files. None leaves everything as it is.
         label_keys: those of `keys` that hold ids and must not be interpolated.
+        allow_missing_keys: do not raise when a key is missing.
 
     Raises:
         ValueError: the spacing has not one entry an axis, or is so far from the file's voxel size that the two
             can hardly be in one unit.
     """
 
-    def __init__(self, keys: KeysCollection, spacing: Sequence[float] | None, label_keys: KeysCollection = ()) -> None:
-        super().__init__(keys)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing: Sequence[float] | None,
+        label_keys: KeysCollection = (),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.spacing, self.label_keys = spacing, label_keys
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

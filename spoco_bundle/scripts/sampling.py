@@ -22,6 +22,17 @@ def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: in
     return ids[~torch.isin(ids, ids.new_tensor(others))]
 
 
+def kept_count(objects: int, fraction: float) -> int:
+    """How many of the objects to keep: the share, rounded, and at least one.
+
+    Raises:
+        ValueError: a share outside of (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"object_fraction must lie in (0, 1], got {fraction}")
+    return max(1, round(fraction * objects))
+
+
 class KeepObjectFractiond(MapTransform):
     """Keep a share of the annotated objects and make the others unlabelled.
 
@@ -44,8 +55,7 @@ class KeepObjectFractiond(MapTransform):
         ignore_label: int | None = None,
     ) -> None:
         super().__init__(keys)
-        if not 0 < fraction <= 1:
-            raise ValueError(f"object_fraction must lie in (0, 1], got {fraction}")
+        kept_count(1, fraction)  # refuses a wrong share before any file is read
         self.fraction, self.seed = fraction, seed
         self.background_label, self.ignore_label = background_label, ignore_label
 
@@ -58,7 +68,7 @@ class KeepObjectFractiond(MapTransform):
             name = Path(str(labels.meta.get("filename_or_obj", ""))).name
             random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
             ids = annotated_ids(labels.as_tensor(), self.background_label, self.ignore_label)
-            kept = max(1, round(self.fraction * len(ids)))
+            kept = kept_count(len(ids), self.fraction)
             dropped = ids[torch.from_numpy(random.permutation(len(ids))[kept:])]
             result[key] = labels.masked_fill(torch.isin(labels, dropped), 0)
         return result
@@ -70,20 +80,38 @@ class ForgetSpecialLabelsd(MapTransform):
     Args:
         keys: label maps.
         background_label, ignore_label: the ids to forget; None where there is none.
+        prediction_key: instances, of which those that lie on ignored voxels with more than half of theirs are
+            forgotten, too: they can be neither right nor wrong.
     """
 
     def __init__(
-        self, keys: KeysCollection, background_label: int | None = None, ignore_label: int | None = None
+        self,
+        keys: KeysCollection,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        prediction_key: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.special = [label for label in (background_label, ignore_label) if label is not None]
+        self.ignore_label, self.prediction_key = ignore_label, prediction_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
+            if self.ignore_label is not None and self.prediction_key is not None:
+                ignored = torch.as_tensor(result[key] == self.ignore_label)
+                result[self.prediction_key] = _without_mostly(result[self.prediction_key], ignored)
             for special in self.special:
                 result[key] = result[key].masked_fill(result[key] == special, 0)
         return result
+
+
+def _without_mostly(instances: Tensor, ignored: Tensor) -> Tensor:
+    """Drop the instances that lie on ignored voxels with more than half of theirs; both (1, *spatial)."""
+    ids, of_voxel = torch.unique(torch.as_tensor(instances), return_inverse=True)
+    on_ignored = torch.bincount(of_voxel[ignored.to(of_voxel.device)], minlength=len(ids))
+    dropped = 2 * on_ignored > torch.bincount(of_voxel.flatten(), minlength=len(ids))
+    return instances.masked_fill(dropped[of_voxel], 0)
 
 
 def median_extents(label_maps: list[Tensor]) -> list[float]:

@@ -22,14 +22,17 @@ from monai.data import FolderLayoutBase, ImageWriter
 from monai.data.utils import affine_to_spacing
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
+from PIL import Image
 
 from .files import whole_file
 from .readers import (
+    PNG_SUFFIXES,
     TIFF_SUFFIXES,
     TiffHeader,
     describe_shape,
     nifti_spatial_shape,
     open_nifti,
+    read_png,
     read_tiff_header,
     refusal,
     split_suffix,
@@ -41,12 +44,12 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
     """Write an instance map with the shape, axis order, voxel size and file format of the image ``source``.
 
     TIFF is written as uint16, or as uint32 when an id exceeds 65535, and then as OME where the source is
-    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header.
-    ``target`` appears complete or not at all.
+    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header,
+    PNG as grey values of 16 bits. ``target`` appears complete or not at all.
 
     Args:
         instances: ids, 0 = background; axes (Z, Y, X) or (Y, X).
-        source: file of the image that was segmented, TIFF or NIfTI.
+        source: file of the image that was segmented, TIFF, NIfTI or PNG.
         target: file to write, of the same format.
 
     Raises:
@@ -59,10 +62,9 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
         raise refusal(target, f"instances of type {instances.dtype}", "integer ids")
     if instances.size and instances.min() < 0:
         raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
-    if split_suffix(source)[1].lower() in TIFF_SUFFIXES:
-        _write_tiff(instances, source, target)
-    else:
-        _write_nifti(instances, source, target)
+    suffix = split_suffix(source)[1].lower()
+    write = _write_tiff if suffix in TIFF_SUFFIXES else _write_png if suffix in PNG_SUFFIXES else _write_nifti
+    write(instances, source, target)
 
 
 def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
@@ -134,6 +136,15 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
     with whole_file(target) as temporary:
         # the header's own affine leaves its qform, sform and their codes as they are
         nibabel.save(type(image)(stored, image.affine, header), temporary)
+
+
+# ---------------------------------------------------------------------------------------------------- PNG
+
+
+def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
+    _check_grid(instances, source, target, read_png(source).array.shape[-2:], np.iinfo(np.uint16).max)
+    with whole_file(target) as temporary:
+        Image.fromarray(instances.astype(np.uint16)).save(temporary)
 
 
 # -------------------------------------------------------------------------------------------------- MONAI

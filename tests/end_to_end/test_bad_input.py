@@ -100,7 +100,7 @@ BAD_DATASETS: dict[str, tuple[Damage, str]] = {
         with_image(np.full_like(IMAGE, 7)),
         r"images/nuclei\.tif: found the value 7 everywhere, expected an image with contrast",
     ),
-    "a colour image": (colour_image, r"images/nuclei\.tif: found 3 channels, as of a colour image, expected 1"),
+    "a colour image": (colour_image, r"images/nuclei\.tif: found 3 channels, expected 1, the n"),
     "a plane under the 3D config": (
         lambda dataset: write_pair(dataset, IMAGE[0], LABELS[0]),
         r"images/nuclei\.tif: found a 2D image, .*, expected a 3D image \(add configs/2d\.json",
