@@ -127,7 +127,7 @@ class TestNumberByClass:
         assert self.number([26])[:4] == [26003, 26004, 26000, 26001]
 
     def test_scores_follow_their_instances(self) -> None:
-        data = {"pred": self.INSTANCES, "pred_scores": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])}
+        data = {"pred": self.INSTANCES, "pred_scores": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], dtype=torch.float64)}
         numbered = NumberByClassd("pred", [26], has_masks=False)(data)
         scores, ids = numbered["pred_scores"], numbered["pred"].flatten()[[2, 3, 0, 1]].long()
         assert scores[ids - 1].tolist() == pytest.approx([0.1, 0.2, 0.4, 0.5])
