@@ -176,7 +176,9 @@ class TestSeveralChannels:
         folders = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "results"}
         run_here(TRAIN, **{**TINY_TRAINING, **folders, "in_channels": 3})
         run_here(INFERENCE, **folders, **EAGER_INFERENCE)
-        written = [read_volume(path).array for path in (tmp_path / "results").glob("*_instances.*")]
+        written = [
+            read_volume(path).array for path in (tmp_path / "results").glob("*_instances.*") if path.suffix != ".csv"
+        ]
         assert len(written) == 4
         assert written[0].shape == (16, 24, 20)
         assert written[0].max() > 0

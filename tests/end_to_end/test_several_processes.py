@@ -88,7 +88,7 @@ def ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 class TestTheSameAsOneProcessWithTwiceTheBatch:
-    """The tolerance is that of sums of float32 in another order, over eight steps."""
+    """The tolerance is that of sums of float32 in another order, over eight steps; the weights are about 0.1."""
 
     def test_loss_and_all_its_terms_as_means_over_the_processes(self, folder: Path) -> None:
         several, one = (curves(folder / f"output of {processes}" / "tensorboard") for processes in (2, 1))
@@ -102,7 +102,7 @@ class TestTheSameAsOneProcessWithTwiceTheBatch:
         first, _, one = ends(folder)
         for part in ("network", "teacher"):
             for name, tensor in one[part].items():
-                torch.testing.assert_close(first[part][name], tensor, rtol=1e-5, atol=1e-6, msg=f"{part} {name}")
+                torch.testing.assert_close(first[part][name], tensor, rtol=1e-5, atol=1e-5)
 
     def test_early_stopping(self, folder: Path) -> None:
         assert [end["epoch"] for end in ends(folder)] == [LAST_EPOCH] * 3
