@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from .fragments import keep_instances
+
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 Scores = NDArray[np.float64]
@@ -62,5 +64,4 @@ def drop_unsure(instances: Labels, scores: Scores, min_score: float) -> tuple[La
         instance map with ids 1..K' in the order they had, and their scores (K',).
     """
     sure = scores >= min_score
-    new_id = np.concatenate([[0], np.where(sure, sure.cumsum(), 0)]).astype(np.int32)
-    return new_id[instances], scores[sure]
+    return keep_instances(instances, sure), scores[sure]

@@ -134,7 +134,7 @@ def pairwise_sums(
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
     origin = centers.mean(0)
-    return torch.matmul(_extended_centers(centers - origin), _extended_columns(columns - origin[:, None])).clamp_min_(0)
+    return _squared(_extended_columns(columns - origin[:, None]), _extended_centers(centers - origin))
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,8 @@ def _exp(exponent: Tensor) -> Tensor:
 
 
 def _squared(columns: Tensor, centers: Tensor) -> Tensor:
-    """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w)."""
-    return torch.bmm(centers, columns).clamp_min_(0)
+    """Extended (..., E + 2, w) and (..., c, E + 2) -> squared distances (..., c, w)."""
+    return torch.matmul(centers, columns).clamp_min_(0)
 
 
 class _PairwiseSums(torch.autograd.Function):

@@ -91,6 +91,13 @@ class Volume(NamedTuple):
     meta: dict[str, Any]
 
 
+def _existing_file(path: PathLike) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    return path
+
+
 def _volume(
     path: Path, array: np.ndarray, affine: np.ndarray, has_channels: bool, unit: str, has_palette: bool = False
 ) -> Volume:
@@ -197,8 +204,7 @@ def read_tiff(path: PathLike) -> Volume:
 
 
 def _open_tiff(path: Path) -> tifffile.TiffFile:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+    _existing_file(path)
     try:
         return tifffile.TiffFile(path)
     except Exception as error:  # tifffile, struct and the file system each have their own
@@ -354,9 +360,7 @@ def open_nifti(path: PathLike) -> nibabel.Nifti1Image:
         FileNotFoundError: no such file.
         ValueError: not NIfTI, or a damaged header.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+    path = _existing_file(path)
     try:
         image = nibabel.load(path)
     except (
@@ -438,9 +442,7 @@ def read_png(path: PathLike) -> Volume:
         FileNotFoundError: no such file.
         ValueError: no PNG, truncated or damaged data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+    path = _existing_file(path)
     data = path.read_bytes()
     has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
     try:
