@@ -119,14 +119,18 @@ def consistency_clusters(
     return clusters
 
 
+def keep_instances(instances: Labels, kept: Mask) -> Labels:
+    """Keep those of the ids 1..K for which `kept` (K,) is true, and number them 1..K' in the order they had."""
+    new_id = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
+    return new_id[instances]
+
+
 def clean_components(clusters: Labels, foreground: Mask, min_size: int) -> Labels:
     """Split clusters into connected components; give small ones to the large ones they touch, or drop them."""
     components = cc3d.connected_components(clusters, connectivity=6 if clusters.ndim == 3 else 4, out_dtype=np.uint32)
     sizes = np.bincount(components.ravel())
-    keep = sizes >= min_size
-    keep[0] = False
-    number = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    kept = number[components]
+    keep = sizes[1:] >= min_size
+    kept = keep_instances(components, keep)
     crumbs = (components > 0) & (kept == 0)
     if not crumbs.any() or not keep.any():
         return kept

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from .fragments import keep_instances
+from .clustering import keep_instances
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]

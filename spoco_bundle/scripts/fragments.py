@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .clustering import keep_instances
+
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
@@ -36,12 +38,6 @@ def drop_fragments(instances: Labels, embeddings: Floats, position_scale: float,
     sizes = np.bincount(instances.ravel())
     kept = (sizes >= SMALL * min_size) | (relative_spread(instances, embeddings, position_scale) <= LARGEST_SPREAD)
     return keep_instances(instances, kept[1:])
-
-
-def keep_instances(instances: Labels, kept: NDArray[np.bool_]) -> Labels:
-    """Keep those of the ids 1..K for which `kept` (K,) is true, and number them 1..K' in the order they had."""
-    new_id = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
-    return new_id[instances]
 
 
 def relative_spread(instances: Labels, embeddings: Floats, position_scale: float) -> NDArray[np.float64]:
