@@ -36,6 +36,7 @@ from scripts.synthetic import synthetic_nuclei  # noqa: E402
 WARM_UP = 3  # iterations that are not counted
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "precision: float32": {"precision": "float32"},
     "memory_format: channels first": {"memory_format": "$torch.contiguous_format"},
     "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
 }

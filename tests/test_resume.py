@@ -92,6 +92,16 @@ class TestGoingOn:
         assert names(tmp_path) == {"resume.pt", "resume_previous.pt"}
         assert training(tmp_path) == [(3, 3.0), (4, 4.0), (5, 5.0)]
 
+    @pytest.mark.parametrize("scale", [2.0, 1024.0])
+    def test_with_the_scaler_of_mixed_precision(self, scale: float, tmp_path: Path) -> None:
+        engine = Engine(lambda engine, batch: None)
+        engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        checkpoint = ResumeCheckpoint(str(tmp_path / "resume.pt"), {}, OPTIONS)
+        checkpoint._save(engine)
+        engine.scaler = torch.amp.GradScaler("cpu", init_scale=7.0)
+        checkpoint._load(engine)
+        assert engine.scaler.get_scale() == scale
+
     def test_a_complete_training_leaves_nothing(self, tmp_path: Path) -> None:
         training(tmp_path)
         assert names(tmp_path) == set()

@@ -60,6 +60,16 @@ def test_the_teacher_sees_its_own_view_without_gradient() -> None:
     assert student.grad.abs().sum() > 0
 
 
+def test_the_teacher_runs_as_it_is_told() -> None:
+    data, teacher = batch(), Echo()
+
+    def double(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+        return network(2 * inputs)
+
+    TeacherLoss(SpocoLoss(), teacher, inferer=double)(data["image"], data)
+    assert torch.equal(teacher.seen[0], 2 * data["teacher_image"])
+
+
 def test_the_teacher_rests_where_consistency_has_no_weight() -> None:
     data, teacher = batch(), Echo()
     TeacherLoss(SpocoLoss(consistency_weight=0), teacher)(data["image"], data)

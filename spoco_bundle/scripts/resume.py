@@ -74,7 +74,7 @@ class ResumeCheckpoint:
         found = [path for path in (self.path, self.previous) if path.is_file()]
         for path in found:
             try:
-                state = self._restore(path)
+                state = self._restore(path, engine)
             except UnusableCheckpoint as error:
                 logger.warning("%s", error)
                 continue
@@ -86,7 +86,12 @@ class ResumeCheckpoint:
             names = " and ".join(map(str, found))
             raise ValueError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
 
-    def _restore(self, path: Path) -> dict[str, Any]:
+    def _all_objects(self, engine: Engine) -> dict[str, Any]:
+        """With the scaler of mixed precision, which no config can name: the trainer makes it."""
+        scaler = getattr(engine, "scaler", None)
+        return {**self.objects, **({} if scaler is None else {"scaler": scaler})}
+
+    def _restore(self, path: Path, engine: Engine) -> dict[str, Any]:
         """Load a checkpoint into the objects; returns all of it.
 
         Raises:
@@ -101,7 +106,7 @@ class ResumeCheckpoint:
         if not isinstance(state, dict) or state.keys() != {"options", "objects", "epoch", "iteration"}:
             raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
         self._check_options(path, state["options"])
-        for name, target in self.objects.items():
+        for name, target in self._all_objects(engine).items():
             try:
                 target.load_state_dict(state["objects"][name])
             except Exception as error:  # each kind of object has its own
@@ -122,7 +127,7 @@ class ResumeCheckpoint:
     def _save(self, engine: Engine) -> None:
         state = {
             "options": self.options,
-            "objects": {name: target.state_dict() for name, target in self.objects.items()},
+            "objects": {name: target.state_dict() for name, target in self._all_objects(engine).items()},
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
         }

@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
 from ignite.metrics import Average
 from monai.engines import IterationEvents, Trainer
+from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
@@ -86,13 +87,17 @@ class TeacherLoss(nn.Module):
         loss: the `SpocoLoss`.
         teacher: the momentum network (`momentum_copy`), never trained by gradient.
         position_scale: see `coordinates.add_positions`.
+        inferer: how to run the teacher; as the trainer runs the student.
     """
 
-    def __init__(self, loss: SpocoLoss, teacher: nn.Module, position_scale: float = 0.0) -> None:
+    def __init__(
+        self, loss: SpocoLoss, teacher: nn.Module, position_scale: float = 0.0, inferer: Inferer | None = None
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.teacher = teacher
         self.position_scale = position_scale
+        self.inferer = inferer or SimpleInferer()
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial)} -> scalar."""
@@ -100,7 +105,7 @@ class TeacherLoss(nn.Module):
         if not self.loss.weights["consistency"]:  # nobody would look at what the teacher says
             return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL])
         with torch.no_grad():
-            teacher_embeddings = add_positions(self.teacher(target[TEACHER_VIEW]), self.position_scale)
+            teacher_embeddings = add_positions(self.inferer(target[TEACHER_VIEW], self.teacher), self.position_scale)
         return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
 
 
