@@ -1,0 +1,99 @@
+"""The rows of the accuracy benchmark as a markdown table and as curves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring import Row
+
+COLUMNS = {
+    "ap50": "AP50",
+    "ap": "AP",
+    "f1": "F1",
+    "pq": "PQ",
+    "sbd": "SBD",
+    "dic": "DiC",
+    "arand": "ARand error",
+    "voi_split": "VoI split",
+    "voi_merge": "VoI merge",
+    "annotated_iou": "best IoU",
+}
+SPARSE, FULL, CLASSICAL = "sparse", "full supervision", "classical"
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """One line for each row; columns as in `COLUMNS`, after what was done and what it cost."""
+    names = ["set", "supervision", "objects", "seed", "options", "iterations", "minutes", "on", *COLUMNS.values()]
+    cells = [
+        [
+            row["set"],
+            f"{100 * row['fraction']:g} %" if row["method"] == SPARSE else row["method"],
+            _or_empty(row["objects"]),
+            _or_empty(row["seed"]),
+            f"`{row['options']}`" if row["options"] else "",
+            _or_empty(row["iterations"]),
+            f"{row['minutes']:.1f}",
+            row["device"],
+            *(f"{row[name]:.3f}" for name in COLUMNS),
+        ]
+        for row in rows
+    ]
+    lines = [names, ["---"] * len(names), *cells]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def draw_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """AP50 against annotated objects, one line for each budget, and against minutes, one for each fraction; PNG."""
+    return [
+        _draw(rows, "objects", "budget", "annotated objects", "{:g} minutes", folder / "accuracy_objects.png"),
+        _draw(rows, "minutes", "fraction", "minutes of training", "{:.0%} annotated", folder / "accuracy_minutes.png"),
+    ]
+
+
+def _draw(rows: Sequence[Row], along: str, apart: str, name: str, label: str, target: Path) -> Path:
+    """A panel for each set; one line for each value of `apart`, the mean over the seeds, and its points."""
+    from matplotlib.figure import Figure  # here, so that a training needs no matplotlib
+
+    sets = sorted({row["set"] for row in rows})
+    figure = Figure(figsize=(4 * len(sets), 3.6), layout="constrained")
+    for axes, set_ in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        here = [row for row in rows if row["set"] == set_]
+        sparse = [row for row in here if row["method"] == SPARSE and row[apart] is not None]
+        for value, group in _grouped(sparse, apart):
+            axes.plot(*_means(group, along), marker="", label=label.format(value))
+            axes.scatter([row[along] for row in group], [row["ap50"] for row in group], s=12)
+        for method, style in ((FULL, "--"), (CLASSICAL, ":")):
+            best = max((row["ap50"] for row in here if row["method"] == method), default=None)
+            if best is not None:
+                axes.axhline(best, color="black", linestyle=style, linewidth=1, label=method)
+        axes.set(title=set_, xlabel=name, ylabel="AP50", ylim=(0, 1), xscale="log")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=110)
+    return target
+
+
+def _means(rows: Sequence[Row], along: str) -> tuple[list[float], list[float]]:
+    """Mean AP50 over the seeds: rows that share device, options and what was planned are one point."""
+    points: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        points[row["fraction"], row["budget"], row["device"], row["options"]].append(row)
+    means = [
+        (sum(row[along] for row in group) / len(group), sum(row["ap50"] for row in group) / len(group))
+        for group in points.values()
+    ]
+    x, y = zip(*sorted(means), strict=True)
+    return list(x), list(y)
+
+
+def _grouped(rows: Sequence[Row], column: str) -> Iterator[tuple[Any, list[Row]]]:
+    for value in sorted({row[column] for row in rows}):
+        yield value, [row for row in rows if row[column] == value]
+
+
+def _or_empty(value: Any) -> Any:
+    return "" if value is None else value
