@@ -31,6 +31,7 @@ sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from measuring import report  # noqa: E402
 
+from scripts.precision import AutocastInferer  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
 WARM_UP = 3  # iterations that are not counted
@@ -98,18 +99,19 @@ def seconds_of_parts(parser: ConfigParser) -> dict[str, float]:
     return {part: statistics.median(values) for part, values in seconds.items()}
 
 
-def seconds_of_networks(parser: ConfigParser, repeats: int) -> float:
+def seconds_of_networks(parser: ConfigParser, repeats: int, precision: str) -> float:
     """Median seconds that the two networks take alone, on a batch as in training."""
     network, teacher = parser.get_parsed_content("network"), parser.get_parsed_content("teacher")
-    shape = (parser["batch_size"], parser["in_channels"], *parser["patch_size"])
+    infer = AutocastInferer(precision)
+    shape = (parser["batch_size"], parser["in_channels"], *parser.get_parsed_content("patch_size"))
     images = torch.rand(shape, device=parser.get_parsed_content("device"))
     network.train()
     seconds = []
     for _ in range(repeats + WARM_UP):
         start = time.perf_counter()
-        network(images).square().mean().backward()
+        infer(images, network).square().mean().backward()
         with torch.no_grad():
-            teacher(images)
+            infer(images, teacher)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[WARM_UP:])
 
@@ -117,8 +119,12 @@ def seconds_of_networks(parser: ConfigParser, repeats: int) -> float:
 def profile(configs: list[str], folder: Path, iterations: int) -> None:
     parser = prepare_trainer(configs, folder, iterations, {})
     parts = seconds_of_parts(parser)
-    networks = seconds_of_networks(parser, iterations)
-    parts = {**parts, "the whole step": sum(parts.values()), "(the two networks alone)": networks}
+    parts["the whole step"] = sum(parts.values())
+    precision = parser.get_parsed_content("precision")
+    networks = seconds_of_networks(parser, iterations, precision)
+    parts[f"(the two networks alone, {precision})"] = networks
+    if precision != "float32":
+        parts["(the two networks alone, float32)"] = seconds_of_networks(parser, iterations, "float32")
     rows = [{"part": part, "s": value, "/ networks": value / networks} for part, value in parts.items()]
     report("step", rows, f"{'+'.join(configs)}: the parts of a step")
 
@@ -147,4 +153,4 @@ if __name__ == "__main__":
         data = Path(name)
         prepare_dataset(data, 2 if given.config == "2d.json" else 3)
         profile(files, data, given.iterations)
-        compare(files, data, given.iterations // 2, rounds=3)
+        compare(files, data, given.iterations // 2, rounds=2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids, median_extents
+from scripts.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids
 
 
 def label_map(ids: list[int], name: str = "cells.tif") -> MetaTensor:
@@ -65,22 +65,3 @@ def test_forgets_instances_that_lie_mostly_on_ignored_voxels() -> None:
     result = forget(data)
     assert result["pred"].flatten().tolist() == [0, 0, 6, 6, 7, 0]  # 6 lies there with one half of its voxels
     assert result["label"].flatten().tolist() == [0, 0, 0, 1, 1, 0]
-
-
-class TestMedianExtents:
-    def test_per_axis_over_whole_objects(self) -> None:
-        labels = torch.zeros(10, 10, dtype=torch.int)
-        labels[1:4, 1:3] = 1  # 3 x 2
-        labels[5:8, 4:9] = 70000  # 3 x 5
-        assert median_extents([labels]) == [3, 3.5]
-
-    def test_objects_cut_by_the_border_count_only_where_there_are_no_others(self) -> None:
-        labels = torch.zeros(10, 10, dtype=torch.int)
-        labels[0:2, 1:3] = 1
-        assert median_extents([labels]) == [2, 2]
-        labels[4:9, 4:9] = 2
-        assert median_extents([labels]) == [5, 5]
-
-    def test_refuses_maps_without_objects(self) -> None:
-        with pytest.raises(ValueError, match="no annotated object"):
-            median_extents([torch.zeros(3, 3, dtype=torch.int)])

@@ -1,12 +1,21 @@
 """What the annotated objects tell."""
 
+import math
+
 import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.working_grid import Survey, smallest_instance, survey_objects, working_spacing
+from scripts.working_grid import (
+    Survey,
+    fitting_patch,
+    smallest_instance,
+    survey_objects,
+    typical_extents,
+    working_spacing,
+)
 
-SURVEY = Survey(voxel_size=[2.0, 1.0], object_extents=[8, 32])
+SURVEY = Survey(voxel_size=[2.0, 1.0], object_extents=[8, 32], smallest_sides=[64.0, 64.0])
 
 
 def load(entry: dict) -> dict:
@@ -19,7 +28,49 @@ def load(entry: dict) -> dict:
 
 
 def test_a_survey_measures_the_objects() -> None:
-    assert survey_objects([{}], load, background_label=9) == SURVEY
+    survey = survey_objects([{}], load, background_label=9)
+    assert survey.voxel_size == [2.0, 1.0]
+    assert survey.smallest_sides == [64.0, 64.0]
+    assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
+
+
+class TestTypicalExtents:
+    def test_of_a_ball_its_diameter(self) -> None:
+        grid = torch.stack(torch.meshgrid(*[torch.arange(40.0) - 20] * 3, indexing="ij"))
+        ball = (grid.square().sum(0) < 15**2).int() * 70000
+        assert typical_extents([ball]) == pytest.approx([30] * 3, rel=0.03)
+
+    def test_along_each_axis(self) -> None:
+        labels = torch.zeros(20, 20, dtype=torch.int)
+        labels[1:4, 2:7] = 1
+        assert typical_extents([labels]) == pytest.approx([4 / math.pi * 3, 4 / math.pi * 5])
+
+    def test_long_and_bent_objects_are_as_thick_as_they_are(self) -> None:
+        straight, bent = torch.zeros(2, 30, 30, dtype=torch.int)
+        straight[5:9, 2:28] = 1
+        bent[5:9, 2:28] = 1
+        bent[9:27, 2:6] = 1
+        assert typical_extents([straight])[0] == pytest.approx(4 / math.pi * 4)
+        assert max(typical_extents([bent])) < 4 / math.pi * 10  # the box around it measures 22 x 26
+
+    def test_chips_count_little_and_one_giant_does_not_decide(self) -> None:
+        labels = torch.zeros(60, 60, dtype=torch.int)
+        for chip in range(5):
+            labels[0, 3 * chip : 3 * chip + 2] = chip + 1
+        for cell in range(6):
+            labels[10:20, 10 * cell : 10 * cell + 10] = 10 + cell
+        labels[30:60, :] = 99
+        assert typical_extents([labels]) == pytest.approx([4 / math.pi * 10] * 2)
+
+    def test_of_all_images_together_whatever_their_order(self) -> None:
+        small, large = torch.zeros(2, 30, 30, dtype=torch.int)
+        small[2:6, 2:6] = 1
+        large[2:22, 2:22] = 1
+        assert typical_extents([small, large]) == typical_extents([large, small]) == typical_extents([large])
+
+    def test_refuses_maps_without_objects(self) -> None:
+        with pytest.raises(ValueError, match="no annotated object"):
+            typical_extents([torch.zeros(3, 3, dtype=torch.int)])
 
 
 class TestWorkingSpacing:
@@ -39,12 +90,27 @@ class TestWorkingSpacing:
             working_spacing(SURVEY, [0, 1])
 
 
+class TestFittingPatch:
+    def test_the_largest_where_it_fits(self) -> None:
+        assert fitting_patch(SURVEY, [1.0, 1.0], largest=[32, 32], divisor=[8, 8]) == [32, 32]
+
+    def test_less_in_a_thin_image_but_a_multiple_of_the_divisor(self) -> None:
+        assert fitting_patch(SURVEY, [3.0, 1.0], largest=[32, 32], divisor=[8, 8]) == [16, 32]  # 21 x 64 voxels
+
+    def test_never_less_than_the_network_takes(self) -> None:
+        assert fitting_patch(SURVEY, [30.0, 1.0], largest=[32, 32], divisor=[8, 8]) == [8, 32]
+
+    def test_refuses_another_number_of_axes(self) -> None:
+        with pytest.raises(ValueError, match=r"largest_patch must have 2 entries, one an axis, got \[32, 32, 32\]"):
+            fitting_patch(SURVEY, [1.0, 1.0], largest=[32, 32, 32], divisor=[8, 8])
+
+
 class TestSmallestInstance:
     def test_a_sixteenth_of_the_typical_ellipse(self) -> None:
         assert smallest_instance(SURVEY) == 13  # pi / 4 * 8 * 32 = 201
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        assert smallest_instance(Survey([1.0] * 3, [16, 16, 16])) == 134  # pi / 6 * 16^3 = 2145
+        assert smallest_instance(Survey([1.0] * 3, [16, 16, 16], [50.0] * 3)) == 134  # pi / 6 * 16^3 = 2145
 
     def test_at_least_one_voxel(self) -> None:
-        assert smallest_instance(Survey([1.0] * 2, [1, 2])) == 1
+        assert smallest_instance(Survey([1.0] * 2, [1, 2], [50.0] * 2)) == 1

@@ -1,4 +1,4 @@
-"""Which objects are annotated: simulate sparse annotation, and measure the annotated objects."""
+"""Which objects are annotated: simulate sparse annotation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from scipy import ndimage
 from torch import Tensor
 
 
@@ -112,23 +111,3 @@ def _without_mostly(instances: Tensor, ignored: Tensor) -> Tensor:
     on_ignored = torch.bincount(of_voxel[ignored.to(of_voxel.device)], minlength=len(ids))
     dropped = 2 * on_ignored > torch.bincount(of_voxel.flatten(), minlength=len(ids))
     return instances.masked_fill(dropped[of_voxel], 0)
-
-
-def median_extents(label_maps: list[Tensor]) -> list[float]:
-    """Median extent of the objects of all label maps along each axis, in voxels.
-
-    Objects cut by the border are left out, unless there are no others; ids in the maps are objects, 0 is not.
-    """
-    whole, cut = [], []
-    for labels in label_maps:
-        array = torch.unique(labels, return_inverse=True)[1].numpy()
-        for box in ndimage.find_objects(array):
-            if box is None:
-                continue
-            extent = [side.stop - side.start for side in box]
-            inside = all(side.start > 0 and side.stop < n for side, n in zip(box, array.shape, strict=True))
-            (whole if inside else cut).append(extent)
-    measured = whole or cut
-    if not measured:
-        raise ValueError("no annotated object found in any label map, expected at least one")
-    return np.median(measured, axis=0).tolist()

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .resampling import standard_spacing
-from .sampling import median_extents
+from .resampling import standard_spacing, working_shape
 
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
 
@@ -21,7 +22,8 @@ class Survey:
     """What the training files have in common."""
 
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
-    object_extents: list[float]  # median extent of the annotated objects per axis, in voxels
+    object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
+    smallest_sides: list[float]  # of the images per axis, in the unit of the files
 
 
 def survey_objects(
@@ -39,15 +41,64 @@ def survey_objects(
         load: transform that reads one entry of `data`, as the training does.
         background_label, ignore_label: ids that are no objects.
     """
-    voxel_sizes, labels = [], []
+    voxel_sizes, sides, labels = [], [], []
     for entry in data:
         loaded = load(dict(entry))
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
         label = loaded[label_key].as_tensor()[0]
+        sides.append(np.multiply(label.shape, voxel_sizes[-1]))
         for special in (background_label, ignore_label):
             label = label if special is None else label.masked_fill(label == special, 0)
         labels.append(label)
-    return Survey(np.median(voxel_sizes, axis=0).tolist(), median_extents(labels))
+    return Survey(
+        voxel_size=np.median(voxel_sizes, axis=0).tolist(),
+        object_extents=typical_extents(labels),
+        smallest_sides=np.min(sides, axis=0).tolist(),
+    )
+
+
+def typical_extents(label_maps: Sequence[Tensor]) -> list[float]:
+    """Extent of a typical object along each axis, in voxels: that of an ellipsoid with the same mean chord.
+
+    A chord is how far a straight line along the axis runs inside an object. Unlike a bounding box it measures the
+    thickness of what is long, bent or cut by the border. The median over the objects is weighted by the root of their
+    volumes, so that chips count little, and a giant does not decide alone.
+
+    Args:
+        label_maps: (*spatial) each; ids are objects, 0 is not.
+
+    Raises:
+        ValueError: there is no object.
+
+    >>> typical_extents([torch.tensor([0, 7, 7, 7, 0])])
+    [3.0]
+    """
+    measured = [_volumes_and_chords(np.asarray(labels)) for labels in label_maps]
+    volumes = np.concatenate([volumes for volumes, _ in measured])
+    chords = np.concatenate([chords for _, chords in measured])
+    if not len(volumes):
+        raise ValueError("no annotated object found in any label map, expected at least one")
+    extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
+    return [extent_of_chord * _weighted_median(along_axis, np.sqrt(volumes)) for along_axis in chords.T]
+
+
+def _volumes_and_chords(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Voxels of each object, (K,), and its mean chord along each axis, (K, ndim)."""
+    ids, owner = np.unique(labels, return_inverse=True)
+    owner = owner.reshape(labels.shape)
+    volumes = np.bincount(owner.ravel(), minlength=len(ids))
+    chords = []
+    for axis in range(labels.ndim):
+        along = np.moveaxis(owner, axis, 0)
+        starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != along[:-1]]])
+        chords.append(volumes / np.bincount(starts, minlength=len(ids)))
+    return volumes[ids > 0], np.stack(chords, axis=1)[ids > 0]
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    order = values.argsort(kind="stable")
+    share = weights[order].cumsum() / weights.sum()
+    return float(values[order][share.searchsorted(0.5)])
 
 
 def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") -> list[float]:
@@ -70,10 +121,30 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
 
 
+def fitting_patch(
+    survey: Survey, spacing: Sequence[float], largest: Sequence[int], divisor: Sequence[int]
+) -> list[int]:
+    """The largest patch, in voxels of the working grid, that lies in all training images.
+
+    Args:
+        survey: of the training files.
+        spacing: the working voxel size.
+        largest: at most so many voxels along each axis.
+        divisor: of which each side is a multiple, see `networks.size_divisor`; it is the least that is returned.
+
+    Raises:
+        ValueError: `largest` has not one entry for each axis.
+    """
+    if len(largest) != len(spacing):
+        raise ValueError(f"largest_patch must have {len(spacing)} entries, one an axis, got {list(largest)}")
+    shape = working_shape([1] * len(spacing), survey.smallest_sides, spacing)
+    return [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
+
+
 def smallest_instance(survey: Survey) -> int:
     """The smallest volume, in voxels of the training files, at which an instance is taken for an object.
 
-    Typical is an ellipsoid (in 2D an ellipse) of the annotated objects' median extents.
+    Typical is an ellipsoid (in 2D an ellipse) of the annotated objects' typical extents.
     """
     dims = len(survey.object_extents)
     unit_ball = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) / 2**dims  # of diameter 1
