@@ -72,12 +72,12 @@ def machine() -> dict[str, Any]:
 
 def _report_peak(sender: Connection, prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
     call = prepare(*arguments)
-    before = _peak()
+    before = peak_megabytes()
     call()
-    sender.send(_peak() - before)
+    sender.send(peak_megabytes() - before)
 
 
-def _peak() -> float:
+def peak_megabytes() -> float:
     """Peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux `getrusage` starts with the peak of the process that started this one

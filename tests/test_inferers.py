@@ -1,46 +1,164 @@
 """Sliding windows over student and teacher."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor, nn
 
-from scripts.inferers import EmbeddingInferer
-
-
-def test_without_teacher_the_students_embeddings_only() -> None:
-    image = torch.rand(1, 1, 12, 20)
-    assert torch.allclose(EmbeddingInferer((8, 8))(image, nn.Identity()), image, atol=1e-5)
+from scripts.inferers import EmbeddingInferer, fitting_window
+from scripts.networks import embedding_network
 
 
-def test_the_teachers_embeddings_follow(tmp_path: Path) -> None:
-    teacher = nn.Conv2d(1, 1, 1)
-    weights = {"weight": torch.full((1, 1, 1, 1), 2.0), "bias": torch.ones(1)}
-    torch.save(weights, tmp_path / "teacher.pt")
-    image = torch.rand(1, 1, 12, 20)
-    inferer = EmbeddingInferer((8, 8), teacher=teacher, teacher_path=str(tmp_path / "teacher.pt"))
-    with torch.no_grad():
-        both = inferer(image, nn.Identity())
-    assert both.shape == (1, 2, 12, 20)
-    assert torch.allclose(both[:, 1:], 2 * image + 1, atol=1e-5)
+class Watched(nn.Module):
+    """Returns what it is given, and remembers its shape."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
 
-def test_refuses_an_overlap_outside_of_0_to_1() -> None:
-    with pytest.raises(ValueError, match=r"overlap must lie in \[0, 1\), got 1"):
-        EmbeddingInferer((8, 8), overlap=1)
-
-
-@pytest.mark.parametrize(("shape", "window"), [((30, 70), (24, 32)), ((32, 31), (32, 24)), ((5, 40), (8, 32))])
-def test_the_window_shrinks_to_a_small_image(shape: tuple[int, int], window: tuple[int, int]) -> None:
-    seen = set()
-
-    def network(image: torch.Tensor) -> torch.Tensor:
-        seen.add(tuple(image.shape[2:]))
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen.append(tuple(image.shape[2:]))
         return image
 
-    inferer = EmbeddingInferer((32, 32), divisor=(8, 8))
-    assert inferer(torch.rand(1, 1, *shape), network).shape[2:] == shape
-    assert seen == {window}
-    inferer(torch.rand(1, 1, 40, 40), network)
-    assert (32, 32) in seen  # the next image may be larger
+
+class TestTeacher:
+    def test_without_teacher_the_students_embeddings_only(self) -> None:
+        image = torch.rand(1, 1, 12, 20)
+        assert torch.allclose(EmbeddingInferer((8, 8))(image, nn.Identity()), image, atol=1e-5)
+
+    def test_the_teachers_embeddings_follow(self, tmp_path: Path) -> None:
+        teacher = nn.Conv2d(1, 1, 1)
+        weights = {"weight": torch.full((1, 1, 1, 1), 2.0), "bias": torch.ones(1)}
+        torch.save(weights, tmp_path / "teacher.pt")
+        image = torch.rand(1, 1, 12, 20)
+        inferer = EmbeddingInferer((8, 8), teacher=teacher, teacher_path=str(tmp_path / "teacher.pt"))
+        with torch.no_grad():
+            both = inferer(image, nn.Identity())
+        assert both.shape == (1, 2, 12, 20)
+        assert torch.allclose(both[:, 1:], 2 * image + 1, atol=1e-5)
+
+
+class TestFittingWindow:
+    @pytest.mark.parametrize(
+        ("length", "overlap", "expected"),
+        [
+            (32, 0.0, 32),
+            (31, 0.0, 32),  # one voxel is missing
+            (5, 0.5, 8),
+            (33, 0.0, 24),  # two windows of 17 would do, the next multiple of 8 is 24
+            (41, 0.5, 32),  # two of 24 would reach only 36
+            (48, 0.5, 32),  # two, the second from 16 on
+            (64, 0.0, 32),
+            (65, 0.0, 24),  # three of 22
+        ],
+    )
+    def test_by_hand(self, length: int, overlap: float, expected: int) -> None:
+        assert fitting_window(length, largest=32, overlap=overlap, step=8) == expected
+
+    @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.7])
+    def test_as_few_windows_as_of_the_largest(self, overlap: float) -> None:
+        for length in range(1, 300):
+            count = {}
+            for window in (64, fitting_window(length, 64, overlap, 8)):
+                network = Watched()
+                SlidingWindowInferer((window,) * 2, overlap=overlap)(torch.zeros(1, 1, length, 1), network)
+                count[window] = len(network.seen)
+            assert len(set(count.values())) == 1, (length, count)
+
+
+class TestWindows:
+    @pytest.mark.parametrize(
+        ("shape", "window"),
+        [((30, 70), (32, 32)), ((32, 31), (32, 32)), ((5, 40), (8, 24)), ((1, 9), (8, 16)), ((40, 20), (24, 24))],
+    )
+    def test_they_fit_the_image(self, shape: tuple[int, int], window: tuple[int, int]) -> None:
+        inferer, network, image = EmbeddingInferer((32, 32), divisor=(8, 8)), Watched(), torch.rand(1, 1, *shape)
+        torch.testing.assert_close(inferer(image, network), image)
+        assert set(network.seen) == {window}
+        network.seen.clear()
+        inferer(torch.rand(1, 1, 64, 64), network)
+        assert set(network.seen) == {(32, 32)}  # the next image may be larger
+
+    def test_an_image_that_fits_is_seen_once(self) -> None:
+        network = Watched()
+        EmbeddingInferer((32, 32), overlap=0.5, divisor=(8, 8))(torch.rand(1, 1, 29, 32), network)
+        assert network.seen == [(32, 32)]
+
+    def test_a_small_image_is_continued_by_its_outermost_voxels(self) -> None:
+        seen = []
+        image = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3)
+        EmbeddingInferer((8, 8), divisor=(1, 4))(image, lambda window: seen.append(window) or window)
+        assert seen[0].flatten().tolist() == [1.0, 2.0, 3.0, 3.0]
+
+    @pytest.mark.parametrize("shape", [(1, 40, 24), (9, 17, 33), (3, 3, 3), (50, 20), (1, 1)])
+    def test_any_shape_passes_through_the_real_network(self, shape: tuple[int, ...]) -> None:
+        network = embedding_network(len(shape), 1, 5, filters=(8, 8, 16)).eval()
+        inferer = EmbeddingInferer([16] * len(shape), divisor=[4] * len(shape), mode="gaussian", position_scale=0.25)
+        with torch.no_grad():
+            embeddings = inferer(torch.rand(1, 1, *shape), network)
+        assert embeddings.shape == (1, 5, *shape)
+        assert torch.isfinite(embeddings).all()
+
+    def test_metadata_stay(self) -> None:
+        image = MetaTensor(torch.rand(1, 1, 20, 13), meta={"filename_or_obj": "a.tif"})
+        embeddings = EmbeddingInferer((16, 16), divisor=(8, 8))(image, nn.Identity())
+        assert embeddings.meta["filename_or_obj"] == "a.tif"
+
+    def test_callables_that_are_no_module(self) -> None:
+        image = torch.rand(1, 1, 20, 20)
+        torch.testing.assert_close(EmbeddingInferer((8, 8))(image, lambda window: 2 * window), 2 * image)
+
+
+class TestWindowsAgree:
+    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()  # no voxel sees another
+    half_empty = torch.rand(1, 1, 32, 64) * (torch.arange(64) < 32)
+
+    @torch.no_grad()
+    def test_with_the_image_seen_at_once(self) -> None:
+        windowed = EmbeddingInferer((16, 16), overlap=0.25)(self.half_empty, self.network)
+        torch.testing.assert_close(windowed, self.network(self.half_empty))
+
+    @torch.no_grad()
+    def test_which_those_of_monai_do_not(self) -> None:
+        windowed = SlidingWindowInferer((16, 16), overlap=0.25)(self.half_empty, self.network)
+        assert (windowed - self.network(self.half_empty)).abs().max() > 0.1
+
+    @torch.no_grad()
+    def test_images_of_a_batch_do_not_share_their_statistics(self) -> None:
+        images = torch.cat([self.half_empty, 5 * torch.rand(1, 1, 32, 64)])
+        windowed = EmbeddingInferer((16, 16))(images, self.network)
+        torch.testing.assert_close(windowed, self.network(images))
+
+    @torch.no_grad()
+    def test_the_teachers_too(self, tmp_path: Path) -> None:
+        inferer = EmbeddingInferer((16, 16), teacher=self.network)
+        both = inferer(self.half_empty, self.network)
+        torch.testing.assert_close(both[:, 8:], self.network(self.half_empty))
+
+
+class TestRefused:
+    @pytest.mark.parametrize("overlap", [1, -0.1, 1.5, float("nan"), "0.5", None, [0.5, 0.5]])
+    def test_overlaps(self, overlap: Any) -> None:
+        with pytest.raises(ValueError, match=r"overlap must be a number in \[0, 1\), got") as refusal:
+            EmbeddingInferer((8, 8), overlap=overlap)
+        assert str(refusal.value).endswith(repr(overlap))
+
+    @pytest.mark.parametrize("roi_size", [[64, 64], [64] * 4, [], 64, None])
+    def test_windows_with_another_number_of_axes(self, roi_size: Any) -> None:
+        with pytest.raises(ValueError, match=r"roi_size must have 3 entries, one an axis, got") as refusal:
+            EmbeddingInferer(roi_size, divisor=[8, 8, 8])
+        assert str(refusal.value).endswith(repr(roi_size))
+
+    @pytest.mark.parametrize("size", [0, -1, 4, 60, 64.0, "64"])
+    def test_windows_that_the_network_cannot_take(self, size: Any) -> None:
+        with pytest.raises(
+            ValueError, match=r"roi_size must hold multiples of \[4, 8, 8\], at least one, got"
+        ) as refusal:
+            EmbeddingInferer([64, size, 64], divisor=[4, 8, 8])
+        assert str(refusal.value).endswith(str([64, size, 64]))

@@ -45,10 +45,11 @@ def add_positions(embeddings: Tensor, scale: float) -> Tensor:
         raise ValueError(
             f"embedding_dim must exceed the {len(shape)} axes to hold positions, got {embeddings.shape[1]}"
         )
-    along = [(torch.arange(n, device=embeddings.device, dtype=torch.float32) - (n - 1) / 2) * scale for n in shape]
-    positions = torch.stack(torch.meshgrid(*along, indexing="ij"))  # (ndim, *spatial)
-    padding = [0, 0] * len(shape) + [1, embeddings.shape[1] - 1 - len(shape)]
-    return embeddings + torch.nn.functional.pad(positions, padding)
+    moved = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32), copy=True)
+    for axis, n in enumerate(shape):  # a whole volume of positions would need more memory than the image
+        along = (torch.arange(n, device=embeddings.device, dtype=torch.float32) - (n - 1) / 2) * scale
+        moved[:, 1 + axis] += along.view(-1, *[1] * (len(shape) - 1 - axis))
+    return moved
 
 
 def coordinate_channels(shape: Sequence[int], period: float, offset: Sequence[float]) -> Tensor:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data.utils import dense_patch_slices
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from .checkpoints import load_weights
 from .coordinates import add_positions
+from .shared_statistics import shared_statistics
 
 
 class EmbeddingInferer(SlidingWindowInferer):
     """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
 
+    All windows of an image are normalized alike (see `shared_statistics`), so that a voxel's embedding depends on its
+    window only through what lies beyond the window's rim. An image that fits into one window is seen at once.
+
     Args:
-        roi_size: window, divisible by the network's strides; less along axes on which the image is smaller, because
-            padding would change what the network's normalization sees.
-        divisor: what the window must stay divisible by, see `networks.size_divisor`; 1 along each axis by default.
+        roi_size: largest window; it must be divisible by the network's strides.
+        divisor: those strides, see `networks.size_divisor`; 1 along each axis by default. An image of which no such
+            multiple makes one window is continued by its outermost voxels.
         overlap: share of a window that its neighbour repeats, in [0, 1).
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
         others: see `SlidingWindowInferer`.
+
+    Raises:
+        ValueError: windows that do not exist, or that the network cannot take.
     """
 
     def __init__(
@@ -38,23 +49,72 @@ class EmbeddingInferer(SlidingWindowInferer):
         teacher_path: str | None = None,
         **others: Any,
     ) -> None:
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
+        self.divisor = [1] * len(roi_size) if divisor is None else list(divisor)
+        _check_windows(roi_size, overlap, self.divisor)
         super().__init__(roi_size=roi_size, overlap=overlap, **others)
-        self.largest_roi, self.divisor = list(roi_size), list(divisor or [1] * len(roi_size))
+        self.largest_roi = list(roi_size)
         self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
-        self.roi_size = [
-            min(size, max(step, n // step * step))
-            for size, step, n in zip(self.largest_roi, self.divisor, inputs.shape[2:], strict=True)
-        ]
-        student = add_positions(super().__call__(inputs, network, *args, **kwargs), self.position_scale)
+        student = self._embed(inputs, network, *args, **kwargs)
         if self.teacher is None:
             return student
         if self.teacher_path is not None:
             load_weights(self.teacher, Path(self.teacher_path))
             self.teacher_path = None
-        teacher = super().__call__(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
-        return torch.cat([student, add_positions(teacher, self.position_scale)], dim=1)
+        teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
+        return torch.cat([student, teacher], dim=1)
+
+    def _embed(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """(B, C, *spatial) -> (B, E, *spatial), image by image, because each has statistics of its own."""
+        if len(inputs) > 1:
+            return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
+        shape = inputs.shape[2:]
+        self.roi_size = self._windows_for(shape, self.overlap)
+        missing = [max(0, size - length) for size, length in zip(self.roi_size, shape, strict=True)]
+        padded = pad(inputs, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
+        apart = self._windows_for(padded.shape[2:], 0.0)
+        windows = dense_patch_slices(padded.shape[2:], apart, apart)
+
+        def see_windows() -> None:
+            for window in windows:
+                network(padded.as_subclass(Tensor)[(..., *window)], *args, **kwargs)
+
+        several = len(windows) > 1 and isinstance(network, nn.Module)
+        with shared_statistics(network, see_windows, len(shape)) if several else nullcontext():
+            embeddings = super().__call__(padded, network, *args, **kwargs)
+        embeddings = embeddings[(..., *[slice(length) for length in shape])]
+        return add_positions(embeddings, self.position_scale)
+
+    def _windows_for(self, shape: Sequence[int], overlap: float) -> list[int]:
+        axes = zip(shape, self.largest_roi, self.divisor, strict=True)
+        return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]
+
+
+def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
+    """The smallest window that covers an axis with as few windows as the largest one does.
+
+    Args:
+        length: of the image.
+        largest: window, a multiple of `step`.
+        overlap: share of a window that its neighbour repeats.
+        step: what the window must be divisible by.
+
+    >>> fitting_window(100, largest=128, overlap=0.25, step=8), fitting_window(130, largest=128, overlap=0.25, step=8)
+    (104, 80)
+    """
+
+    def count(size: int) -> int:
+        return 1 + math.ceil(max(0, length - size) / max(1, int(size * (1 - overlap))))  # as MONAI places them
+
+    return next(size for size in range(step, largest + 1, step) if count(size) <= count(largest))
+
+
+def _check_windows(roi_size: Sequence[int], overlap: float, divisor: Sequence[int]) -> None:
+    if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
+    if not isinstance(roi_size, Sequence) or len(roi_size) != len(divisor):
+        raise ValueError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
+    if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(roi_size, divisor, strict=True)):
+        raise ValueError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(roi_size)}")

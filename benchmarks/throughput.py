@@ -1,0 +1,153 @@
+"""Where does inference spend its time, and how many voxels a second does it segment?
+
+    python benchmarks/throughput.py                                  # 3D, with the shipped weights
+    python benchmarks/throughput.py --config 2d.json [--ckpt_dir R]  # 2D; without R it trains some minutes before
+
+Runs inference.json on generated images, from the file of the image to that of the instances, and prints for each size
+how long each part takes. What comes after the network shall take at most 30 % of the time. Start-up, which does not
+depend on the image, is left out. Writes the tables to ``benchmarks/results/throughput.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import tifffile
+from monai.bundle import ConfigParser, run
+
+BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
+sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+
+from measuring import Row, peak_megabytes, report  # noqa: E402
+
+from scripts import postprocessing  # noqa: E402
+from scripts.synthetic import synthetic_nuclei  # noqa: E402
+
+SIDES = {2: (256, 1024, 2048), 3: (96, 144, 192)}
+TRAINING = {"epochs": 4, "iterations_per_epoch": 50, "object_fraction": 0.2}
+PARTS = {
+    "LoadImaged": "reading",
+    "ResampleToSpacingd": "resampling",
+    "ScaleIntensityRangePercentilesd": "normalisation",
+    "EmbeddingInferer": "network",
+    "ClusterEmbeddingsd": "clustering",
+    "RestoreGridd": "resampling back",
+    "SaveInstancesd": "writing",
+}
+AFTER_THE_NETWORK = ("clustering", "scores", "resampling back", "writing")
+
+
+class Clock:
+    """Sums up the seconds that functions take, by the names of their parts; of nested ones each counts its own."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner = 0.0  # seconds of what has finished inside the function that runs
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, with the clock running."""
+
+        def run_timed(*args: Any, **kwargs: Any) -> Any:
+            before, self._inner = self._inner, 0.0
+            start = time.perf_counter()
+            result = call(*args, **kwargs)
+            elapsed = time.perf_counter() - start
+            self.seconds[part] += elapsed - self._inner
+            self._inner = before + elapsed
+            return result
+
+        return run_timed
+
+
+def part_of(component: object) -> str:
+    return PARTS.get(type(component).__name__, "everything else")
+
+
+def prepare_image(folder: Path, shape: tuple[int, ...], with_labels: bool = False) -> None:
+    image, labels = synthetic_nuclei(shape, seed=0)
+    files = {"images": image, "labels": labels.astype("uint16")} if with_labels else {"images": image}
+    for name, array in files.items():
+        (folder / name).mkdir(parents=True)
+        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"[-len(shape) :]})
+
+
+def train(folder: Path, config: str) -> Path:
+    """Weights for 2D, of which none are shipped: as good as some minutes make them."""
+    prepare_image(folder, (512, 512), with_labels=True)
+    run(
+        "training",
+        config_file=[str(BUNDLE / "configs" / name) for name in ("train.json", config)],
+        bundle_root=str(BUNDLE),
+        dataset_dir=str(folder),
+        ckpt_dir=str(folder / "weights"),
+        output_dir=str(folder / "output"),
+        **TRAINING,
+    )
+    return folder / "weights"
+
+
+def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str, float], float]:
+    """Seconds of each part of one inference, and of all together."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in configs])
+    options = {"dataset_dir": folder, "ckpt_dir": ckpt_dir, "output_dir": folder / "output", "bundle_root": BUNDLE}
+    parser.update({name: str(path) for name, path in options.items()})
+    clock = Clock()
+    for chain in ("preprocessing", "postprocessing"):
+        transforms = parser.get_parsed_content(chain).transforms
+        transforms[:] = [clock.timed(part_of(transform), transform) for transform in transforms]
+    evaluator = parser.get_parsed_content("evaluator")
+    evaluator.inferer = clock.timed(part_of(evaluator.inferer), evaluator.inferer)
+    scores = clock.timed("scores", postprocessing.instance_scores)
+    with patch.object(postprocessing, "instance_scores", scores):
+        start = time.perf_counter()
+        evaluator.run()
+        elapsed = time.perf_counter() - start
+    return clock.seconds, elapsed
+
+
+def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path) -> None:
+    summary: list[Row] = []
+    for side in SIDES[dims]:
+        shape = (side,) * dims
+        prepare_image(folder / str(side), shape)
+        seconds, elapsed = profile(configs, ckpt_dir, folder / str(side))
+        seconds["everything else"] += elapsed - sum(seconds.values())
+        rows = [{"part": part, "s": seconds[part], "share": seconds[part] / elapsed} for part in seconds]
+        title = " x ".join(map(str, shape))
+        report("throughput", rows, f"{'+'.join(configs)}: {title}")
+        after = sum(seconds[part] for part in AFTER_THE_NETWORK)
+        summary.append(
+            {
+                "image": title,
+                "s": elapsed,
+                "voxels a second": side**dims / elapsed,
+                "after the network": after / elapsed,
+                "peak MB": peak_megabytes(),
+            }
+        )
+    report("throughput", summary, f"{'+'.join(configs)}: all sizes")
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--config", default=None, help="overlay over inference.json")
+    arguments.add_argument("--ckpt_dir", type=Path, default=None, help="of trained weights")
+    given = arguments.parse_args()
+    logging.disable(logging.INFO)
+    with TemporaryDirectory() as name:
+        data = Path(name)
+        if given.config is None:
+            measure(["inference.json"], given.ckpt_dir or BUNDLE / "models", 3, data)
+        else:
+            weights = given.ckpt_dir or train(data / "training", given.config)
+            measure(["inference.json", given.config], weights, 2, data)

@@ -1,0 +1,255 @@
+"""Do the windows of an image agree with each other, and with the image seen at once?
+
+    python benchmarks/windows.py                                       # shipped weights, a generated volume
+    python benchmarks/windows.py --name NAME --ckpt_dir R --dataset_dir D [--config 2d.json]
+
+For each image of a dataset, with the preprocessing, the network and the clustering of inference.json, two tables that
+are also written to ``benchmarks/results/windows.json``:
+
+(a) how far a voxel's embedding in one window lies from its embedding in the whole image, by the voxel's distance to the
+    nearest rim of the window inside the image;
+(b) for several ways of blending the windows, that distance, what AP50 the instances have when those of the whole image
+    are taken for the truth, and with the true labels. In its first row the whole image's embeddings are disturbed
+    by a hundredth of `delta_var` in each dimension: what clustering loses even then, no windows can keep.
+
+Distances are in units of `delta_var`, the radius of an instance. AP50 is the mean over the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+import torch
+from monai.bundle import ConfigParser
+from monai.data.utils import dense_patch_slices
+from monai.inferers import SlidingWindowInferer
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor, nn
+
+BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
+sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+
+from measuring import Row, report  # noqa: E402
+
+from scripts.checkpoints import load_weights  # noqa: E402
+from scripts.coordinates import add_positions  # noqa: E402
+from scripts.datalist import image_label_pairs  # noqa: E402
+from scripts.inferers import EmbeddingInferer  # noqa: E402
+from scripts.metrics import instance_metrics  # noqa: E402
+from scripts.readers import read_volume  # noqa: E402
+from scripts.resampling import resample_nearest  # noqa: E402
+from scripts.shared_statistics import shared_statistics  # noqa: E402
+from scripts.synthetic import synthetic_nuclei  # noqa: E402
+
+GENERATED_SHAPE = (192, 160, 160)  # larger than the default window along each axis
+RIMS = (0, 4, 8, 16, 32, 64)  # voxels
+DISTURBANCE = 0.01  # delta_var
+
+
+class Blending(NamedTuple):
+    """One way to make an image's embeddings from those of its windows."""
+
+    roi: int  # voxels along each axis
+    overlap: float
+    mode: str = "gaussian"
+    shared: bool = True  # the statistics of the normalization are those of the whole image
+
+
+class Case(NamedTuple):
+    """An image of the dataset on the working grid, with its instances where it is known."""
+
+    image: Tensor  # (1, C, *spatial)
+    truth: np.ndarray  # (*spatial), 0 = background
+    reference: Tensor  # (1, E, *spatial), the embeddings of the whole image without positions
+
+
+class Model:
+    """The parts of inference.json that this benchmark needs."""
+
+    def __init__(self, config: str | None, ckpt_dir: Path, dataset_dir: Path) -> None:
+        parser = ConfigParser()
+        parser.read_config(
+            [str(BUNDLE / "configs" / name) for name in ("inference.json", *([config] if config else []))]
+        )
+        parser.update({"bundle_root": str(BUNDLE), "ckpt_dir": str(ckpt_dir), "dataset_dir": str(dataset_dir)})
+        self.network: nn.Module = parser.get_parsed_content("network").eval()
+        load_weights(self.network, ckpt_dir / "model.pt")
+        self.preprocessing: Callable[[Row], Row] = parser.get_parsed_content("preprocessing")
+        self.cluster = parser.get_parsed_content("postprocessing").transforms[0]
+        self.inferer: EmbeddingInferer = parser.get_parsed_content("inferer")
+        self.dims: int = parser.get_parsed_content("spatial_dims")
+        self.delta_var: float = parser.get_parsed_content("delta_var")
+
+    def embed(self, image: Tensor, way: Blending) -> Tensor:
+        """(1, C, *spatial) -> (1, E, *spatial) without positions."""
+        if way.shared:
+            inferer = EmbeddingInferer([way.roi] * self.dims, way.overlap, self.inferer.divisor, mode=way.mode)
+        else:
+            shape = [
+                min(way.roi, n // step * step) for n, step in zip(image.shape[2:], self.inferer.divisor, strict=True)
+            ]
+            inferer = SlidingWindowInferer(shape, overlap=way.overlap, mode=way.mode)
+        return inferer(image, self.network)
+
+    def instances(self, embeddings: Tensor) -> np.ndarray:
+        """(1, E, *spatial) -> (*spatial)."""
+        positioned = add_positions(embeddings, self.inferer.position_scale)[0]
+        return self.cluster({"pred": positioned})["pred"][0].numpy()
+
+    def distance(self, one: Tensor, other: Tensor) -> np.ndarray:
+        """(E, *spatial), (E, *spatial) -> (*spatial) in delta_var."""
+        return (one - other).norm(dim=0).numpy() / self.delta_var
+
+
+def prepare_dataset(folder: Path) -> None:
+    image, labels = synthetic_nuclei(GENERATED_SHAPE, seed=5)
+    for name, array in (("images", image), ("labels", labels.astype("uint16"))):
+        (folder / name).mkdir()
+        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"})
+
+
+def cases(model: Model, dataset_dir: Path, smallest: int) -> Iterator[Case]:
+    """The images with at least `smallest` voxels along their longest axis, one after the other."""
+    for entry in image_label_pairs(str(dataset_dir)):
+        image = model.preprocessing({"image": entry["image"]})["image"].as_tensor()[None]
+        grid = image.shape[2:]
+        # what the network's strides divide, so that no way has to continue the image beyond its border
+        divisible = [n // step * step for n, step in zip(image.shape[2:], model.inferer.divisor, strict=True)]
+        image = image[(..., *map(slice, divisible))]
+        if max(image.shape[2:]) < smallest:
+            continue
+        labels = read_volume(entry["label"]).array
+        truth = resample_nearest(torch.from_numpy(labels.astype("int64"))[None], grid)[0].numpy()
+        truth = truth[tuple(map(slice, divisible))]
+        yield Case(image, truth, model.network(image))
+
+
+def rim_distances(model: Model, case: Case, roi: int) -> dict[bool, dict[int, list[np.ndarray]]]:
+    """Distance from the whole image's embedding by `RIMS`, with the statistics of the window and with shared ones."""
+    shape = case.image.shape[2:]
+    window_size = [min(roi, n) for n in shape]
+    windows = dense_patch_slices(shape, window_size, window_size)
+    found: dict[bool, dict[int, list[np.ndarray]]] = {}
+
+    def see_windows() -> None:
+        for window in windows:
+            model.network(case.image[(..., *window)])
+
+    for shared in (False, True):
+        found[shared] = defaultdict(list)
+        with shared_statistics(model.network, see_windows, len(shape)) if shared else nullcontext():
+            for window in windows:
+                embeddings = model.network(case.image[(..., *window)])[0]
+                distance = model.distance(embeddings, case.reference[(0, ..., *window)])
+                depth = np.digitize(depth_below_rim(window, shape), RIMS) - 1
+                for ring in np.unique(depth):
+                    found[shared][RIMS[ring]].append(distance[depth == ring])
+    return found
+
+
+def depth_below_rim(window: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Voxels between each voxel of a window and its nearest face that is not one of the image."""
+    padding = [(int(side.start > 0), int(side.stop < length)) for side, length in zip(window, shape, strict=True)]
+    inside = np.pad(np.ones([side.stop - side.start for side in window], np.uint8), padding)
+    if inside.all():
+        return np.full(inside.shape, max(shape))
+    depth = distance_transform_edt(inside) - 1
+    return depth[tuple(slice(before, n - after) for (before, after), n in zip(padding, inside.shape, strict=True))]
+
+
+def report_rims(name: str, model: Model, data: list[Case], roi: int) -> None:
+    rows: list[Row] = []
+    distances: dict[tuple[bool, int], list[np.ndarray]] = defaultdict(list)
+    for case in data:
+        for shared, rings in rim_distances(model, case, roi).items():
+            for rim, values in rings.items():
+                distances[shared, rim] += values
+    for rim in sorted({rim for _, rim in distances}):
+        row: Row = {"voxels from the rim": f"{rim} and more"}
+        for shared in (False, True):
+            values = np.concatenate(distances[shared, rim])
+            title = "whole image's statistics" if shared else "window's statistics"
+            row |= {f"{title}: mean": float(values.mean()), "95th" + " " * shared: float(np.percentile(values, 95))}
+        rows.append(row)
+    report("windows", rows, f"(a) {name}: one window of {roi} against the whole image, distance of embeddings")
+
+
+def report_ways(name: str, model: Model, data: list[Case], ways: list[Blending]) -> None:
+    references = [model.instances(case.reference) for case in data]
+    rows: list[Row] = []
+
+    def measure(title: Row, embed: Callable[[Case], Tensor]) -> None:
+        seconds, distances, agreements, accuracies = 0.0, [], [], []
+        for case, reference in zip(data, references, strict=True):
+            start = time.perf_counter()
+            embeddings = embed(case)
+            seconds += time.perf_counter() - start
+            distances.append(model.distance(embeddings[0], case.reference[0]).ravel())
+            instances = model.instances(embeddings)
+            agreements.append(instance_metrics(instances, reference)["ap50"])
+            accuracies.append(instance_metrics(instances, case.truth)["ap50"])
+        all_distances = np.concatenate(distances)
+        row = {
+            **title,
+            "s": seconds,
+            "mean distance": float(all_distances.mean()),
+            "95th": float(np.percentile(all_distances, 95)),
+            "AP50, whole image": float(np.mean(agreements)),
+            "AP50, truth": float(np.mean(accuracies)),
+        }
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+
+    generator = torch.Generator().manual_seed(0)
+    empty = dict.fromkeys(Blending._fields, "-")
+    measure({**empty, "roi": "whole"}, lambda case: model.network(case.image))
+    measure(
+        {**empty, "roi": "disturbed"},
+        lambda case: (
+            case.reference + DISTURBANCE * model.delta_var * torch.randn(case.reference.shape, generator=generator)
+        ),
+    )
+    for way in ways:
+        measure(way._asdict(), lambda case, way=way: model.embed(case.image, way))
+    report("windows", rows, f"(b) {name}: windows against the whole image, {len(data)} images")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", default="generated nuclei, shipped weights")
+    parser.add_argument("--config", default=None, help="overlay over inference.json")
+    parser.add_argument("--ckpt_dir", type=Path, default=BUNDLE / "models")
+    parser.add_argument("--dataset_dir", type=Path, default=None)
+    parser.add_argument("--rois", type=int, nargs="+", default=[64, 96, 128], help="windows to compare")
+    parser.add_argument("--overlaps", type=float, nargs="+", default=[0.25, 0.5])
+    parser.add_argument("--smallest", type=int, default=0, help="leave out images whose longest axis is shorter")
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        if given.dataset_dir is None:
+            prepare_dataset(Path(folder))
+        dataset_dir = given.dataset_dir or Path(folder)
+        model = Model(given.config, given.ckpt_dir, dataset_dir)
+        with torch.inference_mode():
+            data = list(cases(model, dataset_dir, given.smallest))
+            report_rims(given.name, model, data, given.rois[-1])
+            ways = [
+                Blending(roi, overlap, mode, shared)
+                for roi in given.rois
+                for overlap in given.overlaps
+                for mode, shared in (("gaussian", False), ("gaussian", True), ("constant", True))
+            ]
+            report_ways(given.name, model, data, ways)
+
+
+if __name__ == "__main__":
+    main()
