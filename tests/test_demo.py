@@ -94,7 +94,7 @@ class TestPlan:
         assert plan.is_held_out
         assert plan.sparse_truth
         assert (plan.train_images, plan.annotated, plan.spatial_dims) == (2, 2 * 2 * 3 * 3, 3)
-        assert plan.patch_size == (32, 32, 32)
+        assert plan.patch_size == (16, 32, 32)
 
     def test_a_single_2d_image_is_trained_and_tested(self, tmp_path):
         pairs = write_dataset(tmp_path / "data", {"a": (100, 140)})
