@@ -13,7 +13,6 @@ from monai.bundle import ConfigParser
 
 from demo.sample import make_sample
 from scripts.datalist import image_label_pairs
-from scripts.networks import size_divisor
 from scripts.readers import VolumeReader, split_suffix
 from scripts.resampling import working_shape
 from scripts.sampling import annotated_ids
@@ -128,7 +127,7 @@ def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> 
             grids[pair["image"]] = (loaded["image"].shape[1:], loaded["image"].pixdim.tolist())
             annotated += len(annotated_ids(loaded["label"].as_tensor(), None, None))
     spacing = config.get_parsed_content("working_spacing")
-    divisor = size_divisor(spacing, len(config.get_parsed_content("filters")))
+    divisor = config.get_parsed_content("divisor")
     shapes = {name: working_shape(shape, size, spacing) for name, (shape, size) in grids.items()}
     return fitting_patch(shapes, divisor, PATCH_EDGE[spatial_dims]), annotated
 

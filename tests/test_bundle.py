@@ -165,11 +165,9 @@ class TestTrainingAndInferenceAgree:
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
         assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE)
 
-    @pytest.mark.parametrize(
-        "ids", [{}, {"working_spacing": [4.0, 1.0, 1.0], "filters": [8, 16, 32], "in_channels": 2}]
-    )
+    @pytest.mark.parametrize("ids", [{}, {"voxel_shape": [4.0, 1.0, 1.0], "filters": [8, 16, 32], "in_channels": 2}])
     def test_both_build_the_same_network(self, ids: dict[str, Any]) -> None:
-        ids = {"working_spacing": [1.0, 1.0, 1.0], **ids}
+        ids = {"voxel_shape": [1.0, 1.0, 1.0], **ids}
         states = [
             {
                 name: tuple(tensor.shape)
@@ -184,6 +182,7 @@ class TestTrainingAndInferenceAgree:
             "dataset_dir": str(dataset),
             "ckpt_dir": str(dataset),
             "working_spacing": [1.25, 0.8, 1.0],
+            "voxel_shape": [1.25, 1.0, 1.0],
             "patch_size": [16, 16, 16],
         }
         train, inference = parser("train.json", **ids), parser("inference.json", **ids)

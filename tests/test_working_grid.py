@@ -12,6 +12,7 @@ from scripts.working_grid import (
     smallest_instance,
     survey_objects,
     typical_extents,
+    voxel_shape,
     working_spacing,
 )
 
@@ -88,6 +89,18 @@ class TestWorkingSpacing:
             working_spacing(SURVEY, "voxels")
         with pytest.raises(ValueError, match=r"positive numbers, got \[0, 1\]"):
             working_spacing(SURVEY, [0, 1])
+
+
+class TestVoxelShape:
+    def test_a_grid_on_which_objects_are_round_has_cubic_voxels(self) -> None:
+        assert voxel_shape(SURVEY, working_spacing(SURVEY, "objects")) == [1.0, 1.0]
+
+    def test_voxels_are_long_where_objects_measure_few_of_them(self) -> None:
+        assert voxel_shape(SURVEY, working_spacing(SURVEY, "image")) == [4.0, 1.0]  # 8 x 32 voxels
+
+    def test_the_unit_of_the_files_does_not_matter(self) -> None:
+        micrometres = Survey([0.002, 0.001], SURVEY.object_extents, [1.0, 1.0])
+        assert voxel_shape(micrometres, [0.004, 0.003]) == pytest.approx(voxel_shape(SURVEY, [4.0, 3.0]))
 
 
 class TestFittingPatch:

@@ -121,6 +121,20 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
 
 
+def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
+    """Edges of a working voxel in units of a typical object, the shortest 1: what is long for the network.
+
+    The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
+    good as round ones in cubes.
+
+    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], [1.0] * 3), [4.0, 1.0, 1.0])
+    [4.0, 1.0, 1.0]
+    """
+    sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)
+    edges = [working / (voxel * extent) for working, voxel, extent in sizes]
+    return [edge / min(edges) for edge in edges]
+
+
 def fitting_patch(
     survey: Survey, spacing: Sequence[float], largest: Sequence[int], divisor: Sequence[int]
 ) -> list[int]:

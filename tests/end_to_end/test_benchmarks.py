@@ -93,7 +93,13 @@ class TestCvppp:
 class TestCityscapes:
     """leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_{instanceIds,labelIds}.png."""
 
-    WORKING_GRID = {"working_spacing": [1.0, 1.0], "patch_size": [32, 64], "min_size": 20, "batch_size": 2}
+    WORKING_GRID = {
+        "working_spacing": [1.0, 1.0],
+        "voxel_shape": [1.0, 1.0],
+        "patch_size": [32, 64],
+        "min_size": 20,
+        "batch_size": 2,
+    }
 
     @pytest.fixture(scope="class")
     def cities(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
