@@ -65,7 +65,7 @@ def choose_foreground(
     choice = "estimated" if distinctness > DISTINCT else "everywhere"
     logger.info(
         "foreground: %s, as annotated objects are told from their surroundings with an area under the ROC curve of "
-        "%.2f (above %.1f there is background, near 0.5 only more objects)",
+        "%.2f (above %.2f there is background, near 0.5 only more objects)",
         choice,
         distinctness,
         DISTINCT,
