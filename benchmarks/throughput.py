@@ -32,7 +32,7 @@ from measuring import Row, peak_megabytes, report  # noqa: E402
 from scripts import postprocessing  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
-SIDES = {2: (256, 1024, 2048), 3: (96, 144, 192)}
+SIDES = {2: (256, 1024, 1536), 3: (64, 128, 144)}
 TRAINING = {"epochs": 4, "iterations_per_epoch": 50, "object_fraction": 0.2}
 PARTS = {
     "LoadImaged": "reading",
@@ -103,8 +103,8 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str,
     parser.update({name: str(path) for name, path in options.items()})
     clock = Clock()
     for chain in ("preprocessing", "postprocessing"):
-        transforms = parser.get_parsed_content(chain).transforms
-        transforms[:] = [clock.timed(part_of(transform), transform) for transform in transforms]
+        composed = parser.get_parsed_content(chain)
+        composed.transforms = tuple(clock.timed(part_of(step), step) for step in composed.transforms)
     evaluator = parser.get_parsed_content("evaluator")
     evaluator.inferer = clock.timed(part_of(evaluator.inferer), evaluator.inferer)
     scores = clock.timed("scores", postprocessing.instance_scores)

@@ -33,7 +33,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 from monai.inferers import SlidingWindowInferer
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
@@ -51,7 +50,7 @@ from scripts.resampling import resample_nearest  # noqa: E402
 from scripts.shared_statistics import shared_statistics  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
-GENERATED_SHAPE = (192, 160, 160)  # larger than the default window along each axis
+GENERATED_SHAPE = (160, 96, 96)  # two of the default windows along z
 RIMS = (0, 4, 8, 16, 32, 64)  # voxels
 DISTURBANCE = 0.01  # delta_var
 
@@ -147,7 +146,7 @@ def rim_distances(model: Model, case: Case, roi: int) -> dict[bool, dict[int, li
 
     for shared in (False, True):
         found[shared] = defaultdict(list)
-        with shared_statistics(model.network, see_windows, len(shape)) if shared else nullcontext():
+        with shared_statistics(model.network, see_windows) if shared else nullcontext():
             for window in windows:
                 embeddings = model.network(case.image[(..., *window)])[0]
                 distance = model.distance(embeddings, case.reference[(0, ..., *window)])
@@ -159,12 +158,13 @@ def rim_distances(model: Model, case: Case, roi: int) -> dict[bool, dict[int, li
 
 def depth_below_rim(window: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Voxels between each voxel of a window and its nearest face that is not one of the image."""
-    padding = [(int(side.start > 0), int(side.stop < length)) for side, length in zip(window, shape, strict=True)]
-    inside = np.pad(np.ones([side.stop - side.start for side in window], np.uint8), padding)
-    if inside.all():
-        return np.full(inside.shape, max(shape))
-    depth = distance_transform_edt(inside) - 1
-    return depth[tuple(slice(before, n - after) for (before, after), n in zip(padding, inside.shape, strict=True))]
+    depth = np.full([side.stop - side.start for side in window], max(shape))
+    for axis, (side, length) in enumerate(zip(window, shape, strict=True)):
+        along = np.arange(side.start, side.stop)
+        before = along - side.start if side.start > 0 else along + length
+        after = side.stop - 1 - along if side.stop < length else along + length
+        depth = np.minimum(depth, np.minimum(before, after).reshape(-1, *[1] * (len(shape) - 1 - axis)))
+    return depth
 
 
 def report_rims(name: str, model: Model, data: list[Case], roi: int) -> None:
@@ -230,8 +230,7 @@ def main() -> None:
     parser.add_argument("--config", default=None, help="overlay over inference.json")
     parser.add_argument("--ckpt_dir", type=Path, default=BUNDLE / "models")
     parser.add_argument("--dataset_dir", type=Path, default=None)
-    parser.add_argument("--rois", type=int, nargs="+", default=[64, 96, 128], help="windows to compare")
-    parser.add_argument("--overlaps", type=float, nargs="+", default=[0.25, 0.5])
+    parser.add_argument("--rois", type=int, nargs=2, default=[64, 128], help="a small and a large window")
     parser.add_argument("--smallest", type=int, default=0, help="leave out images whose longest axis is shorter")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -242,11 +241,14 @@ def main() -> None:
         with torch.inference_mode():
             data = list(cases(model, dataset_dir, given.smallest))
             report_rims(given.name, model, data, given.rois[-1])
+            small, large = given.rois
             ways = [
-                Blending(roi, overlap, mode, shared)
-                for roi in given.rois
-                for overlap in given.overlaps
-                for mode, shared in (("gaussian", False), ("gaussian", True), ("constant", True))
+                Blending(small, 0.5, shared=False),
+                Blending(small, 0.5),
+                Blending(large, 0.25, shared=False),
+                Blending(large, 0.25),
+                Blending(large, 0.25, mode="constant"),
+                Blending(large, 0.5),
             ]
             report_ways(given.name, model, data, ways)
 

@@ -27,7 +27,7 @@ from demo.charts import iou_histogram, loss_curve, read_losses
 from demo.embedding import device_name, middle_embeddings
 from demo.plan import Plan, read_array
 from demo.report import Content, Figure, Row
-from demo.steps import OVERLAP, SEED, Step
+from demo.steps import SEED, Step
 from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
 from scripts.datalist import image_label_pairs
 from scripts.foreground import is_foreground
@@ -139,7 +139,7 @@ def _tested_rows(plan: Plan, tested: Tested, output: Path) -> list[Row]:
     plane = Plane(0 if plan.spatial_dims == 3 else None, tested.voxel_size)
     image, truth, instances = (plane.cut(volume) for volume in (tested.image, tested.truth, tested.instances))
     gray = gray_picture(image)
-    embeddings = middle_embeddings(tested.path, output / "weights", plan.spatial_dims, OVERLAP)
+    embeddings = middle_embeddings(tested.path, output / "weights", plan.spatial_dims)
     colored = embedding_picture(embeddings)
     colored[~is_foreground(torch.from_numpy(embeddings)).numpy()] //= 4
     first = [

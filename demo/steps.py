@@ -18,7 +18,6 @@ from demo.plan import BUNDLE, ROOT, Plan, config_files
 # 250 iterations of two 32^3 patches: 1.2 s each on two cores, so 5 minutes, and 1 for start and validation.
 EPOCHS, ITERATIONS_PER_EPOCH = 5, 50
 VALIDATION_INTERVAL = 5  # once, at the end: a validation segments all training images
-OVERLAP = 0.25  # of sliding windows: a third of the windows of the configs' 0.5, for the same time budget
 SEED = 0
 QUIET_INTERVAL = 15.0  # seconds between progress lines where there is no terminal to overwrite them
 
@@ -60,10 +59,9 @@ def plan_steps(plan: Plan, output: Path) -> list[Step]:
         iterations_per_epoch=ITERATIONS_PER_EPOCH,
         val_interval=VALIDATION_INTERVAL,
         patch_size=list(plan.patch_size),
-        overlap=OVERLAP,
         seed=SEED,
     )
-    tested = {"dataset_dir": plan.test_dir, "ckpt_dir": weights, "overlap": OVERLAP}
+    tested = {"dataset_dir": plan.test_dir, "ckpt_dir": weights}
     inference = _bundle_command(
         [],
         config_files(plan.spatial_dims, "inference.json"),

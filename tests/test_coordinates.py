@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from scripts.coordinates import AddCoordinatesd, add_positions, coordinate_channels, input_channels
+from scripts.coordinates import AddCoordinatesd, add_positions, add_positions_, coordinate_channels, input_channels
 
 
 def phase_differences(channels: Tensor, axis: int, step: int) -> Tensor:
@@ -154,3 +154,22 @@ class TestAddPositions:
     def test_refuses_embeddings_too_short_to_hold_it(self) -> None:
         with pytest.raises(ValueError, match="embedding_dim must exceed the 3 axes to hold positions, got 3"):
             add_positions(torch.zeros(1, 3, 2, 2, 2), scale=0.25)
+
+    def test_the_embeddings_given_stay_as_they_are(self) -> None:
+        embeddings = torch.zeros(1, 4, 3, 5)
+        add_positions(embeddings, scale=0.5)
+        assert embeddings.abs().max() == 0
+
+    def test_unless_it_is_done_in_place(self) -> None:
+        embeddings = torch.rand(1, 4, 2, 3, 4)
+        expected = add_positions(embeddings, scale=0.25)
+        assert add_positions_(embeddings, scale=0.25) is embeddings
+        torch.testing.assert_close(embeddings, expected)
+
+    def test_half_precision_would_round_positions(self) -> None:
+        assert add_positions(torch.zeros(1, 3, 2, 2, dtype=torch.float16), scale=0.25).dtype == torch.float32
+
+    def test_the_gradient_passes_through(self) -> None:
+        embeddings = torch.rand(1, 4, 3, 5, requires_grad=True)
+        add_positions(embeddings, scale=0.5).sum().backward()
+        assert (embeddings.grad == 1).all()

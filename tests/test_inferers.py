@@ -116,7 +116,8 @@ class TestWindows:
 
 
 class TestWindowsAgree:
-    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()  # no voxel sees another
+    # no voxel sees another
+    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()
     half_empty = torch.rand(1, 1, 32, 64) * (torch.arange(64) < 32)
 
     @torch.no_grad()

@@ -36,20 +36,24 @@ def add_positions(embeddings: Tensor, scale: float) -> Tensor:
             scale of 0.25 lie 4 apart, the distance at which the loss (delta_dist 2) is content.
 
     Returns:
-        (B, E, *spatial); positions count from the middle of the volume.
+        (B, E, *spatial), at least in single precision; positions count from the middle of the volume.
     """
     if not scale:
         return embeddings
-    shape = embeddings.shape[2:]
-    if embeddings.shape[1] <= len(shape):
-        raise ValueError(
-            f"embedding_dim must exceed the {len(shape)} axes to hold positions, got {embeddings.shape[1]}"
-        )
-    moved = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32), copy=True)
-    for axis, n in enumerate(shape):  # a whole volume of positions would need more memory than the image
-        along = (torch.arange(n, device=embeddings.device, dtype=torch.float32) - (n - 1) / 2) * scale
-        moved[:, 1 + axis] += along.view(-1, *[1] * (len(shape) - 1 - axis))
-    return moved
+    return add_positions_(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32), copy=True), scale)
+
+
+def add_positions_(embeddings: Tensor, scale: float) -> Tensor:
+    """`add_positions` in place, for embeddings of a whole volume: a copy would double the memory they need."""
+    if not scale:
+        return embeddings
+    axes = embeddings.dim() - 2
+    if embeddings.shape[1] <= axes:
+        raise ValueError(f"embedding_dim must exceed the {axes} axes to hold positions, got {embeddings.shape[1]}")
+    for axis, length in enumerate(embeddings.shape[2:]):
+        along = (torch.arange(length, device=embeddings.device, dtype=torch.float32) - (length - 1) / 2) * scale
+        embeddings.select(1, 1 + axis).add_(along.view(-1, *[1] * (axes - 1 - axis)))
+    return embeddings
 
 
 def coordinate_channels(shape: Sequence[int], period: float, offset: Sequence[float]) -> Tensor:

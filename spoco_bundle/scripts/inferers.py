@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .checkpoints import load_weights
-from .coordinates import add_positions
+from .coordinates import add_positions_
 from .shared_statistics import shared_statistics
 
 
@@ -82,10 +82,10 @@ class EmbeddingInferer(SlidingWindowInferer):
                 network(padded.as_subclass(Tensor)[(..., *window)], *args, **kwargs)
 
         several = len(windows) > 1 and isinstance(network, nn.Module)
-        with shared_statistics(network, see_windows, len(shape)) if several else nullcontext():
+        with shared_statistics(network, see_windows) if several else nullcontext():
             embeddings = super().__call__(padded, network, *args, **kwargs)
         embeddings = embeddings[(..., *[slice(length) for length in shape])]
-        return add_positions(embeddings, self.position_scale)
+        return add_positions_(embeddings, self.position_scale)
 
     def _windows_for(self, shape: Sequence[int], overlap: float) -> list[int]:
         axes = zip(shape, self.largest_roi, self.divisor, strict=True)

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from monai.networks.utils import replace_modules_temp
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 
 class FixedNorm(nn.Module):
@@ -23,22 +24,21 @@ class FixedNorm(nn.Module):
     Args:
         norm: whose affine parameters to use.
         moments: (2, groups): the mean and the mean square of what it is given.
-        spatial_dims: number of axes after the channels.
     """
 
-    def __init__(self, norm: nn.GroupNorm, moments: Tensor, spatial_dims: int) -> None:
+    def __init__(self, norm: nn.GroupNorm, moments: Tensor) -> None:
         super().__init__()
         mean, mean_square = moments.repeat_interleave(norm.num_channels // norm.num_groups, dim=1)  # (C,) each
-        scale = norm.weight / (mean_square - mean.square() + norm.eps).sqrt()
-        self.scale, self.shift = (x.float().view(-1, *[1] * spatial_dims) for x in (scale, norm.bias - mean * scale))
+        self.mean, self.variance = mean, (mean_square - mean.square()).clamp_min(0)
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, *spatial) -> the same shape."""
-        return torch.addcmul(self.shift, features, self.scale)
+        return batch_norm(features, self.mean, self.variance, self.weight, self.bias, eps=self.eps)
 
 
 @contextmanager
-def shared_statistics(network: nn.Module, see_windows: Callable[[], None], spatial_dims: int) -> Iterator[None]:
+def shared_statistics(network: nn.Module, see_windows: Callable[[], None]) -> Iterator[None]:
     """While it is open, every GroupNorm of a network normalizes by its mean statistics over some windows.
 
     What a layer is given depends on the layers before it, which still look at each window alone while the statistics
@@ -48,7 +48,6 @@ def shared_statistics(network: nn.Module, see_windows: Callable[[], None], spati
     Args:
         network: whose GroupNorms have affine parameters; it is as before when this closes.
         see_windows: runs the network on windows of equal size that cover the image evenly.
-        spatial_dims: 2 or 3.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.GroupNorm)}
     moments: dict[str, list[Tensor]] = {name: [] for name in norms}
@@ -56,15 +55,16 @@ def shared_statistics(network: nn.Module, see_windows: Callable[[], None], spati
         for name, norm in norms.items():
             handle = norm.register_forward_pre_hook(partial(_record_moments, moments[name]))
             recording.callback(handle.remove)
-        see_windows()
+        if norms:
+            see_windows()
     with ExitStack() as replaced:
         for name, norm in norms.items():
-            fixed = FixedNorm(norm, torch.cat(moments[name]).mean(0), spatial_dims)
+            fixed = FixedNorm(norm, torch.cat(moments[name]).mean(0))
             replaced.enter_context(replace_modules_temp(network, name, fixed))
         yield
 
 
 def _record_moments(moments: list[Tensor], norm: nn.GroupNorm, inputs: tuple[Tensor]) -> None:
-    groups = inputs[0].detach().unflatten(1, (norm.num_groups, -1)).flatten(2)  # (B, groups, channels * voxels)
-    variance, mean = torch.var_mean(groups.float(), dim=2, correction=0)
-    moments.append(torch.stack([mean, variance + mean.square()], dim=1).double())  # (B, 2, groups)
+    groups = inputs[0].detach().unflatten(1, (norm.num_groups, -1)).flatten(2).float()  # (B, groups, channels * voxels)
+    # two means are several times faster than torch.var_mean
+    moments.append(torch.stack([groups.mean(2), groups.square().mean(2)], dim=1))  # (B, 2, groups)
