@@ -103,8 +103,11 @@ class FindNextObjectsd(MapTransform):
             picture: MetaTensor = result[self.image_key]
             image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
             labels = self._objects(result.get(self.label_key), image.shape)
-            regions = self._regions(result[self.instances_key], student, labels > 0, picture)
-            found = find_candidates(regions, image, student, teacher, self.delta_var)
+            probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
+            probability = probability if self.foreground == "estimated" else None
+            instances = np.asarray(result[self.instances_key], np.int32)[0]
+            regions = candidate_regions(instances, probability, labels > 0, self._min_size(picture))
+            found = find_candidates(regions, image, student, teacher, probability, self.delta_var)
             percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)
             result[self.heat_key] = MetaTensor(torch.from_numpy(percent[regions])[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
@@ -119,15 +122,10 @@ class FindNextObjectsd(MapTransform):
         number = torch.searchsorted(ids, labels.to(ids.dtype).contiguous()) + 1
         return torch.where(torch.isin(labels, ids), number, 0).numpy().astype(np.int32)
 
-    def _regions(
-        self, instances: torch.Tensor, student: NDArray[np.float32], annotated: NDArray[np.bool_], picture: MetaTensor
-    ) -> NDArray[np.int32]:
-        probability = None
-        if self.foreground == "estimated":
-            probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
+    def _min_size(self, picture: MetaTensor) -> int:
+        """In voxels of the working grid."""
         finer = math.prod(_file_voxel_size(picture)) / math.prod(picture.pixdim.tolist())
-        min_size = max(1, round(self.min_size * finer))
-        return candidate_regions(np.asarray(instances, np.int32)[0], probability, annotated, min_size)
+        return max(1, round(self.min_size * finer))
 
 
 class NextObjectsWriter:
