@@ -63,20 +63,14 @@ class TestMeasures:
         regions = np.array([[0, 1, 1, 0, 0, 0, 2, 2]], np.int32)
         sure = np.array([[[0, 9, 9, 0, 0, 0, 5, 5]]], np.float32)
         torn = np.array([[[0, 9, 9, 0, 0, 0, 5, 9]]], np.float32)
-        assert find_candidates(regions, sure[0], sure, sure, None, 0.5).doubts == pytest.approx([0, 0], abs=1e-6)
-        doubts = find_candidates(regions, sure[0], sure, torn, None, 0.5).doubts
+        assert find_candidates(regions, sure[0], sure, sure, 0.5).doubts == pytest.approx([0, 0], abs=1e-6)
+        doubts = find_candidates(regions, sure[0], sure, torn, 0.5).doubts
         assert doubts[0] == pytest.approx(0, abs=1e-6)
         assert doubts[1] > 0.5
 
-    def test_doubt_counts_by_the_probability_of_an_object(self):
-        regions, torn = np.array([[0, 1, 1, 0]], np.int32), np.array([[[0, 5, 9, 0]]], np.float32)
-        alone = find_candidates(regions, torn[0], torn, torn, None, 0.5).doubts
-        probability = np.array([[0.9, 0.3, 0.5, 0.9]], np.float32)
-        assert find_candidates(regions, torn[0], torn, torn, probability, 0.5).doubts == pytest.approx(0.4 * alone)
-
     def test_the_extent_of_a_square_is_the_diameter_of_its_disc(self):
         embeddings = np.zeros((1, 10, 10), np.float32)
-        found = find_candidates(np.ones((10, 10), np.int32), embeddings[0], embeddings, embeddings, None, 0.5)
+        found = find_candidates(np.ones((10, 10), np.int32), embeddings[0], embeddings, embeddings, 0.5)
         assert found.extents == pytest.approx([2 * (100 / np.pi) ** 0.5])
 
 

@@ -107,7 +107,7 @@ class FindNextObjectsd(MapTransform):
             probability = probability if self.foreground == "estimated" else None
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             regions = candidate_regions(instances, probability, labels > 0, self._min_size(picture))
-            found = find_candidates(regions, image, student, teacher, probability, self.delta_var)
+            found = find_candidates(regions, image, student, teacher, self.delta_var)
             percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)
             result[self.heat_key] = MetaTensor(torch.from_numpy(percent[regions])[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
