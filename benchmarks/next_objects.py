@@ -52,6 +52,7 @@ class Pool:
         """The first true objects that a list names, and how many of its places it took."""
         number = {image_name(str(pair.image)): image for image, pair in enumerate(self.pairs)}
         found: Objects = set()
+        looked_at = 0
         with listed.open(encoding="utf-8") as file:
             for looked_at, line in enumerate(csv.DictReader(file), start=1):
                 image = number[line["image"]]
