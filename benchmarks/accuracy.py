@@ -115,19 +115,18 @@ class Experiment:
         return stacked([above, np.asarray(Image.open(written))])
 
     def _run(self, run_id: list[str], overlays: list[str], pairs: list[Pair], **ids: Any) -> None:
-        """Run a command of the bundle as users do; what it says goes where this program's output goes."""
-        names = ["train.json", *self.configs, *overlays]
-        ids = {
-            "bundle_root": BUNDLE,
-            "config_file": [str(BUNDLE / "configs" / name) for name in names],
-            "images": [str(pair.image) for pair in pairs],
-            "labels": [str(pair.labels) for pair in pairs],
-            **ids,
-        }
-        arguments = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", "monai.bundle", "run", *run_id, *arguments, *self.options]
-        if subprocess.run(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode != 0:
-            raise SystemExit(f"The {'training' if run_id else 'evaluation'} failed, see above.")
+        files = {"images": [str(pair.image) for pair in pairs], "labels": [str(pair.labels) for pair in pairs]}
+        run_bundle(run_id, ["train.json", *self.configs, *overlays], self.options, **files, **ids)
+
+
+def run_bundle(run_id: list[str], configs: Sequence[str], options: Sequence[str] = (), **ids: Any) -> None:
+    """Run a command of the bundle as users do; what it says goes where this program's output goes."""
+    files = [str(BUNDLE / "configs" / name) for name in configs]
+    ids = {"bundle_root": BUNDLE, "config_file": files, **ids}
+    arguments = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", *run_id, *arguments, *options]
+    if subprocess.run(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode != 0:
+        raise SystemExit(f"{' '.join([*run_id, *configs])}: failed, see above.")
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Row:
@@ -237,11 +236,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS / "accuracy.json")
     parser.add_argument("--picture", action="store_true", help="write one to docs/pictures")
     parser.add_argument("--table", action="store_true", help="print all rows and draw the curves, nothing else")
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:split])
-    options.ids = list(arguments[split + 1 :])
+    own, ids = split_arguments(arguments)
+    options = parser.parse_args(own)
+    options.ids = ids
     check(parser, options)
     return options
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before ``--``, for the benchmark, and after it, for the configs."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:split]), list(arguments[split + 1 :])
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -1,0 +1,184 @@
+"""The next objects to annotate as files: one ranked list for all images, and for each image a map of the doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey, MetaKeys
+from numpy.typing import NDArray
+
+from .datalist import Paths, image_label_pairs, image_list
+from .foreground import foreground_logit
+from .metrics_handler import unique_names
+from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
+from .readers import SUFFIXES, split_suffix
+from .sampling import annotated_ids
+from .tables import UNIT_SYMBOLS, UNSTATED, write_table
+
+
+def annotated_so_far(
+    dataset_dir: PathLike, images: Paths = None, labels: Paths = None, masks: Paths = None
+) -> list[dict[str, str]]:
+    """List the images, and for each the label map that there is: in ``dataset_dir/labels`` any may lack.
+
+    Raises:
+        FileNotFoundError, ValueError: see `datalist.image_list` and `datalist.image_label_pairs`.
+    """
+    if labels is not None:
+        return image_label_pairs(dataset_dir, images, labels, masks)
+    entries, folder = image_list(dataset_dir, images, masks), Path(dataset_dir) / "labels"
+    if images is not None or not folder.is_dir():
+        return entries
+    paths = (path for path in sorted(folder.iterdir()) if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+    labels_of = {split_suffix(path)[0]: str(path) for path in paths}
+    images_of = {split_suffix(entry["image"])[0]: entry for entry in entries}
+    if alone := sorted(set(labels_of) - set(images_of)):
+        raise ValueError(f"{labels_of[alone[0]]}: found no image of this name in {folder.with_name('images')}.")
+    return [{**entry, **({"label": labels_of[name]} if name in labels_of else {})} for name, entry in images_of.items()]
+
+
+class AnnotationCandidates(NamedTuple):
+    """What one image offers, and what is known of it."""
+
+    path: str
+    found: Candidates
+    known: NDArray[np.float64]  # (A, 3) appearance of its annotated objects
+    voxels: NDArray[np.int64]  # (n, ndim) places in the image's file
+    voxel_size: list[float]  # of the file
+    unit: str
+
+
+class FindNextObjectsd(MapTransform):
+    """Find what could be annotated next in an image, and paint each with its doubt in percent.
+
+    Adds `AnnotationCandidates` under ``candidates``, and under `heat_key` the map (1, *spatial) int32 in [0, 100].
+
+    Args:
+        keys: embeddings (2 E, *spatial), student's and teacher's.
+        embedding_dim: E.
+        in_channels: channels of the image without coordinates, of which the mean is looked at.
+        delta_var: radius of an instance in embedding space.
+        min_size: smallest object that may have been missed, in voxels of the image's file.
+        foreground: as in `postprocessing.ClusterEmbeddingsd`.
+        background_label, ignore_label: ids that are no objects.
+        instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        embedding_dim: int,
+        in_channels: int = 1,
+        delta_var: float = 0.5,
+        min_size: int = 50,
+        foreground: str = "estimated",
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        instances_key: str = "pred",
+        image_key: str = "image",
+        label_key: str = "label",
+        heat_key: str = "heat",
+    ) -> None:
+        super().__init__(keys)
+        self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
+        self.min_size, self.foreground, self.special = min_size, foreground, (background_label, ignore_label)
+        self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
+        self.heat_key = heat_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            vectors = np.asarray(torch.as_tensor(result[key]).float().cpu())
+            student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
+            picture: MetaTensor = result[self.image_key]
+            image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
+            labels = self._objects(result.get(self.label_key), image.shape)
+            probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
+            probability = probability if self.foreground == "estimated" else None
+            instances = np.asarray(result[self.instances_key], np.int32)[0]
+            regions = candidate_regions(instances, probability, labels > 0, self._min_size(picture))
+            found = find_candidates(regions, image, student, teacher, self.delta_var)
+            percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)
+            result[self.heat_key] = MetaTensor(torch.from_numpy(percent[regions])[None], meta=picture.meta)
+            result["candidates"] = _in_file(picture, found, appearance(labels, image))
+        return result
+
+    def _objects(self, labels: torch.Tensor | None, shape: tuple[int, ...]) -> NDArray[np.int32]:
+        """Annotated objects (*spatial), numbered 1..A."""
+        if labels is None:
+            return np.zeros(shape, np.int32)
+        labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
+        ids = annotated_ids(labels, *self.special)
+        number = torch.searchsorted(ids, labels.to(ids.dtype).contiguous()) + 1
+        return torch.where(torch.isin(labels, ids), number, 0).numpy().astype(np.int32)
+
+    def _min_size(self, picture: MetaTensor) -> int:
+        """In voxels of the working grid."""
+        finer = math.prod(_file_voxel_size(picture)) / math.prod(picture.pixdim.tolist())
+        return max(1, round(self.min_size * finer))
+
+
+class NextObjectsWriter:
+    """Evaluator handler: rank what `FindNextObjectsd` found in all images, and write ``OUTPUT_DIR/next_objects.csv``.
+
+    One line for each place: ``rank`` from 1, ``image``, ``score`` in [0, 1], and along each axis the index of a voxel
+    in the image's file (``z_voxel``) and its distance from the first voxel's middle (``z_um``, see `tables`).
+
+    Args:
+        output_dir: folder to write to.
+        count: how many places to list.
+    """
+
+    def __init__(self, output_dir: PathLike, count: int = 20) -> None:
+        if count < 1:
+            raise ValueError(f"places must be at least 1, got {count}")
+        self.target, self.count = Path(output_dir) / "next_objects.csv", count
+        self.images: list[AnnotationCandidates] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _keep(self, engine: Engine) -> None:
+        self.images += [output["candidates"] for output in engine.state.output]
+
+    def _write(self, engine: Engine) -> None:
+        known = np.concatenate([image.known for image in self.images])
+        chosen = rank([image.found for image in self.images], known, self.count)
+        names = unique_names([image.path for image in self.images])
+        axes = "zyx"[-self.images[0].voxels.shape[1] :]
+        units = {UNIT_SYMBOLS.get(image.unit, UNSTATED) for image in self.images}
+        unit = units.pop() if len(units) == 1 else UNSTATED
+        voxels = np.array([self.images[image].voxels[number] for image, number, _ in chosen]).reshape(-1, len(axes))
+        sizes = np.array([self.images[image].voxel_size for image, _, _ in chosen]).reshape(-1, len(axes))
+        table = {
+            "rank": np.arange(1, len(chosen) + 1),
+            "image": np.array([names[image] for image, _, _ in chosen]),
+            "score": np.array([score for _, _, score in chosen]),
+            **{f"{axis}_voxel": column for axis, column in zip(axes, voxels.T, strict=True)},
+            **{f"{axis}_{unit}": column for axis, column in zip(axes, (voxels * sizes).T, strict=True)},
+        }
+        write_table(self.target, table)
+
+
+def _in_file(picture: MetaTensor, found: Candidates, known: NDArray[np.float64]) -> AnnotationCandidates:
+    """Say where the places lie in the image's file; the working grid picked its voxels as `resample_nearest` does."""
+    shape, working = np.asarray(picture.meta[MetaKeys.SPATIAL_SHAPE]), np.array(picture.shape[1:])
+    voxels = ((found.places + 0.5) * shape / working).astype(np.int64)
+    path = str(picture.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    return AnnotationCandidates(path, found, known, voxels, _file_voxel_size(picture), picture.meta.get("unit", ""))
+
+
+def _file_voxel_size(picture: MetaTensor) -> list[float]:
+    return affine_to_spacing(picture.meta[MetaKeys.ORIGINAL_AFFINE], r=picture.ndim - 1).tolist()
