@@ -127,24 +127,24 @@ class TestByHand:
 
     def test_small_pieces_go_to_the_neighbour_they_touch(self) -> None:
         clusters = np.array([[1, 1, 1, 1, 2], [1, 1, 3, 1, 2], [1, 1, 1, 1, 2]], np.int32)
-        found = clean_components(clusters, clusters > 0, min_size=3)
+        found = clean_components(clusters, min_size=3)
         assert found.tolist() == [[1, 1, 1, 1, 2]] * 3
 
     def test_small_pieces_that_touch_nothing_are_dropped(self) -> None:
         clusters = np.array([[5, 5, 5, 0, 4], [5, 5, 5, 0, 4]], np.int32)
-        assert clean_components(clusters, clusters > 0, min_size=3).tolist() == [[1, 1, 1, 0, 0]] * 2
+        assert clean_components(clusters, min_size=3).tolist() == [[1, 1, 1, 0, 0]] * 2
 
     def test_small_pieces_reach_an_instance_through_each_other(self) -> None:
         clusters = np.array([[1, 1, 1, 2, 3, 4]], np.int32)
-        assert clean_components(clusters, clusters > 0, min_size=2).tolist() == [[1] * 6]
+        assert clean_components(clusters, min_size=2).tolist() == [[1] * 6]
 
     def test_only_small_pieces_leave_nothing(self) -> None:
         clusters = np.array([[1, 1, 2, 2]], np.int32)
-        assert clean_components(clusters, clusters > 0, min_size=3).tolist() == [[0] * 4]
+        assert clean_components(clusters, min_size=3).tolist() == [[0] * 4]
 
     def test_corners_do_not_connect(self) -> None:
         clusters = np.array([[7, 0], [0, 7]], np.int32)
-        assert sorted(clean_components(clusters, clusters > 0, min_size=1).ravel().tolist()) == [0, 0, 1, 2]
+        assert sorted(clean_components(clusters, min_size=1).ravel().tolist()) == [0, 0, 1, 2]
 
     def test_modes_of_two_heaps_on_a_line(self) -> None:
         points = torch.tensor([[0.0], [0.2], [0.4], [3.0], [3.2]])
@@ -319,7 +319,7 @@ def test_real_shapes(name: str, step: tuple[int, int, int], method: str) -> None
     """Ideal embeddings of real objects: one random direction per object, with noise below delta_var."""
     path = next(SHARED.glob(f"{name}*"))
     truth = tifffile.imread(path)[tuple(slice(None, None, s) for s in step)].astype(np.int32)
-    truth = clean_components(truth, truth > 0, min_size=50)
+    truth = clean_components(truth, min_size=50)
     directions = np.random.default_rng(0).normal(size=(truth.max() + 1, 16))
     vectors = 6 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
     embeddings = embed(truth, dict(enumerate(vectors.tolist())), noise=0.08)
