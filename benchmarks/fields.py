@@ -139,7 +139,9 @@ def _apart(count: int, dim: int, random: np.random.Generator) -> Floats:
 
 def _from_middle(labels: Labels, axis: int) -> Floats:
     """Each voxel's position along `axis`, from the middle of its object."""
-    position = np.arange(labels.shape[axis], dtype=np.float32).reshape([-1 if i == axis else 1 for i in range(labels.ndim)])
+    position = np.arange(labels.shape[axis], dtype=np.float32).reshape(
+        [-1 if i == axis else 1 for i in range(labels.ndim)]
+    )
     sizes = np.maximum(np.bincount(labels.ravel()), 1)
     middle = np.bincount(labels.ravel(), weights=np.broadcast_to(position, labels.shape).ravel()) / sizes
     return position - middle[labels].astype(np.float32)
