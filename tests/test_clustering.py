@@ -15,7 +15,15 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from scripts.clustering import METHODS, SAMPLE, clean_components, cluster_embeddings, mean_shift_modes, nearest
+from scripts.clustering import (
+    MERGE_DISTANCE,
+    METHODS,
+    SAMPLE,
+    clean_components,
+    cluster_embeddings,
+    mean_shift_modes,
+    nearest,
+)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SCENES = {2: (20, 48), 3: (12, 20, 48)}
@@ -153,6 +161,16 @@ class TestByHand:
         points = torch.tensor([[0.0], [0.2], [0.4], [3.0], [3.2]])
         modes = mean_shift_modes(points, radius=0.5)
         torch.testing.assert_close(modes, torch.tensor([[0.2], [3.1]]))  # the denser first
+
+    def test_a_mode_that_the_sample_has_missed(self) -> None:
+        points = torch.cat([torch.zeros(3 * SAMPLE, 2), torch.full((1, 2), 9.0), torch.zeros(3 * SAMPLE, 2)])
+        assert mean_shift_modes(points, radius=0.5).tolist() == [[0, 0], [9, 9]]
+
+    def test_modes_of_points_without_any_order_are_few_and_apart(self) -> None:
+        points = 4 * torch.rand(3000, 4, generator=torch.Generator().manual_seed(0))
+        modes = mean_shift_modes(points, radius=0.5)
+        assert len(modes) > 10
+        assert torch.pdist(modes).min() > MERGE_DISTANCE * 0.5
 
     def test_nearest(self) -> None:
         points, centers = torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([[8.0], [1.0]])
