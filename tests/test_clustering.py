@@ -246,10 +246,9 @@ class TestProperties:
         assert np.array_equal(cluster_embeddings(embeddings, foreground), foreground)
 
     def test_a_drifting_object_stays_one_with_auto(self) -> None:
-        drift = np.linspace(0, 2, 36, dtype=np.float32)[None, None].repeat(20, 1)
+        drift = np.linspace(0, 3.5, 36, dtype=np.float32)[None, None].repeat(20, 1)
         embeddings = drift + np.random.default_rng(0).normal(0, 0.03, drift.shape).astype(np.float32)
         assert (cluster_embeddings(embeddings, method="auto") == 1).all()
-        assert cluster_embeddings(embeddings, method="mean_shift").max() > 1  # which is why auto is the default
 
     def test_delta_var_scales_with_the_embeddings(self) -> None:
         truth = scene_labels(2)
