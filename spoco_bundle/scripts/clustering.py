@@ -10,7 +10,6 @@ import cc3d
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_dilation
 from skimage.segmentation import watershed
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
@@ -153,11 +152,9 @@ def clean_components(clusters: Labels, min_size: int) -> Labels:
     keep = sizes[1:] >= min_size
     kept = keep_instances(components, keep)
     crumbs = (components > 0) & (kept == 0)
-    if crumbs.any() and keep.any():
-        near = binary_dilation(crumbs)  # the flood needs no more than the rims of the instances
-        flooded = watershed(np.zeros(kept.shape, np.uint8), np.where(near, kept, 0), mask=near & (components > 0))
-        kept[crumbs] = flooded[crumbs]
-    return kept
+    if not crumbs.any() or not keep.any():
+        return kept
+    return watershed(np.zeros(kept.shape, np.uint8), kept, mask=components > 0).astype(np.int32)
 
 
 def mean_shift_modes(points: Tensor, radius: float) -> Tensor:
