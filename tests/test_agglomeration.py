@@ -11,6 +11,7 @@ from scripts.agglomeration import (
     local_change,
     merge_regions,
     region_statistics,
+    settle_borders,
     small_regions,
     touching_regions,
 )
@@ -84,6 +85,20 @@ class TestByHand:
 
     def test_nothing_touches(self) -> None:
         assert merged([1, 1], [0, 0], [], MERGE_DISTANCE) == [0, 1, 2]
+
+    def test_a_border_voxel_goes_to_the_nearest_of_those_it_touches(self) -> None:
+        # the means are 0 and 3 or so; the third voxel is like the first instance, and touches it
+        instances = np.array([[1, 1, 2, 2, 2]], np.int32)
+        assert settle_borders(instances, strip(0, 0, 0, 4, 4)).tolist() == [[1, 1, 1, 2, 2]]
+
+    def test_no_voxel_leaves_for_an_instance_that_it_does_not_touch(self) -> None:
+        instances = np.array([[1, 1, 0, 2, 2, 2]], np.int32)
+        assert np.array_equal(settle_borders(instances, strip(0, 0, 0, 0, 4, 4)), instances)
+
+    def test_the_first_and_the_last_row_do_not_touch(self) -> None:
+        instances = np.array([[1, 1], [2, 2], [3, 3]], np.int32)
+        embeddings = np.array([[[9, 9], [4, 4], [9, 9]]], np.float32)
+        assert np.array_equal(settle_borders(instances, embeddings), instances)
 
     def test_merging_leaves_its_input(self) -> None:
         sizes, sums = np.array([0.0, 1, 1]), np.array([[0.0], [0], [1]])

@@ -8,6 +8,7 @@ tolerates embeddings that drift inside one object better than any fixed radius.
 from __future__ import annotations
 
 import heapq
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +52,18 @@ def small_regions(embeddings: Floats, foreground: NDArray[np.bool_]) -> Labels:
 def local_change(embeddings: Floats) -> Floats:
     """Mean distance of each voxel's embedding to those of its direct neighbours: (E, *spatial) -> (*spatial)."""
     total = np.zeros(embeddings.shape[1:], np.float32)
-    count = np.zeros_like(total)
+    count = np.zeros(embeddings.shape[1:], np.uint8)
     for axis in range(total.ndim):
         before, after = _shifted(total.ndim, axis)
-        step = np.linalg.norm(embeddings[(slice(None), *after)] - embeddings[(slice(None), *before)], axis=0)
+        # channel by channel, because all differences together would need the memory of the embeddings once more
+        step = np.zeros_like(total[after])
+        for channel in embeddings:
+            step += np.square(channel[after] - channel[before])
+        np.sqrt(step, out=step)
         for side in (before, after):
             total[side] += step
             count[side] += 1
-    return total / np.maximum(count, 1)
+    return np.divide(total, np.maximum(count, 1), out=total)
 
 
 def region_statistics(embeddings: Floats, regions: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -92,9 +97,13 @@ def merge_regions(
     A pair's distance is looked up when its turn comes, and the pair is put back if it has grown since. That a
     distance has shrunk is noticed only then, too: the price for a time that does not grow with a region's neighbours.
     """
-    means = sums / np.maximum(sizes, 1)[:, None]
-    sizes = sizes.copy()
-    parent = list(range(len(sizes)))
+    centers = sums / np.maximum(sizes, 1)[:, None]
+    distances = np.linalg.norm(centers[pairs[:, 0]] - centers[pairs[:, 1]], axis=1)
+    near = distances < merge_distance
+    queue = [(gap, *pair) for gap, pair in zip(distances[near].tolist(), pairs[near].tolist(), strict=True)]
+    heapq.heapify(queue)
+    # lists, because for single short vectors they are several times faster than arrays
+    weights, means, parent = sizes.tolist(), centers.tolist(), list(range(len(sizes)))
 
     def root(region: int) -> int:
         while parent[region] != region:
@@ -102,57 +111,65 @@ def merge_regions(
             region = parent[region]
         return region
 
-    distances = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
-    near = distances < merge_distance
-    queue = [(gap, *pair) for gap, pair in zip(distances[near].tolist(), pairs[near].tolist(), strict=True)]
-    heapq.heapify(queue)
     while queue:
         recorded, first, second = heapq.heappop(queue)
         first, second = root(first), root(second)
         if first == second:
             continue
-        gap = float(np.linalg.norm(means[first] - means[second]))
+        gap = math.dist(means[first], means[second])
         if gap > recorded + 1e-12:
             if gap < merge_distance:
                 heapq.heappush(queue, (gap, first, second))
             continue
-        if sizes[first] < sizes[second]:
+        if weights[first] < weights[second]:
             first, second = second, first
         parent[second] = first
-        share = sizes[second] / (sizes[first] + sizes[second])
-        means[first] += share * (means[second] - means[first])
-        sizes[first] += sizes[second]
+        weights[first] += weights[second]
+        share = weights[second] / weights[first]
+        means[first] = [a + share * (b - a) for a, b in zip(means[first], means[second], strict=True)]
     return _consecutive(np.array([root(region) for region in range(len(parent))]))
 
 
 def settle_borders(instances: Labels, embeddings: Floats, rounds: int = 3) -> Labels:
     """Give voxels at a border to the one of the instances they touch whose mean embedding is nearest."""
-    instances = instances.copy()
+    settled = np.pad(instances, 1)  # so that every voxel has a neighbour on each side
+    inside = settled[(slice(1, -1),) * instances.ndim]
+    offsets = [side * stride // settled.itemsize for stride in settled.strides for side in (-1, 1)]
     for _ in range(rounds):
-        sizes, sums = region_statistics(embeddings, instances)
+        sizes, sums = region_statistics(embeddings, inside)
         means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-        neighbours = _neighbours(instances)  # (2 * ndim, *spatial)
-        border = (instances > 0) & ((neighbours != instances) & (neighbours > 0)).any(axis=0)
-        options = np.concatenate([instances[border][None], neighbours[:, border]])  # (1 + 2 * ndim, M)
-        gaps = np.linalg.norm(means[options] - embeddings[:, border].T, axis=2)
-        gaps[options == 0] = np.inf
-        settled = options[gaps.argmin(0), np.arange(options.shape[1])]
-        if np.array_equal(settled, instances[border]):
+        border = _touching_another(inside).nonzero()
+        vectors = embeddings[(slice(None), *border)].T  # (M, E)
+        index = np.ravel_multi_index([axis + 1 for axis in border], settled.shape)
+        flat = settled.ravel()
+        choice = flat[index]
+        gaps = _squared_length(means[choice] - vectors)
+        for offset in offsets:
+            other = flat[index + offset]
+            others_gaps = np.where(other > 0, _squared_length(means[other] - vectors), np.inf)
+            nearer = others_gaps < gaps
+            gaps[nearer], choice[nearer] = others_gaps[nearer], other[nearer]
+        if np.array_equal(choice, flat[index]):
             break
-        instances[border] = settled
-    return instances
+        flat[index] = choice
+    return inside.copy()
 
 
-def _neighbours(instances: Labels) -> Labels:
-    """The instance on each side of each voxel: (*spatial) -> (2 * ndim, *spatial); beyond the image, its own."""
-    sides = []
+def _touching_another(instances: Labels) -> NDArray[np.bool_]:
+    """Where a voxel shares a face with one of another instance, the background left out."""
+    border = np.zeros(instances.shape, bool)
     for axis in range(instances.ndim):
         before, after = _shifted(instances.ndim, axis)
-        for here, there in ((before, after), (after, before)):
-            side = instances.copy()
-            side[here] = instances[there]
-            sides.append(side)
-    return np.stack(sides)
+        first, second = instances[before], instances[after]
+        different = (first != second) & (first > 0) & (second > 0)
+        border[before] |= different
+        border[after] |= different
+    return border
+
+
+def _squared_length(vectors: Floats) -> Floats:
+    """(M, E) -> (M,)."""
+    return np.einsum("me,me->m", vectors, vectors)
 
 
 def _consecutive(roots: NDArray[np.int64]) -> Labels:

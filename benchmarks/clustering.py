@@ -1,0 +1,145 @@
+"""How fast, how small and how right is the clustering?
+
+    python benchmarks/clustering.py [--voxels 1e4 1e6] [--dims 8] [--kinds tight loose] [--methods auto] [--limit 60]
+    python benchmarks/clustering.py --dataset_dir D --ckpt_dir R [--config 2d.json] [--images 5]
+
+The first line clusters generated embedding fields (see `fields`), the second one those of the network in R on the
+images of D, whose labels must be complete; D and R as for the bundle's commands. Every method runs in a process of its
+own, which is ended after `limit` seconds; of scikit-learn's methods the clusters are split into connected components
+and cleaned as ours are. A table for each size is printed and added to ``benchmarks/results/clustering.json``, with
+seconds of processor time (of all cores together, so that a busy machine does not show), memory beyond that of the
+embeddings in units of them, and AP50. Run it in parts: what is measured again replaces what was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from sklearn.cluster import HDBSCAN, MeanShift
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
+
+from fields import DELTA_VAR, KINDS, Field, synthetic_field, trained_fields  # noqa: E402
+from measuring import RESULTS, Row, extra_megabytes, report  # noqa: E402
+
+from scripts.clustering import METHODS, clean_components, cluster_embeddings  # noqa: E402
+from scripts.metrics import instance_metrics  # noqa: E402
+
+OBJECTS = {10_000: 10, 100_000: 50, 1_000_000: 200, 10_000_000: 2_000}
+SKLEARN = ("sklearn HDBSCAN", "sklearn MeanShift")
+
+
+def cluster(field: Field, method: str) -> np.ndarray:
+    """An instance map, (*spatial), by one of our methods or of scikit-learn's."""
+    if method in METHODS:
+        return cluster_embeddings(
+            field.embeddings, field.foreground, method, DELTA_VAR, field.min_size, teacher_embeddings=field.embeddings
+        )
+    clusters = np.zeros(field.foreground.shape, np.int32)
+    found = (
+        HDBSCAN(min_cluster_size=max(5, field.min_size), copy=True)
+        if method == "sklearn HDBSCAN"
+        else MeanShift(bandwidth=DELTA_VAR)
+    ).fit(field.embeddings[:, field.foreground].T)
+    clusters[field.foreground] = found.labels_ + 1  # its noise, -1, becomes background
+    return clean_components(clusters, field.min_size)
+
+
+def prepare(folder: Path, method: str, limit: int) -> Callable[[], None]:
+    """Read the field; return a function that clusters it and writes what it found, and in which time."""
+    with np.load(folder / "field.npz") as arrays:
+        field = Field(**{name: arrays[name] for name in arrays.files})._replace(min_size=int(arrays["min_size"]))
+
+    def run() -> None:
+        start = time.process_time()
+        try:
+            instances = cluster(field, method)
+        except Exception as error:
+            (folder / "failure.txt").write_text(f"{method}: {error}", encoding="utf-8")
+            raise
+        np.savez(folder / "found.npz", instances=instances, seconds=time.process_time() - start)
+
+    warm_up = tuple(slice(0, 6) for _ in field.foreground.shape)
+    small = Field(field.embeddings[(slice(None), *warm_up)], np.ones((6,) * len(warm_up), bool), None, 5)
+    cluster(small, method)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + limit,) * 2)  # ends this process
+    return run
+
+
+def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list[Row]:
+    rows = []
+    with TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "field.npz", **field._asdict())
+        for method in methods:
+            row = {
+                "field": name,
+                "method": method,
+                "processor s": f"> {limit}",
+                "memory / embeddings": "",
+                "AP50": "",
+                "found": "",
+            }
+            try:
+                extra = extra_megabytes(prepare, Path(folder), method, limit) * 2**20 / field.embeddings.nbytes
+            except EOFError:  # the process has ended without an answer: at its limit, or with an exception
+                failure = Path(folder) / "failure.txt"
+                if failure.is_file():
+                    raise SystemExit(failure.read_text(encoding="utf-8")) from None
+                rows.append(row)
+                continue
+            with np.load(Path(folder) / "found.npz") as found:
+                instances, seconds = found["instances"], float(found["seconds"])
+            ap50 = instance_metrics(instances, field.labels)["ap50"]
+            measured = {
+                "processor s": seconds,
+                "memory / embeddings": extra,
+                "AP50": ap50,
+                "found": int(instances.max()),
+            }
+            rows.append({**row, **measured})
+    return rows
+
+
+def add_to_report(rows: list[Row], title: str) -> None:
+    """Report the rows together with those that an earlier run has measured and this one has not."""
+    path = RESULTS / "clustering.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")).get(title, []) if path.is_file() else []
+    table = {(row["field"], row["method"]): row for row in [*earlier, *rows]}
+    report("clustering", [table[key] for key in sorted(table)], title)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voxels", type=float, nargs="+", choices=OBJECTS, default=[1e4, 1e5, 1e6])
+    parser.add_argument("--dims", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *SKLEARN], default=[*METHODS, *SKLEARN])
+    parser.add_argument("--limit", type=int, default=60, help="seconds after which a method is given up")
+    parser.add_argument("--dataset_dir", help="images and complete labels, for trained fields")
+    parser.add_argument("--ckpt_dir", help="what training has written")
+    parser.add_argument("--config", nargs="*", default=[], help="overlays over train.json, such as 2d.json")
+    parser.add_argument("--images", type=int, help="only so many of them")
+    options = parser.parse_args()
+    if (options.dataset_dir is None) != (options.ckpt_dir is None):
+        parser.error("expected --dataset_dir together with --ckpt_dir")
+    if options.dataset_dir:
+        fields = trained_fields(["train.json", *options.config], options.dataset_dir, options.ckpt_dir)
+        for name, field in islice(fields, options.images and 2 * options.images):  # two foregrounds each
+            add_to_report(measure(field, name, options.methods, options.limit), "trained networks")
+    else:
+        for voxels in map(int, options.voxels):
+            for dim in options.dims:
+                title = f"{voxels} voxels, {OBJECTS[voxels]} objects, E = {dim}"
+                for kind in options.kinds:
+                    field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim)
+                    add_to_report(measure(field, kind, options.methods, options.limit), title)
