@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from scripts.checkpoints import BestWeightsSaver, WeightsLoader, load_weights, read_settings, start_from
+from scripts.checkpoints import BestWeightsSaver, WeightsLoader, load_weights, read_settings, start_from, weights_fit
 from scripts.files import UnwritableFile
 
 
@@ -60,6 +60,18 @@ class TestLoadWeights:
         network = nn.Linear(3, 2)
         WeightsLoader(network, str(saved))(None)
         assert torch.equal(network.weight, torch.load(saved)["weight"])
+
+
+class TestWeightsFit:
+    def test_those_of_the_same_network(self, saved: Path) -> None:
+        assert weights_fit(nn.Linear(3, 2), saved)
+
+    def test_others_do_not(self, saved: Path, tmp_path: Path) -> None:
+        assert not weights_fit(nn.Linear(4, 2), saved)
+        assert not weights_fit(nn.Linear(3, 2), None)
+        assert not weights_fit(nn.Linear(3, 2), tmp_path / "missing.pt")
+        (tmp_path / "broken.pt").write_bytes(b"broken")
+        assert not weights_fit(nn.Linear(3, 2), tmp_path / "broken.pt")
 
 
 class TestStartFrom:

@@ -48,11 +48,12 @@ def test_every_patch_holds_an_object_when_asked_for() -> None:
     assert all(patch["label"].any() for patch in patches(labels_with((0, 0, 1), (60, 60, 2)), object_share=1.0))
 
 
-def test_large_and_small_objects_are_drawn_alike() -> None:
+def test_chances_grow_with_the_root_of_the_size() -> None:
     labels = labels_with((50, 50, 2))
     labels[0, :20, :40] = 1
+    labels[0, 45:55, 40:60] = 2  # a quarter of it, so half the chance
     share = np.mean([bool((patch["label"] == 2).any()) for patch in patches(labels, object_share=1.0)])
-    assert 0.4 < share < 0.6
+    assert 0.23 < share < 0.43
 
 
 def test_the_object_lies_anywhere_in_the_patch() -> None:

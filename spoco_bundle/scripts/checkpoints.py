@@ -55,6 +55,16 @@ def start_from(network: nn.Module, path: Path | str | None) -> nn.Module:
     return network
 
 
+def weights_fit(network: nn.Module, path: Path | str | None) -> bool:
+    """Whether a training would start from the weights at `path`: they are there, whole, and of this network."""
+    if path is None or not Path(path).is_file():
+        return False
+    try:
+        return _first_difference(network.state_dict(), read_tensors(Path(path), expected="a state_dict")) is None
+    except ValueError:
+        return False
+
+
 def read_settings(ckpt_dir: Path | str) -> dict[str, Any]:
     """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them."""
     path = Path(ckpt_dir) / SETTINGS_NAME

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -53,9 +55,11 @@ class FindObjectsd(MapTransform):
 class RandCropAtObjectd(Randomizable, MapTransform):
     """Crop a patch around a random voxel of a random annotated object; the voxel lies anywhere in the patch.
 
-    With few objects annotated, most patches drawn at random hold none. Each object has the same chance, large or
-    small. The chosen voxel is not the patch's centre: a network can tell the centre by its distance to the zero
-    padding, and would learn that objects are there. The patch is a copy: what follows cannot change the image.
+    With few objects annotated, most patches drawn at random hold none. An object's chance grows with the root of its
+    bounding box: with equal chances slivers, of which there is little to learn, would be learned by heart, and with
+    chances by volume the largest would take all. The chosen voxel is not the patch's centre: a network can tell the
+    centre by its distance to the zero padding, and would learn that objects are there. The patch is a copy: what
+    follows cannot change the image.
 
     Args:
         keys: images and label map of one grid, (C, *spatial), cropped alike.
@@ -78,7 +82,8 @@ class RandCropAtObjectd(Randomizable, MapTransform):
         """Draw the first voxel of a patch in the label map (*spatial)."""
         lowest, highest = [0] * data.dim(), [n - size for n, size in zip(data.shape, self.patch_size, strict=True)]
         if objects and self.R.random() < self.object_share:
-            id_, box = objects[self.R.randint(len(objects))]
+            weights = np.array([math.prod(side.stop - side.start for side in box) for _, box in objects]) ** 0.5
+            id_, box = objects[self.R.choice(len(objects), p=weights / weights.sum())]
             voxels = (data[box] == id_).nonzero()
             inside = voxels[self.R.randint(len(voxels))].tolist()
             voxel = [first.start + at for first, at in zip(box, inside, strict=True)]
