@@ -51,6 +51,7 @@ def training(folder: Path, processes: int) -> dict[str, Any]:
         **SAME_PATCHES,
         **PLAIN_STEPS,
         "processes": processes,
+        "precision": "float32",  # bfloat16 rounds a mean of two gradients otherwise than that of twice the batch
         "batch_size": 4 // processes,
         "epochs": 6,
         "early_stop_patience": LAST_EPOCH - 1,
