@@ -29,9 +29,7 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those around it
 
-DISTINCT = (
-    0.7  # area under the ROC curve: nuclei reach 0.74 to 0.98, cells and neurites 0.14 to 0.68, from 5 objects on
-)
+DISTINCT = 0.68  # area under the ROC curve; what real and generated images reach: docs/training.md
 FEWEST_OBJECTS = 3  # fewer say too little
 REACH = 0.7  # how far the surroundings extend, in radii of the object
 FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 10, 200  # that are looked at: at most so many, the voxels for each object
