@@ -22,7 +22,6 @@ BUNDLE = ROOT / "spoco_bundle"
 
 # Of the working grid, where an object measures 16 voxels along every axis: in 3D some
 # 2 objects along each edge, so that a patch holds neighbours to be told apart, and two patches make a step.
-PATCH_EDGE = {3: 32, 2: 128}
 
 Pair = dict[str, str]
 
@@ -129,20 +128,19 @@ def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> 
     spacing = config.get_parsed_content("working_spacing")
     divisor = config.get_parsed_content("divisor")
     shapes = {name: working_shape(shape, size, spacing) for name, (shape, size) in grids.items()}
-    return fitting_patch(shapes, divisor, PATCH_EDGE[spatial_dims]), annotated
+    check_shapes(shapes, divisor)
+    return tuple(config.get_parsed_content("patch_size")), annotated
 
 
-def fitting_patch(shapes: dict[str, list[int]], divisor: Sequence[int], edge: int) -> tuple[int, ...]:
-    """The largest patch, at most `edge` along each axis, that fits into all images and that the network can halve.
+def check_shapes(shapes: dict[str, list[int]], divisor: Sequence[int]) -> None:
+    """Refuse an image that the network cannot halve often enough.
 
-    >>> fitting_patch({"a.tif": [20, 100, 100]}, divisor=[8, 8, 8], edge=48)
-    (16, 48, 48)
+    Raises:
+        PlanError: an image shorter than `divisor` along an axis of the working grid.
     """
     for name, shape in shapes.items():
         if any(size < step for size, step in zip(shape, divisor, strict=True)):
             raise PlanError(f"{name}: found {shape} voxels on the working grid, expected at least {list(divisor)}.")
-    smallest = np.min(list(shapes.values()), axis=0)
-    return tuple(int(min(size, edge) // step * step) for size, step in zip(smallest, divisor, strict=True))
 
 
 def read_array(path: Path | str) -> tuple[np.ndarray, list[float], str]:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo import run, sample, steps
 from demo.agreement import ALONE, UNJUDGED, compare, instance_colors, palette, sequential, truth_colors
 from demo.charts import iou_histogram, loss_curve, read_losses
-from demo.plan import Plan, PlanError, config_files, fitting_patch, plan_dataset
+from demo.plan import Plan, PlanError, check_shapes, config_files, plan_dataset
 from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
 from scripts.datalist import image_label_pairs
@@ -111,7 +111,7 @@ class TestPlan:
 
     def test_too_small_an_image_is_refused(self):
         with pytest.raises(PlanError, match=r"a\.tif: found \[4, 64, 64\] voxels .* at least \[8, 8, 8\]"):
-            fitting_patch({"a.tif": [4, 64, 64]}, [8, 8, 8], edge=48)
+            check_shapes({"a.tif": [4, 64, 64]}, [8, 8, 8])
 
 
 class TestSteps:
