@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,8 @@ from .foreground import foreground_logit
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 from .readers import SUFFIXES, split_suffix
-from .sampling import annotated_ids
+from .resampling import working_voxels_per_voxel
+from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table
 
 
@@ -106,7 +106,8 @@ class FindNextObjectsd(MapTransform):
             probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             probability = probability if self.foreground == "estimated" else None
             instances = np.asarray(result[self.instances_key], np.int32)[0]
-            regions = candidate_regions(instances, probability, labels > 0, self._min_size(picture))
+            min_size = max(1, round(self.min_size * working_voxels_per_voxel(picture)))
+            regions = candidate_regions(instances, probability, labels > 0, min_size)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)
             result[self.heat_key] = MetaTensor(torch.from_numpy(percent[regions])[None], meta=picture.meta)
@@ -118,14 +119,7 @@ class FindNextObjectsd(MapTransform):
         if labels is None:
             return np.zeros(shape, np.int32)
         labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
-        ids = annotated_ids(labels, *self.special)
-        number = torch.searchsorted(ids, labels.to(ids.dtype).contiguous()) + 1
-        return torch.where(torch.isin(labels, ids), number, 0).numpy().astype(np.int32)
-
-    def _min_size(self, picture: MetaTensor) -> int:
-        """In voxels of the working grid."""
-        finer = math.prod(_file_voxel_size(picture)) / math.prod(picture.pixdim.tolist())
-        return max(1, round(self.min_size * finer))
+        return number_objects(labels, *self.special)[1].numpy().astype(np.int32)
 
 
 class NextObjectsWriter:

@@ -7,14 +7,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-from .sampling import annotated_ids
+from .sampling import number_objects
 
 OBJECTS = "objects"
 Box = tuple[int, tuple[slice, ...]]  # an object's id, and where it is
@@ -44,11 +43,7 @@ class FindObjectsd(MapTransform):
 
     def boxes(self, labels: Tensor) -> list[Box]:
         """Label map (*spatial) -> ids and bounding boxes."""
-        ids = annotated_ids(labels, self.background_label, self.ignore_label)
-        if len(ids) == 0:
-            return []
-        position = torch.searchsorted(ids, labels.contiguous()).clamp_max(len(ids) - 1)
-        numbers = torch.where(ids[position] == labels, position + 1, 0)  # ids without gaps: an entry for each
+        ids, numbers = number_objects(labels, self.background_label, self.ignore_label)  # without gaps: an entry each
         return list(zip(ids.tolist(), find_objects(numbers.numpy()), strict=True))
 
 

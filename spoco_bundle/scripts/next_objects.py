@@ -12,7 +12,6 @@ Core-Set Approach", ICLR 2018).
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cc3d
@@ -22,6 +21,7 @@ from scipy import ndimage
 
 from .clustering import keep_instances
 from .confidence import instance_scores
+from .working_grid import unit_ball_volume
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -71,8 +71,7 @@ def find_candidates(regions: Labels, image: Floats, student: Floats, teacher: Fl
     """Measure regions (*spatial) with ids 1..n; image (*spatial), embeddings (E, *spatial)."""
     agreement = instance_scores(regions, student, delta_var) * instance_scores(regions, teacher, delta_var)
     sizes, dims = np.bincount(regions.ravel())[1:], regions.ndim
-    unit_ball = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1)
-    extents = 2 * (sizes / unit_ball) ** (1 / dims)
+    extents = 2 * (sizes / unit_ball_volume(dims)) ** (1 / dims)
     return Candidates(inner_places(regions), extents, 1 - agreement, appearance(regions, image))
 
 

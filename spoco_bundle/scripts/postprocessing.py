@@ -16,6 +16,7 @@ from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
 from .foreground import is_foreground
 from .fragments import drop_fragments
+from .resampling import working_voxels_per_voxel
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -74,7 +75,7 @@ class ClusterEmbeddingsd(MapTransform):
             if isinstance(vectors, MetaTensor):
                 vectors = vectors.as_tensor()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
-            min_size = max(1, round(self.min_size * _working_voxels_per_voxel(pred)))
+            min_size = max(1, round(self.min_size * working_voxels_per_voxel(pred)))
             cluster = partial(
                 cluster_embeddings,
                 student,
@@ -97,11 +98,3 @@ class ClusterEmbeddingsd(MapTransform):
             instances = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
         return result
-
-
-def _working_voxels_per_voxel(pred: torch.Tensor) -> float:
-    """How many voxels of the working grid make one voxel of the image file."""
-    if not isinstance(pred, MetaTensor) or "original_affine" not in pred.meta:
-        return 1.0
-    original = torch.as_tensor(pred.meta["original_affine"], dtype=torch.float64)
-    return float(torch.linalg.det(original).abs() / torch.linalg.det(pred.affine.double()).abs())

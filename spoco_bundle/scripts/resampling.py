@@ -50,6 +50,14 @@ def working_shape(shape: Sequence[int], voxel_size: Sequence[float], spacing: Se
     return [max(1, round(n * old / new)) for n, old, new in zip(shape, voxel_size, spacing, strict=True)]
 
 
+def working_voxels_per_voxel(image: Tensor) -> float:
+    """How many voxels of the working grid make one voxel of the image file."""
+    if not isinstance(image, MetaTensor) or "original_affine" not in image.meta:
+        return 1.0
+    original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+    return float(torch.linalg.det(original).abs() / torch.linalg.det(image.affine.double()).abs())
+
+
 class ResampleToSpacingd(MapTransform):
     """Resample images and label maps to the working voxel size.
 

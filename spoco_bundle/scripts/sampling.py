@@ -21,6 +21,15 @@ def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: in
     return ids[~torch.isin(ids, ids.new_tensor(others))]
 
 
+def number_objects(labels: Tensor, background_label: int | None, ignore_label: int | None) -> tuple[Tensor, Tensor]:
+    """Ids of the annotated objects, (K,), and the label map with 1..K in their place, 0 elsewhere."""
+    ids = annotated_ids(labels, background_label, ignore_label)
+    if len(ids) == 0:
+        return ids, torch.zeros_like(labels)
+    position = torch.searchsorted(ids, labels.contiguous()).clamp_max(len(ids) - 1)
+    return ids, torch.where(ids[position] == labels, position + 1, 0)
+
+
 def kept_count(objects: int, fraction: float) -> int:
     """How many of the objects to keep: the share, rounded, and at least one.
 

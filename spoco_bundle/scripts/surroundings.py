@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .cropping import OBJECTS
+from .working_grid import unit_ball_volume
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _joined(objects: Sequence[Features]) -> tuple[Floats, NDArray[np.bool_]]:
 
 def _radius(voxels: int, dims: int) -> float:
     """Of a ball or disc with so many voxels."""
-    return (voxels * 3 / 4 / math.pi) ** (1 / 3) if dims == 3 else (voxels / math.pi) ** 0.5
+    return (voxels / unit_ball_volume(dims)) ** (1 / dims)
 
 
 def _crop_around(

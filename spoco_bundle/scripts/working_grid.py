@@ -160,6 +160,10 @@ def smallest_instance(survey: Survey) -> int:
 
     Typical is an ellipsoid (in 2D an ellipse) of the annotated objects' typical extents.
     """
-    dims = len(survey.object_extents)
-    unit_ball = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) / 2**dims  # of diameter 1
-    return max(1, round(SMALLEST_SHARE * unit_ball * math.prod(survey.object_extents)))
+    radii = [extent / 2 for extent in survey.object_extents]
+    return max(1, round(SMALLEST_SHARE * unit_ball_volume(len(radii)) * math.prod(radii)))
+
+
+def unit_ball_volume(dims: int) -> float:
+    """Volume of a ball, in 2D the area of a disc, of radius 1."""
+    return math.pi ** (dims / 2) / math.gamma(dims / 2 + 1)
