@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from scripts.agglomeration import touching_regions
 from scripts.checkpoints import load_weights
 from scripts.foreground import is_foreground
+from scripts.regions import neighbors_along
 from scripts.resampling import resample_nearest
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
@@ -125,6 +125,16 @@ def _vectors(labels: Labels, dim: int, shared: bool, random: np.random.Generator
                 break
         vectors[label] = vector
     return vectors
+
+
+def touching_regions(regions: Labels) -> NDArray[np.int64]:
+    """Pairs of regions that share a face, (P, 2), the smaller id first."""
+    pairs = []
+    for axis in range(regions.ndim):
+        first, second = (regions[side].ravel() for side in neighbors_along(regions.ndim, axis))
+        different = first != second
+        pairs.append(np.stack([first[different], second[different]], axis=1))
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
 def _apart(count: int, dim: int, random: np.random.Generator) -> Floats:

@@ -1,133 +1,175 @@
-"""Grow instances where embeddings are calm: a watershed into small regions, then merging of neighbours.
+"""Put instances together from small regions: touching ones merge, the least evidence of a border between them first.
 
-The regions that touch are merged in the order of the distance between their mean embeddings, until none is
-closer than a threshold. Only neighbours merge, so two far objects may share an embedding, and a mean over a region
-tolerates embeddings that drift inside one object better than any fixed radius.
+What tells a border from a place inside an object, where embeddings may drift or scatter, too? Two things, measured in
+units of what is usual, and multiplied:
+
+- the contrast of the interface: how far embeddings jump there, over how far they change inside the two regions;
+- the spread of the two regions: the distance of their mean embeddings, over that of their positions, from which
+  embeddings start (see `coordinates.add_positions`). The network draws an object together and parts its neighbours.
+
+Only neighbours merge, so two far objects may share an embedding. A mean distance alone, with a fixed threshold, cuts
+what is large or long into pieces: docs/clustering.md compares the two.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.segmentation import watershed
+
+from .interfaces import Interfaces, measure_interfaces
+from .regions import neighbors_along, region_centers, region_statistics, small_regions
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
+QUIET = 0.8  # in delta_var, a change inside regions below it counts as this much
+CLOSE = 2.0  # in delta_var, added to the distance of positions
+CLOSEST = 5.0  # in delta_var, of their sum: near or without positions, embeddings 8 apart (2 delta_dist) are far
+PRIOR_FACES = 3  # as many faces of the usual change are added to each region's, as small ones have few or none
+MERGE_THRESHOLD = 1.0  # of the evidence, where no annotation tells a better one (see `calibration`)
 
-def agglomerate(embeddings: Floats, foreground: NDArray[np.bool_], merge_distance: float) -> Labels:
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """All merges in their order."""
+
+    regions: Labels  # (*spatial), ids from 1, 0 outside the foreground
+    merges: NDArray[np.int64]  # (M, 2): the second region becomes part of the first, which keeps its id
+    evidence: NDArray[np.float64]  # (M,) of a border between the two, or of one merged before if that is larger
+
+    def cut(self, threshold: float) -> NDArray[np.int32]:
+        """Instance of each region, (R,), if all merges with less evidence are made: 1, 2, ..., index 0 is 0."""
+        parent = np.arange(int(self.regions.max()) + 1)
+        count = np.searchsorted(self.evidence, threshold)
+        for first, second in self.merges[:count][::-1]:  # backwards, so that the first is settled already
+            parent[second] = parent[first]
+        return np.unique(parent, return_inverse=True)[1].astype(np.int32)
+
+
+def agglomerate(
+    embeddings: Floats,
+    foreground: NDArray[np.bool_],
+    delta_var: float = 0.5,
+    position_scale: float = 0.0,
+    threshold: float = MERGE_THRESHOLD,
+) -> Labels:
     """Cluster embeddings into spatially connected instances.
 
     Args:
         embeddings: (E, *spatial).
         foreground: (*spatial), where instances may be.
-        merge_distance: neighbours with mean embeddings closer than this become one.
+        delta_var: distance of an embedding to its object's centre that the loss allows.
+        position_scale: of the positions in the embeddings; 0 without.
+        threshold: of the evidence for a border: with less, neighbours become one.
 
     Returns:
         (*spatial) instance map, 0 outside the foreground.
     """
+    hierarchy = build_hierarchy(embeddings, foreground, delta_var, position_scale, threshold)
+    return settle_borders(hierarchy.cut(threshold)[hierarchy.regions], embeddings)
+
+
+def build_hierarchy(
+    embeddings: Floats,
+    foreground: NDArray[np.bool_],
+    delta_var: float = 0.5,
+    position_scale: float = 0.0,
+    limit: float = math.inf,
+) -> Hierarchy:
+    """Merge all regions with less evidence than `limit` for a border between them; the rest as for `agglomerate`."""
     regions = small_regions(embeddings, foreground)
-    sizes, sums = region_statistics(embeddings, regions)
-    merged = merge_regions(sizes, sums, touching_regions(regions), merge_distance)
-    return settle_borders(merged[regions], embeddings)
+    graph = RegionGraph(embeddings, regions, delta_var, position_scale)
+    merges, evidence = merge_regions(graph, limit)
+    return Hierarchy(regions, merges, evidence)
 
 
-def small_regions(embeddings: Floats, foreground: NDArray[np.bool_]) -> Labels:
-    """Watershed of the local change of the embeddings, from its minima: (*spatial) ids from 1, 0 outside."""
-    change = ndimage.gaussian_filter(local_change(embeddings), 0.7)
-    change[~foreground] = np.inf  # no minimum lies outside, so every piece of the foreground holds one
-    lowest = ndimage.minimum_filter(change, size=3)
-    # plateaus are one basin
-    markers, _ = ndimage.label((change <= lowest) & foreground, structure=np.ones((3,) * foreground.ndim))
-    regions = watershed(change, markers.astype(np.int32), mask=foreground).astype(np.int32)
-    # but a piece that touches another one by a corner may have its minimum there
-    left, _ = ndimage.label(foreground & (regions == 0))
-    return np.where(left > 0, left + regions.max(), regions).astype(np.int32)
+class RegionGraph:
+    """Regions that merge, and their interfaces: lists and dicts, which are faster than arrays for single values."""
+
+    def __init__(self, embeddings: Floats, regions: Labels, delta_var: float, position_scale: float) -> None:
+        self.unit = delta_var
+        sizes, sums = region_statistics(embeddings, regions)
+        interfaces = measure_interfaces(embeddings, regions)
+        usual = interfaces.inner_jumps.sum() / max(1, interfaces.inner_faces.sum())
+        self.sizes = sizes.tolist()
+        self.means = (sums / np.maximum(sizes, 1)[:, None]).tolist()
+        self.positions = (position_scale * region_centers(regions)).tolist()
+        self.inner_jumps = (interfaces.inner_jumps + PRIOR_FACES * usual).tolist()
+        self.inner_faces = (interfaces.inner_faces + PRIOR_FACES).tolist()
+        self.neighbors = _neighbors(interfaces, len(sizes))
+
+    def evidence(self, first: int, second: int) -> float:
+        """That there is a border between two regions that touch."""
+        jumps, faces = self.neighbors[first][second]
+        inside = (self._change_inside(first) + self._change_inside(second)) / 2
+        contrast = jumps / faces / max(inside, QUIET * self.unit)
+        apart = math.dist(self.positions[first], self.positions[second])
+        embedded = math.dist(self.means[first], self.means[second])
+        return contrast * embedded / max(apart + CLOSE * self.unit, CLOSEST * self.unit)
+
+    def _change_inside(self, region: int) -> float:
+        return self.inner_jumps[region] / self.inner_faces[region]
+
+    def merge(self, first: int, second: int) -> list[int]:
+        """Make the second region a part of the first; returns the regions that the second one touched."""
+        share = self.sizes[second] / (self.sizes[first] + self.sizes[second])
+        for table in (self.means, self.positions):
+            table[first] = [a + share * (b - a) for a, b in zip(table[first], table[second], strict=True)]
+        self.sizes[first] += self.sizes[second]
+        jumps, faces = self.neighbors[first].pop(second)
+        self.inner_jumps[first] += self.inner_jumps[second] + jumps
+        self.inner_faces[first] += self.inner_faces[second] + faces
+        inherited, self.neighbors[second] = self.neighbors[second], {}
+        del inherited[first]
+        for other, (jumps, faces) in inherited.items():
+            del self.neighbors[other][second]
+            own_jumps, own_faces = self.neighbors[first].get(other, (0.0, 0))
+            joined = own_jumps + jumps, own_faces + faces
+            self.neighbors[first][other] = self.neighbors[other][first] = joined
+        return list(inherited)
 
 
-def local_change(embeddings: Floats) -> Floats:
-    """Mean distance of each voxel's embedding to those of its direct neighbours: (E, *spatial) -> (*spatial)."""
-    total = np.zeros(embeddings.shape[1:], np.float32)
-    count = np.zeros(embeddings.shape[1:], np.uint8)
-    for axis in range(total.ndim):
-        before, after = _shifted(total.ndim, axis)
-        # channel by channel, because all differences together would need the memory of the embeddings once more
-        step = np.zeros_like(total[after])
-        for channel in embeddings:
-            step += np.square(channel[after] - channel[before])
-        np.sqrt(step, out=step)
-        for side in (before, after):
-            total[side] += step
-            count[side] += 1
-    return np.divide(total, np.maximum(count, 1), out=total)
+def _neighbors(interfaces: Interfaces, regions: int) -> list[dict[int, tuple[float, int]]]:
+    """For each region the regions that it touches, with the sum of the jumps and the number of faces between them."""
+    neighbors: list[dict[int, tuple[float, int]]] = [{} for _ in range(regions)]
+    columns = (column.tolist() for column in (*interfaces.pairs.T, interfaces.jumps, interfaces.faces))
+    for first, second, jumps, faces in zip(*columns, strict=True):
+        neighbors[first][second] = neighbors[second][first] = jumps, faces
+    return neighbors
 
 
-def region_statistics(embeddings: Floats, regions: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Voxels per region, (R,), and the sum of their embeddings, (R, E); index 0 is the background."""
-    flat = regions.ravel()
-    count = int(flat.max()) + 1
-    sizes = np.bincount(flat, minlength=count).astype(np.float64)
-    sums = np.stack([np.bincount(flat, weights=channel.ravel(), minlength=count) for channel in embeddings], 1)
-    return sizes, sums
+def merge_regions(graph: RegionGraph, limit: float = math.inf) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Merge the pair with the least evidence again and again: `Hierarchy.merges` and `Hierarchy.evidence`.
 
-
-def touching_regions(regions: Labels) -> NDArray[np.int64]:
-    """Pairs of regions that share a face, (P, 2), the smaller id first."""
-    count = int(regions.max()) + 1
-    keys = []
-    for axis in range(regions.ndim):
-        before, after = _shifted(regions.ndim, axis)
-        first, second = regions[before].ravel(), regions[after].ravel()
-        different = (first != second) & (first > 0) & (second > 0)
-        first, second = first[different].astype(np.int64), second[different].astype(np.int64)
-        keys.append(np.minimum(first, second) * count + np.maximum(first, second))
-    unique = np.unique(np.concatenate(keys))
-    return np.stack([unique // count, unique % count], axis=1)
-
-
-def merge_regions(
-    sizes: NDArray[np.float64], sums: NDArray[np.float64], pairs: NDArray[np.int64], merge_distance: float
-) -> Labels:
-    """Merge the closest pair of neighbours again and again: (R,) old region -> consecutive new id, 0 stays 0.
-
-    A pair's distance is looked up when its turn comes, and the pair is put back if it has grown since. That a
-    distance has shrunk is noticed only then, too: the price for a time that does not grow with a region's neighbours.
+    A pair's evidence is looked up when its turn comes, and the pair is put back if it has grown since. That it has
+    shrunk is noticed only then, too: the price for a time that does not grow with a region's neighbours.
     """
-    centers = sums / np.maximum(sizes, 1)[:, None]
-    distances = np.linalg.norm(centers[pairs[:, 0]] - centers[pairs[:, 1]], axis=1)
-    near = distances < merge_distance
-    queue = [(gap, *pair) for gap, pair in zip(distances[near].tolist(), pairs[near].tolist(), strict=True)]
+    pairs = ((first, second) for first, others in enumerate(graph.neighbors) for second in others if first < second)
+    queue = [(graph.evidence(*pair), *pair) for pair in pairs]
+    queue = [entry for entry in queue if entry[0] < limit]
     heapq.heapify(queue)
-    # lists, because for single short vectors they are several times faster than arrays
-    weights, means, parent = sizes.tolist(), centers.tolist(), list(range(len(sizes)))
-
-    def root(region: int) -> int:
-        while parent[region] != region:
-            parent[region] = parent[parent[region]]
-            region = parent[region]
-        return region
-
+    merges, recorded = [], []
     while queue:
-        recorded, first, second = heapq.heappop(queue)
-        first, second = root(first), root(second)
-        if first == second:
+        record, first, second = heapq.heappop(queue)
+        if second not in graph.neighbors[first]:  # one of them has become part of another
             continue
-        gap = math.dist(means[first], means[second])
-        if gap > recorded + 1e-12:
-            if gap < merge_distance:
-                heapq.heappush(queue, (gap, first, second))
+        now = graph.evidence(first, second)
+        if now > record + 1e-12:
+            if now < limit:
+                heapq.heappush(queue, (now, first, second))
             continue
-        if weights[first] < weights[second]:
+        if len(graph.neighbors[first]) < len(graph.neighbors[second]):
             first, second = second, first
-        parent[second] = first
-        weights[first] += weights[second]
-        share = weights[second] / weights[first]
-        means[first] = [a + share * (b - a) for a, b in zip(means[first], means[second], strict=True)]
-    return _consecutive(np.array([root(region) for region in range(len(parent))]))
+        for other in graph.merge(first, second):
+            if (evidence := graph.evidence(first, other)) < limit:
+                heapq.heappush(queue, (evidence, first, other))
+        merges.append((first, second))
+        recorded.append(record)
+    return np.array(merges, np.int64).reshape(-1, 2), np.maximum.accumulate(np.array(recorded, np.float64))
 
 
 def settle_borders(instances: Labels, embeddings: Floats, rounds: int = 3) -> Labels:
@@ -159,7 +201,7 @@ def _touching_another(instances: Labels) -> NDArray[np.bool_]:
     """Where a voxel shares a face with one of another instance, the background left out."""
     border = np.zeros(instances.shape, bool)
     for axis in range(instances.ndim):
-        before, after = _shifted(instances.ndim, axis)
+        before, after = neighbors_along(instances.ndim, axis)
         first, second = instances[before], instances[after]
         different = (first != second) & (first > 0) & (second > 0)
         border[before] |= different
@@ -170,15 +212,3 @@ def _touching_another(instances: Labels) -> NDArray[np.bool_]:
 def _squared_length(vectors: Floats) -> Floats:
     """(M, E) -> (M,)."""
     return np.einsum("me,me->m", vectors, vectors)
-
-
-def _consecutive(roots: NDArray[np.int64]) -> Labels:
-    """Number the roots 0, 1, 2, ...; region 0 is its own root and the smallest, so it stays 0."""
-    return np.unique(roots, return_inverse=True)[1].astype(np.int32)
-
-
-def _shifted(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Two views of an array whose elements are direct neighbours along `axis`."""
-    before, after = [slice(None)] * ndim, [slice(None)] * ndim
-    before[axis], after[axis] = slice(None, -1), slice(1, None)
-    return tuple(before), tuple(after)

@@ -105,7 +105,8 @@ class BestWeightsSaver:
     Args:
         ckpt_dir: folder of the files.
         networks: file name -> network, whose bare state_dict is written.
-        settings: what inference must know, written beside the weights.
+        settings: what inference must know, written beside the weights; values that change with the weights
+            (`calibration.MergeCalibration`) as they are at that moment.
     """
 
     def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
@@ -131,7 +132,7 @@ class BestWeightsSaver:
             if first:
                 for name in (*self.networks, SETTINGS_NAME):
                     _move_aside(self.ckpt_dir / name)
-                write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
+            write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
 
     def state_dict(self) -> dict[str, float | None]:
         """What a resumed training must know."""

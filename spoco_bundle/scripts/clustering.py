@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
-from .agglomeration import agglomerate
+from .agglomeration import MERGE_THRESHOLD, agglomerate
 from .pairwise import squared_distances
 
 Floats = NDArray[np.float32]
@@ -41,18 +41,23 @@ def cluster_embeddings(
     delta_var: float = 0.5,
     min_size: int = 50,
     teacher_embeddings: ArrayLike | Tensor | None = None,
+    position_scale: float = 0.0,
+    merge_threshold: float = MERGE_THRESHOLD,
 ) -> Labels:
     """Group pixel or voxel embeddings into instances.
 
     Args:
         embeddings: (E, *spatial), 2D or 3D, any real numbers; on which device, see below.
         foreground: (*spatial), true where objects may be; everywhere when not given, as in dense tissue.
-        method: ``auto`` merges touching regions of similar embedding (see `agglomeration`), ``mean_shift`` with
-            a flat kernel of radius `delta_var`, ``hdbscan``, or ``consistency``: mean shift, then only the
+        method: ``auto`` merges touching regions without a border between them (see `agglomeration`), ``mean_shift``
+            with a flat kernel of radius `delta_var`, ``hdbscan``, or ``consistency``: mean shift, then only the
             clusters that the teacher selects as well (Section 3.4 of the paper).
         delta_var: radius of a cluster in embedding space, as in the loss.
         min_size: smaller connected components, in voxels, are given to the instances they touch, or dropped.
         teacher_embeddings: (E, *spatial) of the momentum network; ``consistency`` needs them.
+        position_scale: of the positions that are part of the embeddings (see `coordinates.add_positions`), for
+            ``auto``; 0 without.
+        merge_threshold: of the evidence for a border, for ``auto``; lower makes more and smaller instances.
 
     Returns:
         (*spatial) int32 instance map, 0 = background, ids 1..K; every instance is one connected component. The same
@@ -72,6 +77,10 @@ def cluster_embeddings(
         raise ValueError(f"delta_var must be finite and positive, got {delta_var}")
     if not isinstance(min_size, Integral) or min_size < 0:
         raise ValueError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
+    if not (math.isfinite(position_scale) and position_scale >= 0):
+        raise ValueError(f"position_scale must be finite and not negative, got {position_scale}")
+    if not merge_threshold > 0:
+        raise ValueError(f"merge_threshold must be positive, got {merge_threshold}")
     if method == "consistency" and teacher_embeddings is None:
         raise ValueError("method 'consistency' needs teacher_embeddings, got None")
     if not mask.any():
@@ -83,14 +92,11 @@ def cluster_embeddings(
                 f"teacher_embeddings must have the shape {tuple(vectors.shape)}, got {tuple(teacher.shape)}"
             )
         clusters = consistency_clusters(vectors, teacher, mask, delta_var, min_size)
+    elif method == "auto":
+        clusters = agglomerate(vectors.cpu().numpy(), mask, delta_var, position_scale, merge_threshold)
     else:
-        clusters = METHODS[method](vectors, mask, delta_var, min_size)
+        clusters = SAMPLED_METHODS[method](vectors, mask, delta_var, min_size)
     return clean_components(clusters, min_size)
-
-
-def auto_clusters(embeddings: Tensor, foreground: Mask, delta_var: float, min_size: int) -> Labels:
-    """Agglomeration of touching regions: exact where objects touch, blind to what is far away."""
-    return agglomerate(embeddings.cpu().numpy(), foreground, MERGE_DISTANCE * delta_var)
 
 
 def mean_shift_clusters(embeddings: Tensor, foreground: Mask, delta_var: float, min_size: int) -> Labels:
@@ -316,9 +322,8 @@ def _checked_foreground(foreground: ArrayLike | Tensor | None, shape: tuple[int,
     return mask.astype(bool)
 
 
-METHODS: dict[str, Callable[..., Labels]] = {
-    "auto": auto_clusters,
+SAMPLED_METHODS: dict[str, Callable[[Tensor, Mask, float, int], Labels]] = {
     "mean_shift": mean_shift_clusters,
     "hdbscan": hdbscan_clusters,
-    "consistency": consistency_clusters,
 }
+METHODS = ("auto", *SAMPLED_METHODS, "consistency")

@@ -61,8 +61,11 @@ def warn_if_unwritable() -> Iterator[None]:
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, but never half of one; NaN is refused."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    """Write JSON so that a reader finds the old file or the new one, but never half of one; NaN is refused.
+
+    What JSON does not know is written as the number that ``float()`` makes of it.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False, default=float) + "\n"
     with whole_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from .agglomeration import MERGE_THRESHOLD
 from .classes import cluster_each_class
 from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
@@ -37,6 +38,7 @@ class ClusterEmbeddingsd(MapTransform):
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
+        merge_threshold: see `clustering.cluster_embeddings`; ``float()`` of it counts, each time anew.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
         scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
     """
@@ -53,6 +55,7 @@ class ClusterEmbeddingsd(MapTransform):
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
         min_score: float = 0.0,
+        merge_threshold: SupportsFloat = MERGE_THRESHOLD,
         scores_postfix: str = "scores",
     ) -> None:
         super().__init__(keys)
@@ -64,7 +67,7 @@ class ClusterEmbeddingsd(MapTransform):
             raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
-        self.classes, self.mask_key = classes, mask_key
+        self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
         self.min_score, self.scores_postfix = min_score, scores_postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -83,6 +86,8 @@ class ClusterEmbeddingsd(MapTransform):
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
+                position_scale=self.position_scale,
+                merge_threshold=float(self.merge_threshold),
             )
             if self.mask_key in result:
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]

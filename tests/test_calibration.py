@@ -1,0 +1,125 @@
+"""The threshold that the annotated objects ask for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scripts.agglomeration import MERGE_THRESHOLD, Hierarchy
+from scripts.calibration import THRESHOLDS, MergeCalibration, best_overlaps, choose_threshold
+
+LENGTH = 40  # of an object, in pixels
+
+
+def long_objects(step: float) -> Tensor:
+    """Embeddings (1, 20, 80) of two objects that drift apart from their neighbour by `step` in their middle."""
+    values = np.repeat([0.0, step, 10.0, 10.0 + step], LENGTH // 2)
+    noise = np.random.default_rng(0).normal(0, 0.02, (1, 20, 2 * LENGTH))
+    return torch.from_numpy((values + noise).astype(np.float32))
+
+
+def annotation(*objects: tuple[int, int]) -> Tensor:
+    """Labels (1, 20, 80), each object from one column to another."""
+    labels = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
+    for number, (start, stop) in enumerate(objects, start=1):
+        labels[..., start:stop] = number
+    return labels
+
+
+def calibrated(embeddings: Tensor, labels: Tensor, **options: float) -> float:
+    calibration = MergeCalibration(embedding_dim=1, foreground="everywhere", **options)
+    calibration({"pred": embeddings, "label": labels})
+    return float(calibration)
+
+
+class TestChoice:
+    def test_the_best_is_chosen(self) -> None:
+        overlaps = np.zeros(len(THRESHOLDS))
+        overlaps[3] = 0.8
+        assert choose_threshold(overlaps) == THRESHOLDS[3]
+
+    def test_of_equals_the_nearest_to_the_usual_one(self) -> None:
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == MERGE_THRESHOLD
+
+    def test_little_better_is_not_worth_leaving(self) -> None:
+        overlaps = np.full(len(THRESHOLDS), 0.5)
+        overlaps[-1] += 0.005
+        assert choose_threshold(overlaps) == MERGE_THRESHOLD
+
+
+class TestOverlaps:
+    HIERARCHY = Hierarchy(
+        regions=np.array([[1, 1, 2, 2, 3, 3, 0, 0]], np.int32),
+        merges=np.array([[1, 2], [1, 3]]),
+        evidence=np.array([0.55, 1.1]),
+    )
+
+    def best(self, labels: list[int]) -> NDArray[np.float64]:
+        return best_overlaps(self.HIERARCHY, np.array([labels]))
+
+    def test_by_hand(self) -> None:
+        overlaps = dict(zip(THRESHOLDS, self.best([7, 7, 7, 7, 0, 0, 0, 0])[:, 0], strict=True))
+        assert overlaps[0.5] == 2 / 4  # one of two halves
+        assert overlaps[1.0] == 4 / 4  # both
+        assert overlaps[1.2] == 4 / 6  # and the neighbour
+
+    def test_each_object_has_a_column(self) -> None:
+        overlaps = self.best([7, 7, 0, 0, 9, 9, 9, 9])
+        assert overlaps.shape == (len(THRESHOLDS), 2)
+        assert overlaps[0].tolist() == [1, 1 / 2]  # half of the second object lies outside the foreground
+
+    def test_an_object_that_no_region_touches(self) -> None:
+        assert self.best([0, 0, 0, 0, 0, 0, 5, 5]).tolist() == [[0]] * len(THRESHOLDS)
+
+
+class TestCalibration:
+    def test_objects_in_pieces_raise_the_threshold(self) -> None:
+        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        assert calibrated(embeddings, labels) > MERGE_THRESHOLD
+
+    def test_swallowed_neighbours_lower_it(self) -> None:
+        embeddings, labels = long_objects(step=0.8), annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+        assert calibrated(embeddings, labels) < MERGE_THRESHOLD
+
+    def test_without_annotation_it_stays(self) -> None:
+        assert calibrated(long_objects(step=1.5), annotation()) == MERGE_THRESHOLD
+
+    def test_special_labels_are_no_objects(self) -> None:
+        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        assert calibrated(embeddings, labels, background_label=1) == MERGE_THRESHOLD
+        assert calibrated(embeddings, labels, ignore_label=1) == MERGE_THRESHOLD
+
+    def test_all_images_count(self) -> None:
+        calibration = MergeCalibration(embedding_dim=1, foreground="everywhere")
+        calibration({"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))})
+        alone = float(calibration)
+        for _ in range(9):
+            pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+            calibration({"pred": long_objects(step=1.5), "label": pieces})
+        assert float(calibration) < alone
+
+    def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
+        assert calibrated(long_objects(step=1.5), annotation((0, LENGTH)), fixed=0.123) == 0.123
+
+    def test_labels_of_a_finer_grid(self) -> None:
+        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        finer = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        assert calibrated(embeddings, finer) == calibrated(embeddings, labels)
+
+    def test_a_mask_says_where_objects_are(self) -> None:
+        calibration = MergeCalibration(embedding_dim=1, foreground="estimated")
+        mask = torch.ones(1, 20, 2 * LENGTH)
+        calibration({"pred": long_objects(step=1.5) - 20, "label": annotation((0, LENGTH)), "mask": mask})
+        assert float(calibration) > MERGE_THRESHOLD
+
+    def test_nothing_is_changed(self) -> None:
+        data = {"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))}
+        assert MergeCalibration(embedding_dim=1)(data) is data
+
+    @pytest.mark.parametrize("fixed", [0, -1.0, float("nan")])
+    def test_a_threshold_that_is_none(self, fixed: float) -> None:
+        with pytest.raises(ValueError, match="merge_threshold must be positive"):
+            MergeCalibration(embedding_dim=1, fixed=fixed)
