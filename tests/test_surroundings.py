@@ -18,7 +18,7 @@ from scripts.synthetic import synthetic_membranes, synthetic_nuclei
 def annotate(image: np.ndarray, labels: np.ndarray, every: int) -> dict[str, Any]:
     """One object in so many is annotated."""
     scaled = (image - image.min()) / np.ptp(image)
-    sparse = np.where(labels % every == 1, labels, 0).astype(np.int32)
+    sparse = np.where(labels % every == 1 % every, labels, 0).astype(np.int32)
     sample = {
         "image": MetaTensor(torch.from_numpy(scaled.astype(np.float32))[None]),
         "label": MetaTensor(torch.from_numpy(sparse)[None]),
@@ -60,10 +60,16 @@ class TestChoice:
         sample["objects"] = sample["objects"][:count]
         assert choose_foreground([{}], lambda entry: sample) == "estimated"
 
-    def test_objects_without_unlabelled_surroundings_decide_nothing(self) -> None:
-        image = np.random.default_rng(0).random((16, 16, 16))
-        labels = np.arange(16)[:, None, None] // 4 * np.ones((1, 16, 16), int) + 1
-        assert choose_foreground([{}], lambda entry: annotate(image, labels, every=1)) == "estimated"
+    def test_objects_among_annotated_ones_are_dense_tissue(self) -> None:
+        image, labels = synthetic_membranes((40, 48, 48), 12, seed=0)
+        labels[labels == 5] = 0  # nearly everything is annotated
+        assert choose_foreground([{}], lambda entry: annotate(image, labels, every=1)) == "everywhere"
+
+    def test_objects_among_ignored_voxels_decide_nothing(self) -> None:
+        image, labels = synthetic_membranes((40, 48, 48), 12, seed=0)
+        sample = annotate(image, labels, every=4)
+        sample["label"][sample["label"] == 0] = 99
+        assert choose_foreground([{}], lambda entry: sample) == "estimated"
 
     def test_of_many_files_some_are_read(self) -> None:
         seen = []

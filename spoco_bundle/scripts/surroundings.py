@@ -3,7 +3,8 @@
 Sparse annotation says nothing about background, but each annotated object shows its surroundings. Where objects are
 scattered, they look different from what is right beside them; in dense tissue the surroundings are objects, too. So a
 small classifier learns to tell the voxels of some annotated objects from the unlabelled voxels around them, and is
-asked about the other objects: in dense tissue it can only guess.
+asked about the other objects: in dense tissue it can only guess. Where nearly everything around the objects is
+annotated as well, there is nothing to tell apart, and the tissue is dense.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those a
 DISTINCT = 0.68  # area under the ROC curve; what real and generated images reach: docs/training.md
 FEWEST_OBJECTS = 3  # fewer say too little
 REACH = 0.7  # how far the surroundings extend, in radii of the object
+SURROUNDED = 0.8  # share of annotated voxels around an object from which on they say what its surroundings are
 FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 10, 200  # that are looked at: at most so many, the voxels for each object
 CROP = 64  # largest side, in working voxels, of what is looked at around an object
 
@@ -58,9 +60,13 @@ def choose_foreground(
         for entry in data[::every]
         for features in features_of_objects(transform(dict(entry)), np.random.default_rng(0))
     ]
-    if len(objects) < FEWEST_OBJECTS:
+    free = [features for features in objects if len(features[0])]
+    if len(objects) >= FEWEST_OBJECTS and len(free) < len(objects) / 2:
+        logger.info("foreground: everywhere, as most of the annotated objects are surrounded by annotated ones")
+        return "everywhere"
+    if len(free) < FEWEST_OBJECTS:
         return "estimated"
-    distinctness = told_from_surroundings(objects)
+    distinctness = told_from_surroundings(free)
     choice = "estimated" if distinctness > DISTINCT else "everywhere"
     logger.info(
         "foreground: %s, as annotated objects are told from their surroundings with an area under the ROC curve of "
@@ -73,9 +79,13 @@ def choose_foreground(
 
 
 def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) -> Iterable[Features]:
-    """Features at some voxels of each annotated object and of its unlabelled surroundings, as many of both."""
+    """Features at some voxels of each annotated object and of its unlabelled surroundings, as many of both.
+
+    Of none where annotated objects surround it.
+    """
     image, labels = (np.asarray(sample[key].as_tensor()) for key in ("image", "label"))
     boxes = sample[OBJECTS]
+    numbers = [number for number, _ in boxes]
     for index in random.permutation(len(boxes))[:OBJECTS_IN_A_FILE]:
         number, box = boxes[index]
         member = labels[0][box] == number
@@ -84,9 +94,12 @@ def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) 
         crop = _crop_around(voxel, box, math.ceil(reach), labels.shape[1:])
         inside = labels[0][crop] == number
         distance = distance_transform_edt(~inside)
-        around = (labels[0][crop] == 0) & (distance > 1) & (distance <= reach)
-        count = min(VOXELS, int(inside.sum()), int(around.sum()))
-        if count:
+        near = (distance > 1) & (distance <= reach)
+        around = near & (labels[0][crop] == 0)
+        others = np.count_nonzero(near & np.isin(labels[0][crop], numbers))
+        surrounded = others > SURROUNDED * np.count_nonzero(near)
+        count = 0 if surrounded else min(VOXELS, int(inside.sum()), int(around.sum()))
+        if count or surrounded:
             features = multiscale_basic_features(image[(slice(None), *crop)], sigma_min=1, sigma_max=1, channel_axis=0)
             yield tuple(random.permutation(features[where])[:count] for where in (inside, around))
 
