@@ -34,8 +34,8 @@ Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those a
 DISTINCT = 0.68  # area under the ROC curve; what real and generated images reach: docs/training.md
 FEWEST_OBJECTS = 3  # fewer say too little
 REACH = 0.7  # how far the surroundings extend, in radii of the object
-SURROUNDED = 0.8  # share of annotated voxels around an object from which on they say what its surroundings are
-FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 10, 200  # that are looked at: at most so many, the voxels for each object
+SURROUNDED = 0.6  # share of annotated voxels around an object from which on they say what its surroundings are
+FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 30, 200  # that are looked at: at most so many, the voxels for each object
 CROP = 64  # largest side, in working voxels, of what is looked at around an object
 
 
