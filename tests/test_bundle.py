@@ -30,6 +30,7 @@ from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+from scripts.agglomeration import MERGE_THRESHOLD
 from scripts.cropping import OBJECTS
 from scripts.synthetic import synthetic_nuclei
 
@@ -158,9 +159,13 @@ class TestTrainingAndInferenceAgree:
     def test_without_settings_inference_assumes_the_defaults_of_training(self) -> None:
         train = parser("train.json")
         for id_, (name, default) in self.settings_of(INFERENCE).items():
-            from_data = isinstance(TRAIN.get(name), dict)
+            written = self.WRITTEN[name].lstrip("@")
+            from_data = isinstance(TRAIN.get(written), dict)
             if default is not None and not from_data:
-                assert ast.literal_eval(default) == train.get_parsed_content(self.WRITTEN[name].lstrip("@")), id_
+                assert ast.literal_eval(default) == train.get_parsed_content(written), id_
+
+    def test_without_settings_instances_merge_as_without_annotation(self) -> None:
+        assert ast.literal_eval(self.settings_of(INFERENCE)["merge_threshold"][1]) == MERGE_THRESHOLD
 
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
         assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE)
@@ -213,11 +218,16 @@ class TestTrainingAndInferenceAgree:
         assert part == "validate" or cached[OBJECTS]
 
     def test_both_cluster_alike(self) -> None:
-        steps = [
-            [step for step in config["transforms"] if step.get("keys") == "pred" and step["_target_"] != "CopyItemsd"]
+        training, inference = (
+            [dict(step) for step in config["transforms"] if isinstance(step, dict) and step.get("keys") == "pred"]
             for config in (TRAIN["validate"]["postprocessing"], INFERENCE["postprocessing"])
-        ]
-        assert steps[0] == [step for step in steps[1] if "SaveInstances" not in step["_target_"]]
+        )
+        (calibrated,) = (step for step in training if "merge_threshold" in step)
+        assert calibrated.pop("merge_threshold") == "@calibration"
+        (clustering,) = (step for step in inference if "merge_threshold" in step)
+        assert clustering.pop("merge_threshold") == "@merge_threshold"
+        shared = [step for step in training if step["_target_"] != "CopyItemsd"]
+        assert shared == [step for step in inference if "SaveInstances" not in step["_target_"]]
 
     def test_both_slide_the_same_window(self) -> None:
         validation, inference = TRAIN["validate"]["inferer"], INFERENCE["inferer"]

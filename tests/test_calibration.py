@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from scripts.agglomeration import MERGE_THRESHOLD, Hierarchy
-from scripts.calibration import THRESHOLDS, MergeCalibration, best_overlaps, choose_threshold
+from scripts.calibration import THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlap
 
 LENGTH = 40  # of an object, in pixels
 
@@ -50,29 +49,38 @@ class TestChoice:
         assert choose_threshold(overlaps) == MERGE_THRESHOLD
 
 
-class TestOverlaps:
+class TestMutualOverlap:
     HIERARCHY = Hierarchy(
         regions=np.array([[1, 1, 2, 2, 3, 3, 0, 0]], np.int32),
         merges=np.array([[1, 2], [1, 3]]),
         evidence=np.array([0.55, 1.1]),
     )
 
-    def best(self, labels: list[int]) -> NDArray[np.float64]:
-        return best_overlaps(self.HIERARCHY, np.array([labels]))
+    def overlap(self, labels: list[int], threshold: float, smallest: int = 1) -> tuple[float, int]:
+        return mutual_overlap(self.HIERARCHY, np.array([labels]), threshold, smallest)
 
-    def test_by_hand(self) -> None:
-        overlaps = dict(zip(THRESHOLDS, self.best([7, 7, 7, 7, 0, 0, 0, 0])[:, 0], strict=True))
-        assert overlaps[0.5] == 2 / 4  # one of two halves
-        assert overlaps[1.0] == 4 / 4  # both
-        assert overlaps[1.2] == 4 / 6  # and the neighbour
+    @pytest.mark.parametrize(
+        ("threshold", "expected"),
+        [
+            (0.5, (2 / 4 + 2 / 4 + 2 / 4, 3)),  # an object and its two halves
+            (1.0, (1 + 1, 2)),  # an object and its instance
+            (1.2, (4 / 6 + 4 / 6, 2)),  # an object and the instance that holds its neighbour, too
+        ],
+    )
+    def test_by_hand(self, threshold: float, expected: tuple[float, int]) -> None:
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], threshold) == expected
 
-    def test_each_object_has_a_column(self) -> None:
-        overlaps = self.best([7, 7, 0, 0, 9, 9, 9, 9])
-        assert overlaps.shape == (len(THRESHOLDS), 2)
-        assert overlaps[0].tolist() == [1, 1 / 2]  # half of the second object lies outside the foreground
+    def test_instances_that_are_hardly_annotated_do_not_count(self) -> None:
+        assert self.overlap([7, 0, 0, 0, 0, 0, 0, 0], 0.5) == (1 / 2, 1)
 
-    def test_an_object_that_no_region_touches(self) -> None:
-        assert self.best([0, 0, 0, 0, 0, 0, 5, 5]).tolist() == [[0]] * len(THRESHOLDS)
+    def test_small_instances_do_not_count(self) -> None:
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], 0.5, smallest=3) == (1 / 2, 1)
+
+    def test_an_object_outside_all_instances(self) -> None:
+        assert self.overlap([0, 0, 0, 0, 0, 0, 5, 5], 0.5) == (0, 1)
+
+    def test_permuting_ids_changes_nothing(self) -> None:
+        assert self.overlap([9, 9, 2, 2, 5, 5, 0, 0], 1.0) == self.overlap([1, 1, 3, 3, 70000, 70000, 0, 0], 1.0)
 
 
 class TestCalibration:

@@ -1,7 +1,7 @@
 """How much evidence makes a border: the threshold of `agglomeration`, chosen by the annotated objects.
 
 How sharp borders are in embedding space depends on the images, on the objects' shape and on how long the network was
-trained. Each annotated object tells: at a low threshold it is in pieces, at a high one it has swallowed its neighbours.
+trained. Each annotated object tells: at a low threshold it is in pieces, at a high one its neighbours swallow it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from .agglomeration import MERGE_THRESHOLD, Hierarchy, build_hierarchy
 from .foreground import is_foreground
-from .resampling import resample_nearest
+from .resampling import resample_nearest, working_voxels_per_voxel
 
 THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4)
 TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`
 
 
 class MergeCalibration(Transform):
-    """Chooses the threshold at which the annotated objects of the validation images overlap best with instances.
+    """Chooses the threshold at which annotated objects and instances of the validation images overlap best.
 
     A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
     handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
@@ -35,6 +35,7 @@ class MergeCalibration(Transform):
         embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
         delta_var, foreground, position_scale: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
+        min_size: smaller instances do not count; in voxels of the image file, as for `ClusterEmbeddingsd`.
         fixed: a threshold that is used as it is; None: choose one.
         mask_key: where there is such a map, objects are where it is not 0.
     """
@@ -47,6 +48,7 @@ class MergeCalibration(Transform):
         position_scale: float = 0.0,
         background_label: int | None = None,
         ignore_label: int | None = None,
+        min_size: int = 50,
         fixed: float | None = None,
         pred_key: str = "pred",
         label_key: str = "label",
@@ -55,7 +57,7 @@ class MergeCalibration(Transform):
         if fixed is not None and not fixed > 0:
             raise ValueError(f"merge_threshold must be positive, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.position_scale, self.fixed = position_scale, fixed
+        self.position_scale, self.min_size, self.fixed = position_scale, min_size, fixed
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -67,15 +69,14 @@ class MergeCalibration(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         if self.fixed is None:
-            overlaps = self._overlaps(data)
-            self.sums += overlaps.sum(1)
-            self.objects += overlaps.shape[1]
+            self.totals += self._overlaps(data)
         return data
 
     def __float__(self) -> float:
         if self.fixed is not None:
             return float(self.fixed)
-        return choose_threshold(self.sums / max(1, self.objects))
+        overlaps, counted = self.totals
+        return choose_threshold(overlaps / np.maximum(counted, 1))
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = torch.as_tensor(data[self.pred_key]).detach().float().cpu()[: self.embedding_dim]
@@ -89,39 +90,43 @@ class MergeCalibration(Transform):
         else:
             foreground = np.ones(grid, bool)
         if not foreground.any() or not labels.any():
-            return np.zeros((len(THRESHOLDS), np.count_nonzero(np.unique(labels))))
+            return np.zeros_like(self.totals)
         hierarchy = build_hierarchy(embeddings.numpy(), foreground, self.delta_var, self.position_scale, THRESHOLDS[-1])
-        return best_overlaps(hierarchy, labels)
+        smallest = max(1, round(self.min_size * working_voxels_per_voxel(data[self.pred_key])))
+        return np.stack([mutual_overlap(hierarchy, labels, threshold, smallest) for threshold in THRESHOLDS], axis=1)
 
     def _forget(self) -> None:
-        self.sums, self.objects = np.zeros(len(THRESHOLDS)), 0
+        self.totals = np.zeros((2, len(THRESHOLDS)))
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
-            total = idist.all_reduce(torch.tensor([*self.sums, self.objects], dtype=torch.float64))
-            self.sums, self.objects = total[:-1].cpu().numpy(), int(total[-1])
+            self.totals = idist.all_reduce(torch.from_numpy(self.totals)).cpu().numpy()
 
 
-def best_overlaps(hierarchy: Hierarchy, labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Best IoU of each of K objects with an instance, for each of `THRESHOLDS`: (T, K); labels are (*spatial)."""
+def mutual_overlap(
+    hierarchy: Hierarchy, labels: NDArray[np.integer], threshold: float, smallest: int = 1
+) -> tuple[float, int]:
+    """Best IoU of each annotated object with an instance and of each instance with an object: their sum and number.
+
+    An object in pieces is one object, but as many instances. Instances count if more than half of them is annotated,
+    the others can be neither right nor wrong, and if they have `smallest` voxels. labels: (*spatial).
+    """
     objects, owner = np.unique(labels, return_inverse=True)
-    regions = hierarchy.regions.ravel()
-    region_sizes = np.bincount(regions)
-    pairs, voxels = np.unique(owner.ravel().astype(np.int64) * len(region_sizes) + regions, return_counts=True)
-    member, region = np.divmod(pairs, len(region_sizes))
-    counted = (objects[member] > 0) & (region > 0)
-    member, region, voxels = member[counted], region[counted], voxels[counted]
     object_sizes = np.bincount(owner.ravel())
-    overlaps = np.zeros((len(THRESHOLDS), len(objects)))
-    for row, threshold in zip(overlaps, THRESHOLDS, strict=True):
-        instance_of = hierarchy.cut(threshold)
-        sizes = np.bincount(instance_of, weights=region_sizes)
-        keys, pair_of = np.unique(member * len(sizes) + instance_of[region], return_inverse=True)
-        shared = np.bincount(pair_of, weights=voxels, minlength=len(keys))
-        own, instance = np.divmod(keys, len(sizes))
-        np.maximum.at(row, own, shared / (object_sizes[own] + sizes[instance] - shared))
-    return overlaps[:, objects > 0]
+    instances = hierarchy.cut(threshold)[hierarchy.regions].ravel()
+    sizes = np.bincount(instances)
+    pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(sizes) + instances, return_counts=True)
+    member, instance = np.divmod(pairs, len(sizes))
+    both = (objects[member] != 0) & (instance > 0)
+    member, instance, shared = member[both], instance[both], shared[both]
+    overlap = shared / (object_sizes[member] + sizes[instance] - shared)
+    of_objects, of_instances = np.zeros(len(objects)), np.zeros(len(sizes))
+    np.maximum.at(of_objects, member, overlap)
+    np.maximum.at(of_instances, instance, overlap)
+    annotated = np.bincount(instance, weights=shared, minlength=len(sizes))
+    counted = (annotated > sizes / 2) & (sizes >= smallest)
+    return of_objects.sum() + of_instances[counted].sum(), np.count_nonzero(objects) + np.count_nonzero(counted)
 
 
 def choose_threshold(overlaps: NDArray[np.float64]) -> float:
