@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scripts.agglomeration import MERGE_THRESHOLD, Hierarchy
-from scripts.calibration import THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlap
+from scripts.calibration import THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlaps
 
 LENGTH = 40  # of an object, in pixels
 
@@ -57,7 +57,8 @@ class TestMutualOverlap:
     )
 
     def overlap(self, labels: list[int], threshold: float, smallest: int = 1) -> tuple[float, int]:
-        return mutual_overlap(self.HIERARCHY, np.array([labels]), threshold, smallest)
+        total, number = mutual_overlaps(self.HIERARCHY, np.array([labels]), [threshold], smallest)
+        return total.item(), number.item()
 
     @pytest.mark.parametrize(
         ("threshold", "expected"),

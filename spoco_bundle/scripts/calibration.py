@@ -6,7 +6,7 @@ trained. Each annotated object tells: at a low threshold it is in pieces, at a h
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -93,7 +93,7 @@ class MergeCalibration(Transform):
             return np.zeros_like(self.totals)
         hierarchy = build_hierarchy(embeddings.numpy(), foreground, self.delta_var, self.position_scale, THRESHOLDS[-1])
         smallest = max(1, round(self.min_size * working_voxels_per_voxel(data[self.pred_key])))
-        return np.stack([mutual_overlap(hierarchy, labels, threshold, smallest) for threshold in THRESHOLDS], axis=1)
+        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
 
     def _forget(self) -> None:
         self.totals = np.zeros((2, len(THRESHOLDS)))
@@ -104,29 +104,46 @@ class MergeCalibration(Transform):
             self.totals = idist.all_reduce(torch.from_numpy(self.totals)).cpu().numpy()
 
 
-def mutual_overlap(
-    hierarchy: Hierarchy, labels: NDArray[np.integer], threshold: float, smallest: int = 1
-) -> tuple[float, int]:
+def mutual_overlaps(
+    hierarchy: Hierarchy, labels: NDArray[np.integer], thresholds: Sequence[float], smallest: int = 1
+) -> NDArray[np.float64]:
     """Best IoU of each annotated object with an instance and of each instance with an object: their sum and number.
 
     An object in pieces is one object, but as many instances. Instances count if more than half of them is annotated,
-    the others can be neither right nor wrong, and if they have `smallest` voxels. labels: (*spatial).
+    the others can be neither right nor wrong, and if they have `smallest` voxels.
+
+    Args:
+        hierarchy: of the image.
+        labels: (*spatial), ids are objects, 0 is not.
+        thresholds: T places to cut the hierarchy at.
+        smallest: size of an instance that counts.
+
+    Returns:
+        (2, T).
     """
-    objects, owner = np.unique(labels, return_inverse=True)
-    object_sizes = np.bincount(owner.ravel())
-    instances = hierarchy.cut(threshold)[hierarchy.regions].ravel()
-    sizes = np.bincount(instances)
-    pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(sizes) + instances, return_counts=True)
-    member, instance = np.divmod(pairs, len(sizes))
-    both = (objects[member] != 0) & (instance > 0)
-    member, instance, shared = member[both], instance[both], shared[both]
-    overlap = shared / (object_sizes[member] + sizes[instance] - shared)
-    of_objects, of_instances = np.zeros(len(objects)), np.zeros(len(sizes))
-    np.maximum.at(of_objects, member, overlap)
-    np.maximum.at(of_instances, instance, overlap)
-    annotated = np.bincount(instance, weights=shared, minlength=len(sizes))
-    counted = (annotated > sizes / 2) & (sizes >= smallest)
-    return of_objects.sum() + of_instances[counted].sum(), np.count_nonzero(objects) + np.count_nonzero(counted)
+    ids, owner = np.unique(labels, return_inverse=True)
+    regions = hierarchy.regions.ravel()
+    object_sizes, region_sizes = np.bincount(owner.ravel()), np.bincount(regions)
+    pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(region_sizes) + regions, return_counts=True)
+    member, region = np.divmod(pairs, len(region_sizes))
+    both = (ids[member] != 0) & (region > 0)
+    member, region, shared = member[both], region[both], shared[both]
+    totals = []
+    for threshold in thresholds:
+        instance_of = hierarchy.cut(threshold)
+        sizes = np.bincount(instance_of, weights=region_sizes)
+        pairs, pair_of = np.unique(member * len(sizes) + instance_of[region], return_inverse=True)
+        voxels = np.bincount(pair_of, weights=shared, minlength=len(pairs))
+        own, instance = np.divmod(pairs, len(sizes))
+        overlap = voxels / (object_sizes[own] + sizes[instance] - voxels)
+        of_objects, of_instances = np.zeros(len(ids)), np.zeros(len(sizes))
+        np.maximum.at(of_objects, own, overlap)
+        np.maximum.at(of_instances, instance, overlap)
+        annotated = np.bincount(instance, weights=voxels, minlength=len(sizes))
+        counted = (annotated > sizes / 2) & (sizes >= smallest)
+        number = np.count_nonzero(ids) + np.count_nonzero(counted)
+        totals.append((of_objects.sum() + of_instances[counted].sum(), number))
+    return np.array(totals, np.float64).T
 
 
 def choose_threshold(overlaps: NDArray[np.float64]) -> float:
