@@ -100,19 +100,17 @@ class RegionGraph:
         self.positions = (position_scale * region_centers(regions)).tolist()
         self.inner_jumps = (interfaces.inner_jumps + PRIOR_FACES * usual).tolist()
         self.inner_faces = (interfaces.inner_faces + PRIOR_FACES).tolist()
+        self.changes = [jumps / faces for jumps, faces in zip(self.inner_jumps, self.inner_faces, strict=True)]
         self.neighbors = _neighbors(interfaces, len(sizes))
 
     def evidence(self, first: int, second: int) -> float:
         """That there is a border between two regions that touch."""
         jumps, faces = self.neighbors[first][second]
-        inside = (self._change_inside(first) + self._change_inside(second)) / 2
+        inside = (self.changes[first] + self.changes[second]) / 2
         contrast = jumps / faces / max(inside, QUIET * self.unit)
         apart = math.dist(self.positions[first], self.positions[second])
         embedded = math.dist(self.means[first], self.means[second])
         return contrast * embedded / max(apart + CLOSE * self.unit, CLOSEST * self.unit)
-
-    def _change_inside(self, region: int) -> float:
-        return self.inner_jumps[region] / self.inner_faces[region]
 
     def merge(self, first: int, second: int) -> list[int]:
         """Make the second region a part of the first; returns the regions that the second one touched."""
@@ -123,6 +121,7 @@ class RegionGraph:
         jumps, faces = self.neighbors[first].pop(second)
         self.inner_jumps[first] += self.inner_jumps[second] + jumps
         self.inner_faces[first] += self.inner_faces[second] + faces
+        self.changes[first] = self.inner_jumps[first] / self.inner_faces[first]
         inherited, self.neighbors[second] = self.neighbors[second], {}
         del inherited[first]
         for other, (jumps, faces) in inherited.items():

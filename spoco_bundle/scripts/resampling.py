@@ -17,6 +17,8 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 from torch import Tensor
 
+from .outlines import resample_instances
+
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
 
 
@@ -113,10 +115,10 @@ class ResampleToSpacingd(MapTransform):
 
 
 class RestoreGridd(MapTransform):
-    """Bring a label map from the working grid back to the grid of the image file.
+    """Bring a map from the working grid back to the grid of the image file: instances with smooth outlines.
 
     Args:
-        keys: label maps (1, *working).
+        keys: maps (1, *working); integers are instances, of other maps voxels are picked.
         source_key: the image, whose metadata (`spatial_shape`, `original_affine`) tell the grid of the file.
     """
 
@@ -129,7 +131,11 @@ class RestoreGridd(MapTransform):
         meta = dict(result[self.source_key].meta)
         shape = [int(n) for n in np.asarray(meta["spatial_shape"])]
         for key in self.key_iterator(result):
-            restored = resample_nearest(torch.as_tensor(np.asarray(result[key])), shape)
+            found = torch.as_tensor(np.asarray(result[key]))
+            if found.is_floating_point():
+                restored = resample_nearest(found, shape)
+            else:
+                restored = torch.from_numpy(resample_instances(found[0].numpy(), shape))[None]
             result[key] = MetaTensor(restored, meta={**meta, "affine": meta["original_affine"]})
         return result
 

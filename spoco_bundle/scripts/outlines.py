@@ -1,0 +1,72 @@
+"""Instances on a finer grid without stairs: each voxel goes to the instance that fills most of it, interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Floats = NDArray[np.float32]
+
+
+def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> NDArray[np.integer]:
+    """Resample an instance map with the outlines that linear interpolation gives.
+
+    The indicator of each instance is interpolated linearly, and so is that of the background; a voxel belongs to the
+    largest of them. An instance that is the largest nowhere keeps the voxels that lie nearest to its own.
+
+    Args:
+        instances: (*spatial), any ids, 0 = background.
+        shape: of the result; both grids cover the same space.
+
+    >>> resample_instances(np.array([0, 7, 7, 9]), (8,)).tolist()
+    [0, 0, 7, 7, 7, 7, 9, 9]
+    """
+    if tuple(shape) == instances.shape:
+        return instances.copy()
+    ids, numbers = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
+    numbers = np.where(ids == 0, 0, 1 + np.arange(len(ids)))[numbers[:-1]].reshape(instances.shape)
+    weights = [linear_weights(old, new) for old, new in zip(instances.shape, shape, strict=True)]
+    best, covered = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    result = np.zeros(shape, np.int64)
+    for number, box in enumerate(ndimage.find_objects(numbers), start=1):
+        if box is None:
+            continue
+        target, share = _interpolated(numbers[box] == number, box, weights)
+        covered[target] += share
+        larger = share > best[target]
+        best[target][larger], result[target][larger] = share[larger], number
+    result[best <= 1 - covered] = 0
+    lost = np.setdiff1d(numbers, result)
+    if lost.size:
+        at_nearest = numbers[np.ix_(*(axis_weights.argmax(1) for axis_weights in weights))]
+        result = np.where(np.isin(at_nearest, lost), at_nearest, result)
+    return np.append(instances.dtype.type(0), ids)[result].astype(instances.dtype)
+
+
+def _interpolated(
+    member: NDArray[np.bool_], box: Sequence[slice], weights: Sequence[Floats]
+) -> tuple[tuple[slice, ...], Floats]:
+    """Where in the result an instance has an influence, and its share of these voxels."""
+    share, target = member.astype(np.float32), []
+    for axis, (side, axis_weights) in enumerate(zip(box, weights, strict=True)):
+        touched = np.flatnonzero(axis_weights[:, side].any(1))
+        target.append(slice(touched[0], touched[-1] + 1) if touched.size else slice(0))
+        share = np.moveaxis(np.tensordot(axis_weights[target[-1], side], share, (1, axis)), 0, axis)
+    return tuple(target), share
+
+
+def linear_weights(old: int, new: int) -> Floats:
+    """Linear interpolation between voxel centres, constant beyond the outermost ones: (new, old), rows sum to 1.
+
+    >>> linear_weights(2, 4).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    position = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+    lower = np.floor(position).astype(int)
+    weights = np.zeros((new, old), np.float32)
+    np.add.at(weights, (np.arange(new), lower), 1 - (position - lower))
+    np.add.at(weights, (np.arange(new), np.minimum(lower + 1, old - 1)), position - lower)
+    return weights
