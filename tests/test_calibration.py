@@ -128,7 +128,7 @@ class TestCalibration:
         data = {"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))}
         assert MergeCalibration(embedding_dim=1)(data) is data
 
-    @pytest.mark.parametrize("fixed", [0, -1.0, float("nan")])
+    @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
     def test_a_threshold_that_is_none(self, fixed: float) -> None:
-        with pytest.raises(ValueError, match="merge_threshold must be positive"):
+        with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
             MergeCalibration(embedding_dim=1, fixed=fixed)

@@ -413,6 +413,20 @@ class TestRefused:
     def test_delta_var(self, method: str, delta_var: float) -> None:
         self.refuses(method, f"delta_var must be finite and positive, got {delta_var}", delta_var=delta_var)
 
+    @pytest.mark.parametrize("merge_threshold", [0, -1.0, math.nan])
+    def test_merge_threshold(self, method: str, merge_threshold: float) -> None:
+        self.refuses(
+            method, f"merge_threshold must be positive, got {merge_threshold}", merge_threshold=merge_threshold
+        )
+
+    @pytest.mark.parametrize("position_scale", [-0.25, math.nan, math.inf])
+    def test_position_scale(self, method: str, position_scale: float) -> None:
+        self.refuses(
+            method,
+            f"position_scale must be finite and not negative, got {position_scale}",
+            position_scale=position_scale,
+        )
+
     @pytest.mark.parametrize("min_size", [-1, 2.5, math.nan, "50", None])
     def test_min_size(self, method: str, min_size: Any) -> None:  # noqa: ANN401
         self.refuses(method, f"whole number of voxels and not negative, got {min_size!r}", min_size=min_size)

@@ -7,6 +7,7 @@ trained. Each annotated object tells: at a low threshold it is in pieces, at a h
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import ignite.distributed as idist
@@ -54,8 +55,8 @@ class MergeCalibration(Transform):
         label_key: str = "label",
         mask_key: str = "mask",
     ) -> None:
-        if fixed is not None and not fixed > 0:
-            raise ValueError(f"merge_threshold must be positive, or null to choose one, got {fixed!r}")
+        if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
+            raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
         self.position_scale, self.min_size, self.fixed = position_scale, min_size, fixed
         self.special = (background_label, ignore_label)

@@ -65,6 +65,8 @@ class ClusterEmbeddingsd(MapTransform):
             raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
+        if not isinstance(merge_threshold, SupportsFloat) or not float(merge_threshold) > 0:
+            raise ValueError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
         self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
