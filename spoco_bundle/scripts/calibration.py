@@ -22,7 +22,7 @@ from .foreground import is_foreground
 from .resampling import resample_nearest, working_voxels_per_voxel
 
 THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4)
-TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`
+TOLERANCE = 0.02  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
 
 
 class MergeCalibration(Transform):
