@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from scripts.outlines import linear_weights, resample_instances
+from scripts.outlines import axis_weights, resample_instances
+from scripts.resampling import resample_nearest
 
 
 def disc(side: int, radius: float) -> np.ndarray:
@@ -14,14 +16,15 @@ def disc(side: int, radius: float) -> np.ndarray:
 
 
 def test_weights_by_hand() -> None:
-    assert linear_weights(2, 4).tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
-    assert linear_weights(4, 2).tolist() == [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
-    assert linear_weights(1, 3).tolist() == [[1], [1], [1]]
+    assert axis_weights(2, 4).tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
+    assert axis_weights(4, 2).tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert axis_weights(2, 2).tolist() == [[1, 0], [0, 1]]
+    assert axis_weights(1, 3).tolist() == [[1], [1], [1]]
 
 
 @pytest.mark.parametrize(("old", "new"), [(7, 3), (3, 7), (5, 5), (1, 4), (4, 1)])
 def test_weights_sum_to_one(old: int, new: int) -> None:
-    np.testing.assert_allclose(linear_weights(old, new).sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(axis_weights(old, new).sum(1), 1, rtol=1e-6)
 
 
 def test_by_hand() -> None:
@@ -65,6 +68,13 @@ def test_permuting_ids_permutes_the_result() -> None:
     assert np.array_equal(
         renamed[resample_instances(instances, (21, 21))], resample_instances(renamed[instances], (21, 21))
     )
+
+
+def test_on_a_coarser_grid_voxels_are_picked() -> None:
+    instances = np.random.default_rng(0).integers(0, 9, (8, 9, 12)).astype(np.int32)
+    picked = resample_nearest(torch.from_numpy(instances)[None], (4, 9, 5))[0].numpy()
+    kept = np.isin(instances, picked) * instances  # what is picked nowhere is not looked for
+    assert np.array_equal(resample_instances(kept, (4, 9, 5)), picked)
 
 
 def test_no_instance() -> None:

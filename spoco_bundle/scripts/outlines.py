@@ -14,8 +14,9 @@ Floats = NDArray[np.float32]
 def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> NDArray[np.integer]:
     """Resample an instance map with the outlines that linear interpolation gives.
 
-    The indicator of each instance is interpolated linearly, and so is that of the background; a voxel belongs to the
-    largest of them. An instance that is the largest nowhere keeps the voxels that lie nearest to its own.
+    Along axes on which the grid gets finer, the indicator of each instance is interpolated linearly, and so is that of
+    the background; a voxel belongs to the largest of them. Along the other axes voxels are picked, because there most
+    shares would be equal. An instance that is the largest nowhere keeps the voxels that lie nearest to its own.
 
     Args:
         instances: (*spatial), any ids, 0 = background.
@@ -28,7 +29,7 @@ def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> 
         return instances.copy()
     ids, numbers = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
     numbers = np.where(ids == 0, 0, 1 + np.arange(len(ids)))[numbers[:-1]].reshape(instances.shape)
-    weights = [linear_weights(old, new) for old, new in zip(instances.shape, shape, strict=True)]
+    weights = [axis_weights(old, new) for old, new in zip(instances.shape, shape, strict=True)]
     best, covered = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     result = np.zeros(shape, np.int64)
     for number, box in enumerate(ndimage.find_objects(numbers), start=1):
@@ -41,7 +42,7 @@ def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> 
     result[best <= 1 - covered] = 0
     lost = np.setdiff1d(numbers, result)
     if lost.size:
-        at_nearest = numbers[np.ix_(*(axis_weights.argmax(1) for axis_weights in weights))]
+        at_nearest = numbers[np.ix_(*(shares.argmax(1) for shares in weights))]
         result = np.where(np.isin(at_nearest, lost), at_nearest, result)
     return np.append(instances.dtype.type(0), ids)[result].astype(instances.dtype)
 
@@ -51,19 +52,24 @@ def _interpolated(
 ) -> tuple[tuple[slice, ...], Floats]:
     """Where in the result an instance has an influence, and its share of these voxels."""
     share, target = member.astype(np.float32), []
-    for axis, (side, axis_weights) in enumerate(zip(box, weights, strict=True)):
-        touched = np.flatnonzero(axis_weights[:, side].any(1))
+    for axis, (side, shares) in enumerate(zip(box, weights, strict=True)):
+        touched = np.flatnonzero(shares[:, side].any(1))
         target.append(slice(touched[0], touched[-1] + 1) if touched.size else slice(0))
-        share = np.moveaxis(np.tensordot(axis_weights[target[-1], side], share, (1, axis)), 0, axis)
+        share = np.moveaxis(np.tensordot(shares[target[-1], side], share, (1, axis)), 0, axis)
     return tuple(target), share
 
 
-def linear_weights(old: int, new: int) -> Floats:
-    """Linear interpolation between voxel centres, constant beyond the outermost ones: (new, old), rows sum to 1.
+def axis_weights(old: int, new: int) -> Floats:
+    """What each old voxel of an axis contributes to each new one: (new, old), rows sum to 1.
 
-    >>> linear_weights(2, 4).tolist()
+    On a finer grid linear interpolation between voxel centres, constant beyond the outermost ones; else the voxel that
+    holds the new one's centre.
+
+    >>> axis_weights(2, 4).tolist()
     [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
+    if new <= old:
+        return np.eye(old, dtype=np.float32)[((np.arange(new) + 0.5) * old / new).astype(int)]
     position = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
     lower = np.floor(position).astype(int)
     weights = np.zeros((new, old), np.float32)
