@@ -20,9 +20,6 @@ from scripts.sampling import annotated_ids
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "spoco_bundle"
 
-# Of the working grid, where an object measures 16 voxels along every axis: in 3D some
-# 2 objects along each edge, so that a patch holds neighbours to be told apart, and two patches make a step.
-
 Pair = dict[str, str]
 
 
