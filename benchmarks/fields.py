@@ -15,7 +15,6 @@ from scipy.spatial import cKDTree
 
 from scripts.checkpoints import load_weights
 from scripts.foreground import is_foreground
-from scripts.regions import neighbors_along
 from scripts.resampling import resample_nearest
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
@@ -131,7 +130,8 @@ def touching_regions(regions: Labels) -> NDArray[np.int64]:
     """Pairs of regions that share a face, (P, 2), the smaller id first."""
     pairs = []
     for axis in range(regions.ndim):
-        first, second = (regions[side].ravel() for side in neighbors_along(regions.ndim, axis))
+        along = np.moveaxis(regions, axis, 0)
+        first, second = along[:-1].ravel(), along[1:].ravel()
         different = first != second
         pairs.append(np.stack([first[different], second[different]], axis=1))
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from scripts.agglomeration import (
     Hierarchy,
@@ -16,87 +17,98 @@ from scripts.agglomeration import (
     merge_regions,
     settle_borders,
 )
+from scripts.voxels import ForegroundVoxels
 
 DELTA_VAR = 0.5
 
 
-def strip(*values: float, height: int = 1) -> NDArray[np.float32]:
+def strip(*values: float, height: int = 1) -> Tensor:
     """Embeddings (1, height, N) that change along x only."""
-    return np.tile(np.array(values, np.float32), (1, height, 1))
+    return torch.tensor(values, dtype=torch.float32).repeat(1, height, 1)
 
 
-def everywhere(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.ones(embeddings.shape[1:], bool)
+def everywhere(embeddings: Tensor) -> Tensor:
+    return torch.ones(embeddings.shape[1:], dtype=torch.bool)
 
 
-def graph_of(values: list[float], ids: list[int], position_scale: float = 0.0) -> RegionGraph:
-    return RegionGraph(strip(*values), np.array([ids], np.int32), DELTA_VAR, position_scale)
+def noise(shape: tuple[int, ...], deviation: float = 1.0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, deviation, shape).astype(np.float32))
+
+
+def graph_of(embeddings: Tensor, ids: list[list[int]], position_scale: float = 0.0) -> RegionGraph:
+    regions = torch.tensor(ids)
+    return RegionGraph(ForegroundVoxels(embeddings, regions > 0), regions[regions > 0], DELTA_VAR, position_scale)
+
+
+def row_graph(values: list[float], ids: list[int], position_scale: float = 0.0) -> RegionGraph:
+    return graph_of(strip(*values), [ids], position_scale)
 
 
 class TestEvidence:
     def test_contrast_times_distance(self) -> None:
         # jump 4 over 0.8 delta_var, mean distance 4 over 5 delta_var
-        graph = graph_of([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
+        graph = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
         assert graph.evidence(1, 2) == pytest.approx(4 / 0.4 * 4 / 2.5)
 
     def test_it_is_the_same_both_ways(self) -> None:
-        graph = graph_of([0, 1, 0, 4, 5, 4], [1, 1, 1, 2, 2, 2], position_scale=1)
+        graph = row_graph([0, 1, 0, 4, 5, 4], [1, 1, 1, 2, 2, 2], position_scale=1)
         assert graph.evidence(1, 2) == graph.evidence(2, 1)
 
     def test_positions_far_apart_make_a_distance_small(self) -> None:
         # centres 3 voxels apart, that is 6 in embedding space, and twice delta_var
-        graph = graph_of([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2], position_scale=2)
+        graph = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2], position_scale=2)
         assert graph.evidence(1, 2) == pytest.approx(4 / 0.4 * 4 / (6 + 1))
 
     def test_what_changes_inside_makes_a_jump_small(self) -> None:
-        quiet = graph_of([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
-        restless = graph_of([-2, 0, 2, 2, 4, 6], [1, 1, 1, 2, 2, 2])  # the same means
+        quiet = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
+        restless = row_graph([-2, 0, 2, 2, 4, 6], [1, 1, 1, 2, 2, 2])  # the same means
         assert restless.evidence(1, 2) < quiet.evidence(1, 2) / 4
 
     def test_it_has_no_unit(self) -> None:
         values, ids = [0, 0.5, 0, 4, 4, 5], [1, 1, 1, 2, 2, 2]
-        large = RegionGraph(strip(*values) * 3, np.array([ids], np.int32), 3 * DELTA_VAR, position_scale=0.75)
-        assert large.evidence(1, 2) == pytest.approx(graph_of(values, ids, position_scale=0.25).evidence(1, 2))
+        voxels = ForegroundVoxels(strip(*values) * 3, torch.ones(1, 6, dtype=torch.bool))
+        large = RegionGraph(voxels, torch.tensor(ids), 3 * DELTA_VAR, position_scale=0.75)
+        assert large.evidence(1, 2) == pytest.approx(row_graph(values, ids, position_scale=0.25).evidence(1, 2))
 
 
 class TestMerging:
     def test_the_least_evidence_merges_first(self) -> None:
-        graph = graph_of([0, 0, 1, 1, 5, 5], [1, 1, 2, 2, 3, 3])
+        graph = row_graph([0, 0, 1, 1, 5, 5], [1, 1, 2, 2, 3, 3])
         merges, evidence = merge_regions(graph)
         assert [set(pair) for pair in merges.tolist()] == [{1, 2}, {merges[0][0], 3}]
         assert evidence[0] < evidence[1]
 
     def test_a_region_that_swallows_another_has_their_mean(self) -> None:
-        graph = graph_of([0, 0, 0, 4], [1, 1, 1, 2])
+        graph = row_graph([0, 0, 0, 4], [1, 1, 1, 2])
         graph.merge(1, 2)
         assert graph.means[1] == [1]
         assert graph.sizes[1] == 4
 
     def test_an_interface_inside_counts_as_change(self) -> None:
-        graph = graph_of([0, 0, 4, 4], [1, 1, 2, 2])
+        graph = row_graph([0, 0, 4, 4], [1, 1, 2, 2])
         before = graph.inner_jumps[1] + graph.inner_jumps[2]
         graph.merge(1, 2)
         assert graph.inner_jumps[1] == pytest.approx(before + 4)
 
     def test_neighbours_are_inherited(self) -> None:
-        graph = graph_of([0, 1, 2], [1, 2, 3])
+        graph = row_graph([0, 1, 2], [1, 2, 3])
         assert graph.merge(1, 2) == [3]
         assert graph.neighbors[1].keys() == {3}
         assert graph.neighbors[3].keys() == {1}
 
     def test_interfaces_with_both_are_joined(self) -> None:
         # region 3 lies below 1 and 2: one face with each
-        graph = RegionGraph(np.zeros((1, 2, 2), np.float32), np.array([[1, 2], [3, 3]], np.int32), DELTA_VAR, 0)
+        graph = graph_of(torch.zeros(1, 2, 2), [[1, 2], [3, 3]])
         graph.merge(1, 2)
         assert graph.neighbors[1][3] == (0, 2)
 
     def test_the_limit_itself_does_not_merge(self) -> None:
-        limit = graph_of([0, 0, 1, 1], [1, 1, 2, 2]).evidence(1, 2)
-        assert len(merge_regions(graph_of([0, 0, 1, 1], [1, 1, 2, 2]), limit)[0]) == 0
-        assert len(merge_regions(graph_of([0, 0, 1, 1], [1, 1, 2, 2]), math.nextafter(limit, 2))[0]) == 1
+        limit = row_graph([0, 0, 1, 1], [1, 1, 2, 2]).evidence(1, 2)
+        assert len(merge_regions(row_graph([0, 0, 1, 1], [1, 1, 2, 2]), limit)[0]) == 0
+        assert len(merge_regions(row_graph([0, 0, 1, 1], [1, 1, 2, 2]), math.nextafter(limit, 2))[0]) == 1
 
     def test_nothing_touches(self) -> None:
-        merges, evidence = merge_regions(graph_of([0, 0, 0], [1, 0, 2]))
+        merges, evidence = merge_regions(row_graph([0, 0, 0], [1, 0, 2]))
         assert merges.shape == (0, 2)
         assert evidence.shape == (0,)
 
@@ -115,48 +127,61 @@ class TestCut:
     def test_merges_below_the_threshold_are_made(self, threshold: float, expected: list[int]) -> None:
         assert self.HIERARCHY.cut(threshold).tolist() == expected
 
-    @pytest.mark.parametrize("threshold", [0.1, 0.2, 0.3])
+    @pytest.mark.parametrize("threshold", [0.05, 0.08, 0.12])
     def test_a_cut_is_what_merging_up_to_there_gives(self, threshold: float) -> None:
-        embeddings = np.random.default_rng(0).normal(size=(3, 20, 20)).astype(np.float32)
-        whole, part = (
-            build_hierarchy(embeddings, everywhere(embeddings), limit=limit) for limit in (math.inf, threshold)
-        )
+        embeddings = noise((3, 20, 20))
+        voxels = ForegroundVoxels(embeddings, everywhere(embeddings))
+        whole, part = (build_hierarchy(voxels, limit=limit) for limit in (math.inf, threshold))
         assert np.array_equal(whole.cut(threshold), part.cut(math.inf))
         assert whole.cut(threshold).max() > whole.cut(math.inf).max() == 1
 
 
 class TestBorders:
+    def settled(self, instances: list[list[int]], embeddings: Tensor) -> list[list[int]]:
+        ids = torch.tensor(instances)
+        voxels = ForegroundVoxels(embeddings, ids > 0)
+        return voxels.image(settle_borders(ids[ids > 0], voxels)).tolist()
+
     def test_a_border_voxel_goes_to_the_nearest_of_those_it_touches(self) -> None:
         # the means are 0 and 3 or so; the third voxel is like the first instance, and touches it
-        instances = np.array([[1, 1, 2, 2, 2]], np.int32)
-        assert settle_borders(instances, strip(0, 0, 0, 4, 4)).tolist() == [[1, 1, 1, 2, 2]]
+        assert self.settled([[1, 1, 2, 2, 2]], strip(0, 0, 0, 4, 4)) == [[1, 1, 1, 2, 2]]
+
+    def test_a_border_moves_on_by_one_voxel_in_each_round(self) -> None:
+        embeddings = strip(0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4)
+        ids = [[1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]]
+        assert self.settled(ids, embeddings) == [[1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]]
 
     def test_no_voxel_leaves_for_an_instance_that_it_does_not_touch(self) -> None:
-        instances = np.array([[1, 1, 0, 2, 2, 2]], np.int32)
-        assert np.array_equal(settle_borders(instances, strip(0, 0, 0, 0, 4, 4)), instances)
+        instances = [[1, 1, 0, 2, 2, 2]]
+        assert self.settled(instances, strip(0, 0, 0, 0, 4, 4)) == instances
 
     def test_the_first_and_the_last_row_do_not_touch(self) -> None:
-        instances = np.array([[1, 1], [2, 2], [3, 3]], np.int32)
-        embeddings = np.array([[[9, 9], [4, 4], [9, 9]]], np.float32)
-        assert np.array_equal(settle_borders(instances, embeddings), instances)
+        instances = [[1, 1], [2, 2], [3, 3]]
+        assert self.settled(instances, torch.tensor([[[9.0, 9], [4, 4], [9, 9]]])) == instances
+
+    def test_the_given_instances_are_left_alone(self) -> None:
+        ids = torch.tensor([1, 1, 2, 2, 2])
+        settle_borders(ids, ForegroundVoxels(strip(0, 0, 0, 4, 4), torch.ones(1, 5, dtype=torch.bool)))
+        assert ids.tolist() == [1, 1, 2, 2, 2]
 
 
 class TestAgglomerate:
     @pytest.mark.parametrize("drift", [2, 6])
     def test_a_drifting_object_stays_one_beside_its_neighbour(self, drift: float) -> None:
         # the left object drifts by more than objects are apart; the right one is 4 from its end
-        random = np.random.default_rng(0)
         embeddings = strip(*np.linspace(0, drift, 40), *[drift + 4] * 20, height=20)
-        embeddings = embeddings + random.normal(0, 0.03, embeddings.shape).astype(np.float32)
+        embeddings = embeddings + noise(tuple(embeddings.shape), 0.03)
         labels = agglomerate(embeddings, everywhere(embeddings))
         assert labels.max() == 2
         assert len(np.unique(labels[:, :39])) == len(np.unique(labels[:, 41:])) == 1
 
     def test_an_object_as_long_as_the_image_is_not_cut_by_its_positions(self) -> None:
         # the network removed the positions across the objects, but hardly along them
-        embeddings = np.stack([strip(*[0] * 10, *[4] * 10, height=60)[0], np.mgrid[:60, :20][0] * 0.15])
-        labels = agglomerate(embeddings.astype(np.float32), np.ones((60, 20), bool), position_scale=0.25)
-        assert np.array_equal(labels, np.mgrid[:60, :20][1] // 10 + 1)
+        along = torch.arange(60.0)[:, None].expand(60, 20) * 0.15
+        embeddings = torch.stack([strip(*[0] * 10, *[4] * 10, height=60)[0], along])
+        labels = agglomerate(embeddings, everywhere(embeddings), position_scale=0.25)
+        assert len(np.unique(labels[:, :10])) == len(np.unique(labels[:, 10:])) == 1
+        assert labels.max() == 2
 
     def test_far_objects_may_share_an_embedding(self) -> None:
         embeddings = strip(*[0] * 8, *[4] * 8, *[0] * 8, height=6)
@@ -165,19 +190,19 @@ class TestAgglomerate:
         assert labels.max() == 3
 
     def test_a_larger_threshold_makes_fewer_instances(self) -> None:
-        embeddings = np.random.default_rng(0).normal(size=(3, 30, 30)).astype(np.float32)
+        embeddings = noise((3, 30, 30))
         counts = [agglomerate(embeddings, everywhere(embeddings), threshold=t).max() for t in (0.05, 0.1, 0.2, 0.5, 5)]
         assert counts == sorted(counts, reverse=True)
         assert counts[0] > counts[-1] == 1
 
     def test_outside_the_foreground_is_zero(self) -> None:
-        foreground = np.ones((6, 12), bool)
+        foreground = torch.ones(6, 12, dtype=torch.bool)
         foreground[:, 6] = False
         labels = agglomerate(strip(*[0] * 12, height=6), foreground)
-        assert np.array_equal(labels > 0, foreground)
+        assert np.array_equal(labels > 0, foreground.numpy())
 
     def test_deterministic(self) -> None:
-        embeddings = np.random.default_rng(0).normal(size=(3, 20, 20)).astype(np.float32)
+        embeddings = noise((3, 20, 20))
         first, second = (agglomerate(embeddings, everywhere(embeddings)) for _ in range(2))
         assert np.array_equal(first, second)
         assert first.dtype == np.int32

@@ -15,6 +15,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
+from scripts import clustering
+from scripts.agglomeration import agglomerate
 from scripts.clustering import (
     MERGE_DISTANCE,
     METHODS,
@@ -262,6 +264,21 @@ class TestProperties:
         assert (truth > 0).sum() > 15_000
         for method in ("mean_shift", "hdbscan"):
             assert same_partition(cluster_embeddings(embed(truth, VECTORS, 0.1), truth > 0, method), truth), method
+
+
+def test_what_does_not_fit_into_a_gpu_is_clustered_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def full_once(*arguments: Any) -> Labels:  # noqa: ANN401
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return agglomerate(*arguments)
+
+    monkeypatch.setattr(clustering, "agglomerate", full_once)
+    labels = scene_labels(2)
+    assert np.array_equal(cluster(embed(labels, VECTORS), labels > 0, "auto"), labels)
+    assert len(calls) == 2
 
 
 @in_2d_and_3d

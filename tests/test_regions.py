@@ -4,66 +4,89 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from scripts.regions import local_change, region_centers, region_statistics, small_regions
+from scripts.regions import local_change, lowest_around, region_sums, small_regions, smoothed
+from scripts.voxels import ForegroundVoxels
 
 
-def strip(*values: float, height: int = 1) -> NDArray[np.float32]:
+def strip(*values: float, height: int = 1) -> Tensor:
     """Embeddings (1, height, N) that change along x only."""
-    return np.tile(np.array(values, np.float32), (1, height, 1))
+    return torch.tensor(values, dtype=torch.float32).repeat(1, height, 1)
+
+
+def everywhere(embeddings: Tensor) -> ForegroundVoxels:
+    return ForegroundVoxels(embeddings, torch.ones(embeddings.shape[1:], dtype=torch.bool))
 
 
 class TestByHand:
     def test_local_change_is_the_mean_step_to_the_neighbours(self) -> None:
-        assert local_change(strip(0, 0, 4, 4)).tolist() == [[0, 2, 2, 0]]
+        assert local_change(everywhere(strip(0, 0, 4, 4))).tolist() == [0, 2, 2, 0]
 
     def test_local_change_counts_the_neighbours_there_are(self) -> None:
         # corner of a 2 x 2 image: one step of 0 and one of 4
-        assert local_change(strip(0, 4, height=2)).tolist() == [[2, 2], [2, 2]]
+        assert local_change(everywhere(strip(0, 4, height=2))).tolist() == [2, 2, 2, 2]
+
+    def test_local_change_does_not_look_outside(self) -> None:
+        voxels = ForegroundVoxels(strip(0, 1, 9), torch.tensor([[True, True, False]]))
+        assert local_change(voxels).tolist() == [1, 1]
 
     def test_local_change_is_a_distance_in_all_dimensions(self) -> None:
-        embeddings = np.array([[[0, 3]], [[0, 4]]], np.float32)
-        assert local_change(embeddings).tolist() == [[5, 5]]
+        assert local_change(everywhere(torch.tensor([[[0.0, 3]], [[0, 4]]]))).tolist() == [5, 5]
 
     def test_local_change_of_one_voxel(self) -> None:
-        assert local_change(np.ones((3, 1, 1, 1), np.float32)).tolist() == [[[0]]]
+        assert local_change(everywhere(torch.ones(3, 1, 1, 1))).tolist() == [0]
 
-    def test_region_statistics(self) -> None:
-        sizes, sums = region_statistics(
-            np.array([[[1, 2, 3]], [[10, 20, 30]]], np.float32), np.array([[0, 1, 1]], np.int32)
-        )
-        assert sizes.tolist() == [1, 2]
-        assert sums.tolist() == [[1, 10], [5, 50]]
+    def test_blurring_a_point(self) -> None:
+        # twice a quarter, a half, a quarter is 1, 4, 6, 4, 1 sixteenths, along both axes
+        image = torch.zeros(9, 9)
+        image[4, 4] = 256
+        blurred = smoothed(image.ravel(), everywhere(image[None])).reshape(9, 9)
+        assert blurred[4, 2:7].tolist() == [6, 24, 36, 24, 6]
+        assert blurred[3, 2:7].tolist() == [4, 16, 24, 16, 4]
 
-    def test_region_centers(self) -> None:
-        # region 1 holds the pixels (0, 0), (0, 1) and (1, 0), region 2 only (1, 1)
-        centers = region_centers(np.array([[1, 1], [1, 2]], np.int32))
-        assert centers[1:].tolist() == [[1 / 3, 1 / 3], [1, 1]]
+    def test_blurring_leaves_what_is_even(self) -> None:
+        voxels = everywhere(strip(*[0] * 4, height=3))
+        assert smoothed(torch.full((12,), 3.0), voxels).tolist() == [3] * 12
 
-    def test_the_background_has_a_place_in_the_tables(self) -> None:
-        assert len(region_centers(np.array([[0, 2]], np.int32))) == 3
+    def test_minima_lie_inside(self) -> None:
+        # a flat field with one high voxel: what touches the outside is raised
+        voxels = everywhere(strip(*[0] * 7, height=7))
+        values = torch.zeros(49)
+        values[24] = 1
+        raised = smoothed(values, voxels).reshape(7, 7)
+        assert raised[0, 3] > raised[2, 2]
+
+    def test_the_lowest_around_a_voxel_is_looked_for_at_its_corners_too(self) -> None:
+        voxels = everywhere(strip(0, 0, 0, height=3))
+        lowest, where = lowest_around(torch.tensor([5.0, 4, 3, 6, 7, 8, 9, 9, 9]), voxels)
+        assert lowest.reshape(3, 3).tolist() == [[4, 3, 3], [4, 3, 3], [6, 6, 7]]
+        assert where.reshape(3, 3).tolist() == [[1, 2, 2], [1, 2, 2], [3, 3, 4]]
+
+    def test_sums(self) -> None:
+        sums = region_sums(torch.tensor([1, 2, 2]), torch.tensor([[1.0, 10], [2, 20], [3, 30]]), 3)
+        assert sums.tolist() == [[0, 0], [1, 10], [5, 50]]
 
 
 class TestSmallRegions:
     def test_two_flat_strips_are_two_regions(self) -> None:
-        regions = small_regions(strip(*[0] * 6, *[4] * 6, height=5), np.ones((5, 12), bool))
+        regions = small_regions(everywhere(strip(*[0] * 6, *[4] * 6, height=5))).reshape(5, 12)
         assert regions.max() == 2
         assert len(np.unique(regions[:, :6])) == len(np.unique(regions[:, 6:])) == 1
 
     def test_a_flat_image_is_one_region(self) -> None:
-        assert small_regions(strip(*[2] * 6, height=5), np.ones((5, 6), bool)).tolist() == [[1] * 6] * 5
+        assert small_regions(everywhere(strip(*[2] * 6, height=5))).tolist() == [1] * 30
 
-    def test_a_piece_on_a_slope_is_not_lost(self) -> None:
-        # the change grows along x, so its only minimum lies left of the foreground
-        foreground = np.zeros((30, 30), bool)
-        foreground[10:20, 10:20] = True
-        regions = small_regions(strip(*np.linspace(0, 1, 30) ** 2, height=30), foreground)
-        assert (regions > 0).tolist() == foreground.tolist()
+    def test_voxels_that_touch_nothing_are_regions(self) -> None:
+        voxels = ForegroundVoxels(strip(1, 2, 3), torch.tensor([[True, False, True]]))
+        assert sorted(small_regions(voxels).tolist()) == [1, 2]
 
-    @pytest.mark.parametrize("shape", [(24, 30), (8, 12, 14)])
-    def test_regions_fill_the_foreground_exactly(self, shape: tuple[int, ...]) -> None:
+    @pytest.mark.parametrize("shape", [(24, 30), (8, 12, 14), (1, 20, 20)])
+    def test_every_voxel_of_the_foreground_has_one(self, shape: tuple[int, ...]) -> None:
         random = np.random.default_rng(0)
-        foreground = random.random(shape) < 0.3  # many pieces, some that touch by corners
-        regions = small_regions(random.normal(size=(4, *shape)).astype(np.float32), foreground)
-        assert np.array_equal(regions > 0, foreground)
+        foreground = torch.from_numpy(random.random(shape) < 0.3)  # many pieces, some that touch by corners
+        embeddings = torch.from_numpy(random.normal(size=(4, *shape)).astype(np.float32))
+        regions = small_regions(ForegroundVoxels(embeddings, foreground))
+        assert regions.shape == (int(foreground.sum()),)
+        assert regions.unique().tolist() == list(range(1, int(regions.max()) + 1))

@@ -18,12 +18,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .interfaces import Interfaces, measure_interfaces
-from .regions import neighbors_along, region_centers, region_statistics, small_regions
+from .regions import region_sums, small_regions
+from .voxels import ForegroundVoxels
 
-Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 QUIET = 0.8  # in delta_var, a change inside regions below it counts as this much
@@ -37,7 +39,7 @@ MERGE_THRESHOLD = 1.0  # of the evidence, where no annotation tells a better one
 class Hierarchy:
     """All merges in their order."""
 
-    regions: Labels  # (*spatial), ids from 1, 0 outside the foreground
+    regions: NDArray[np.integer]  # of voxels in any shape, ids from 1; 0 is none
     merges: NDArray[np.int64]  # (M, 2): the second region becomes part of the first, which keeps its id
     evidence: NDArray[np.float64]  # (M,) of a border between the two, or of one merged before if that is larger
 
@@ -51,8 +53,8 @@ class Hierarchy:
 
 
 def agglomerate(
-    embeddings: Floats,
-    foreground: NDArray[np.bool_],
+    embeddings: Tensor,
+    foreground: Tensor,
     delta_var: float = 0.5,
     position_scale: float = 0.0,
     threshold: float = MERGE_THRESHOLD,
@@ -60,8 +62,8 @@ def agglomerate(
     """Cluster embeddings into spatially connected instances.
 
     Args:
-        embeddings: (E, *spatial).
-        foreground: (*spatial), where instances may be.
+        embeddings: (E, *spatial) float32.
+        foreground: (*spatial) bool, where instances may be.
         delta_var: distance of an embedding to its object's centre that the loss allows.
         position_scale: of the positions in the embeddings; 0 without.
         threshold: of the evidence for a border: with less, neighbours become one.
@@ -69,39 +71,42 @@ def agglomerate(
     Returns:
         (*spatial) instance map, 0 outside the foreground.
     """
-    hierarchy = build_hierarchy(embeddings, foreground, delta_var, position_scale, threshold)
-    return settle_borders(hierarchy.cut(threshold)[hierarchy.regions], embeddings)
+    voxels = ForegroundVoxels(embeddings, foreground)
+    hierarchy = build_hierarchy(voxels, delta_var, position_scale, threshold)
+    instances = torch.from_numpy(hierarchy.cut(threshold)[hierarchy.regions]).to(embeddings.device)
+    return voxels.image(settle_borders(instances, voxels).int())
 
 
 def build_hierarchy(
-    embeddings: Floats,
-    foreground: NDArray[np.bool_],
-    delta_var: float = 0.5,
-    position_scale: float = 0.0,
-    limit: float = math.inf,
+    voxels: ForegroundVoxels, delta_var: float = 0.5, position_scale: float = 0.0, limit: float = math.inf
 ) -> Hierarchy:
-    """Merge all regions with less evidence than `limit` for a border between them; the rest as for `agglomerate`."""
-    regions = small_regions(embeddings, foreground)
-    graph = RegionGraph(embeddings, regions, delta_var, position_scale)
+    """Merge all regions with less evidence than `limit` for a border between them; the rest as for `agglomerate`.
+
+    The regions of the result are (N,).
+    """
+    regions = small_regions(voxels)
+    graph = RegionGraph(voxels, regions, delta_var, position_scale)
     merges, evidence = merge_regions(graph, limit)
-    return Hierarchy(regions, merges, evidence)
+    return Hierarchy(regions.cpu().numpy(), merges, evidence)
 
 
 class RegionGraph:
     """Regions that merge, and their interfaces: lists and dicts, which are faster than arrays for single values."""
 
-    def __init__(self, embeddings: Floats, regions: Labels, delta_var: float, position_scale: float) -> None:
+    def __init__(self, voxels: ForegroundVoxels, regions: Tensor, delta_var: float, position_scale: float) -> None:
         self.unit = delta_var
-        sizes, sums = region_statistics(embeddings, regions)
-        interfaces = measure_interfaces(embeddings, regions)
-        usual = interfaces.inner_jumps.sum() / max(1, interfaces.inner_faces.sum())
+        count = int(regions.max()) + 1
+        sizes = torch.bincount(regions, minlength=count)
+        interfaces = measure_interfaces(voxels, regions)
+        usual = interfaces.inner_jumps.sum() / interfaces.inner_faces.sum().clamp_min(1)
         self.sizes = sizes.tolist()
-        self.means = (sums / np.maximum(sizes, 1)[:, None]).tolist()
-        self.positions = (position_scale * region_centers(regions)).tolist()
+        self.means = (region_sums(regions, voxels.vectors[:-1], count) / sizes.clamp_min(1)[:, None]).tolist()
+        centers = region_sums(regions, voxels.coordinates.T, count) / sizes.clamp_min(1)[:, None]
+        self.positions = (position_scale * centers).tolist()
         self.inner_jumps = (interfaces.inner_jumps + PRIOR_FACES * usual).tolist()
         self.inner_faces = (interfaces.inner_faces + PRIOR_FACES).tolist()
         self.changes = [jumps / faces for jumps, faces in zip(self.inner_jumps, self.inner_faces, strict=True)]
-        self.neighbors = _neighbors(interfaces, len(sizes))
+        self.neighbors = _neighbors(interfaces, count)
 
     def evidence(self, first: int, second: int) -> float:
         """That there is a border between two regions that touch."""
@@ -135,7 +140,7 @@ class RegionGraph:
 def _neighbors(interfaces: Interfaces, regions: int) -> list[dict[int, tuple[float, int]]]:
     """For each region the regions that it touches, with the sum of the jumps and the number of faces between them."""
     neighbors: list[dict[int, tuple[float, int]]] = [{} for _ in range(regions)]
-    columns = (column.tolist() for column in (*interfaces.pairs.T, interfaces.jumps, interfaces.faces))
+    columns = (column.tolist() for column in (*interfaces.pairs.unbind(1), interfaces.jumps, interfaces.faces))
     for first, second, jumps, faces in zip(*columns, strict=True):
         neighbors[first][second] = neighbors[second][first] = jumps, faces
     return neighbors
@@ -171,43 +176,45 @@ def merge_regions(graph: RegionGraph, limit: float = math.inf) -> tuple[NDArray[
     return np.array(merges, np.int64).reshape(-1, 2), np.maximum.accumulate(np.array(recorded, np.float64))
 
 
-def settle_borders(instances: Labels, embeddings: Floats, rounds: int = 3) -> Labels:
-    """Give voxels at a border to the one of the instances they touch whose mean embedding is nearest."""
-    settled = np.pad(instances, 1)  # so that every voxel has a neighbour on each side
-    inside = settled[(slice(1, -1),) * instances.ndim]
-    offsets = [side * stride // settled.itemsize for stride in settled.strides for side in (-1, 1)]
+def settle_borders(instances: Tensor, voxels: ForegroundVoxels, rounds: int = 3) -> Tensor:
+    """Give voxels at a border to the one of the instances they touch whose mean embedding is nearest.
+
+    Args:
+        instances: of each voxel, (N,) ids from 1.
+        voxels: of the foreground.
+        rounds: at most so many; a voxel can move on by one in each.
+
+    Returns:
+        (N,).
+    """
+    count = int(instances.max()) + 1
+    vectors = voxels.vectors
+    sizes = torch.bincount(instances, minlength=count)
+    sums = region_sums(instances, vectors[:-1], count)
+    padded = torch.cat([instances, instances.new_zeros(1)])  # outside is 0
+    neighbors = torch.cat([voxels.before, voxels.after])  # (2 ndim, N + 1)
+    voxel = torch.arange(voxels.count, device=instances.device)
     for _ in range(rounds):
-        sizes, sums = region_statistics(embeddings, inside)
-        means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-        border = _touching_another(inside).nonzero()
-        vectors = embeddings[(slice(None), *border)].T  # (M, E)
-        index = np.ravel_multi_index([axis + 1 for axis in border], settled.shape)
-        flat = settled.ravel()
-        choice = flat[index]
-        gaps = _squared_length(means[choice] - vectors)
-        for offset in offsets:
-            other = flat[index + offset]
-            others_gaps = np.where(other > 0, _squared_length(means[other] - vectors), np.inf)
-            nearer = others_gaps < gaps
-            gaps[nearer], choice[nearer] = others_gaps[nearer], other[nearer]
-        if np.array_equal(choice, flat[index]):
-            break
-        flat[index] = choice
-    return inside.copy()
+        touched = padded[neighbors[:, voxel]]
+        voxel = voxel[((touched != padded[voxel]) & (touched > 0)).any(0)]
+        means = (sums / sizes.clamp_min(1)[:, None]).float()
+        own = padded[voxel]
+        moving = vectors.index_select(0, voxel)
+        choice, gaps = own, _gaps(moving, means.index_select(0, own))
+        for other in padded[neighbors[:, voxel]]:
+            nearer = torch.where(other > 0, _gaps(moving, means.index_select(0, other)), torch.inf)
+            choice = torch.where(nearer < gaps, other, choice)
+            gaps = torch.minimum(nearer, gaps)
+        moved = choice != own
+        voxel, moving, source, target = voxel[moved], moving[moved], own[moved], choice[moved]
+        sizes += torch.bincount(target, minlength=count) - torch.bincount(source, minlength=count)
+        sums += region_sums(target, moving, count) - region_sums(source, moving, count)
+        padded[voxel] = target
+        around = torch.cat([voxel, neighbors[:, voxel].ravel()]).unique()  # only there anything can move next
+        voxel = around[around < voxels.count]
+    return padded[:-1]
 
 
-def _touching_another(instances: Labels) -> NDArray[np.bool_]:
-    """Where a voxel shares a face with one of another instance, the background left out."""
-    border = np.zeros(instances.shape, bool)
-    for axis in range(instances.ndim):
-        before, after = neighbors_along(instances.ndim, axis)
-        first, second = instances[before], instances[after]
-        different = (first != second) & (first > 0) & (second > 0)
-        border[before] |= different
-        border[after] |= different
-    return border
-
-
-def _squared_length(vectors: Floats) -> Floats:
-    """(M, E) -> (M,)."""
-    return np.einsum("me,me->m", vectors, vectors)
+def _gaps(vectors: Tensor, means: Tensor) -> Tensor:
+    """Distances: (M, E), (M, E) -> (M,)."""
+    return torch.linalg.vector_norm(vectors - means, dim=1)

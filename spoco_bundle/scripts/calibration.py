@@ -7,6 +7,7 @@ trained. Each annotated object tells: at a low threshold it is in pieces, at a h
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from .agglomeration import MERGE_THRESHOLD, Hierarchy, build_hierarchy
 from .foreground import is_foreground
 from .resampling import resample_nearest, working_voxels_per_voxel
+from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4)
 TOLERANCE = 0.02  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
@@ -80,21 +82,23 @@ class MergeCalibration(Transform):
         return choose_threshold(overlaps / np.maximum(counted, 1))
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
-        embeddings = torch.as_tensor(data[self.pred_key]).detach().float().cpu()[: self.embedding_dim]
+        embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
         grid = embeddings.shape[1:]
         labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), grid)[0].numpy()
         labels = np.where(np.isin(labels, [label for label in self.special if label is not None]), 0, labels)
         if self.mask_key in data:
             foreground = torch.as_tensor(data[self.mask_key]).cpu().numpy()[0] > 0
         elif self.foreground == "estimated":
-            foreground = is_foreground(embeddings).numpy()
+            foreground = is_foreground(embeddings).cpu().numpy()
         else:
             foreground = np.ones(grid, bool)
         if not foreground.any() or not labels.any():
             return np.zeros_like(self.totals)
-        hierarchy = build_hierarchy(embeddings.numpy(), foreground, self.delta_var, self.position_scale, THRESHOLDS[-1])
+        voxels = ForegroundVoxels(embeddings, torch.from_numpy(foreground))
+        hierarchy = build_hierarchy(voxels, self.delta_var, self.position_scale, THRESHOLDS[-1])
         smallest = max(1, round(self.min_size * working_voxels_per_voxel(data[self.pred_key])))
-        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
+        regions = voxels.image(torch.from_numpy(hierarchy.regions))
+        return mutual_overlaps(replace(hierarchy, regions=regions), labels, THRESHOLDS, smallest)
 
     def _forget(self) -> None:
         self.totals = np.zeros((2, len(THRESHOLDS)))
@@ -114,7 +118,7 @@ def mutual_overlaps(
     the others can be neither right nor wrong, and if they have `smallest` voxels.
 
     Args:
-        hierarchy: of the image.
+        hierarchy: of the image, its regions (*spatial).
         labels: (*spatial), ids are objects, 0 is not.
         thresholds: T places to cut the hierarchy at.
         smallest: size of an instance that counts.

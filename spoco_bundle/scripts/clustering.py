@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .agglomeration import MERGE_THRESHOLD, agglomerate
 from .pairwise import squared_distances
+from .voxels import plain_tensor
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -66,8 +67,8 @@ def cluster_embeddings(
     Raises:
         ValueError: arguments that do not fit together; embeddings that are not finite.
 
-    Mean shift, and the assignment of voxels to clusters, run on the device of the embeddings; the watershed of
-    ``auto``, HDBSCAN and everything spatial run on the CPU.
+    What touches each embedding (regions and their borders, mean shift, the assignment to clusters) runs on the device
+    of the embeddings; merging regions, HDBSCAN and connected components run on the CPU.
     """
     vectors = _checked_embeddings(embeddings, "embeddings")
     mask = _checked_foreground(foreground, tuple(vectors.shape[1:]))
@@ -93,7 +94,10 @@ def cluster_embeddings(
             )
         clusters = consistency_clusters(vectors, teacher, mask, delta_var, min_size)
     elif method == "auto":
-        clusters = agglomerate(vectors.cpu().numpy(), mask, delta_var, position_scale, merge_threshold)
+        try:
+            clusters = agglomerate(vectors, torch.from_numpy(mask), delta_var, position_scale, merge_threshold)
+        except torch.OutOfMemoryError:  # a GPU's; the host has more
+            clusters = agglomerate(vectors.cpu(), torch.from_numpy(mask), delta_var, position_scale, merge_threshold)
     else:
         clusters = SAMPLED_METHODS[method](vectors, mask, delta_var, min_size)
     return clean_components(clusters, min_size)
@@ -281,10 +285,9 @@ def _fill(foreground: Mask, clusters: Tensor) -> Labels:
 
 
 def _checked_embeddings(embeddings: ArrayLike | Tensor, name: str) -> Tensor:
-    """As float32, and not on MPS, which lacks the float64 that mean shift needs."""
+    """As float32."""
     if isinstance(embeddings, Tensor):
-        vectors = embeddings.detach()
-        vectors = vectors.cpu() if vectors.device.type == "mps" else vectors
+        vectors = plain_tensor(embeddings)
     else:
         array = np.asarray(embeddings)
         if array.dtype.kind not in "fiub":

@@ -35,8 +35,10 @@ def drop_fragments(instances: Labels, embeddings: Floats, position_scale: float,
     """
     if not position_scale or not instances.any():
         return instances
-    sizes = np.bincount(instances.ravel())
-    kept = (sizes >= SMALL * min_size) | (relative_spread(instances, embeddings, position_scale) <= LARGEST_SPREAD)
+    small = np.bincount(instances.ravel()) < SMALL * min_size
+    spread = relative_spread(np.where(small[instances], instances, 0), embeddings, position_scale)
+    kept = np.ones(len(small), bool)
+    kept[: len(spread)] = spread <= LARGEST_SPREAD
     return keep_instances(instances, kept[1:])
 
 
@@ -44,7 +46,7 @@ def relative_spread(instances: Labels, embeddings: Floats, position_scale: float
     """Mean distance of each instance's embeddings to their mean, over that of its scaled positions: (K + 1,).
 
     1 where the network moved nothing, 0 where it drew all voxels to one point; 0 for the background and for
-    instances of one voxel.
+    instances of one voxel or none.
     """
     inside = instances.nonzero()
     owner = instances[inside]

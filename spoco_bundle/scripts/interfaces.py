@@ -8,88 +8,82 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from .regions import neighbors_along
-
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int32]
+from .voxels import ForegroundVoxels
 
 DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
+PORTION = 2**18  # faces looked at together, to save memory
 
 
 class Interfaces(NamedTuple):
-    """Sums over the faces between the voxels of P touching pairs of regions, and over those inside R regions."""
+    """Sums over the faces between the voxels of P touching pairs of regions, and over those inside R - 1 regions."""
 
-    pairs: NDArray[np.int64]  # (P, 2), the smaller id first
-    jumps: NDArray[np.float64]  # (P,)
-    faces: NDArray[np.int64]  # (P,)
-    inner_jumps: NDArray[np.float64]  # (R,), index 0 is the background and stays 0
-    inner_faces: NDArray[np.int64]  # (R,)
+    pairs: Tensor  # (P, 2), the smaller id first
+    jumps: Tensor  # (P,) float64
+    faces: Tensor  # (P,)
+    inner_jumps: Tensor  # (R,) float64, index 0 is no region's
+    inner_faces: Tensor  # (R,)
 
 
-def measure_interfaces(embeddings: Floats, regions: Labels) -> Interfaces:
-    """Measure all faces.
-
-    Args:
-        embeddings: (E, *spatial).
-        regions: (*spatial), ids from 1, 0 belongs to none.
-    """
+def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
+    """Measure all faces; `regions` are (N,) ids from 1."""
     count = int(regions.max()) + 1
-    inner_jumps, inner_faces = np.zeros(count), np.zeros(count, np.int64)
+    inner_jumps = regions.new_zeros(count, dtype=torch.float64)
+    inner_faces = regions.new_zeros(count)
     keys, jumps = [], []
-    for axis in range(regions.ndim):
-        jump = jumps_along(embeddings, regions, axis)
-        first, second = (regions[side] for side in neighbors_along(regions.ndim, axis))
-        inside = (first == second) & (first > 0)
-        owner = first[inside]
-        inner_jumps += np.bincount(owner, weights=jump[inside], minlength=count)
-        inner_faces += np.bincount(owner, minlength=count)
-        between = (first != second) & (first > 0) & (second > 0)
-        one, other = first[between].astype(np.int64), second[between].astype(np.int64)
-        keys.append(np.minimum(one, other) * count + np.maximum(one, other))
-        jumps.append(jump[between])
-    unique, pair_of = np.unique(np.concatenate(keys), return_inverse=True)
+    for axis in range(voxels.foreground.ndim):
+        jump = jumps_along(voxels, regions, axis).double()
+        first, second = (regions[side] for side in voxels.faces(axis))
+        inside = first == second
+        inner_jumps += torch.bincount(first[inside], jump[inside], count)
+        inner_faces += torch.bincount(first[inside], minlength=count)
+        one, other = first[~inside], second[~inside]
+        keys.append(torch.minimum(one, other) * count + torch.maximum(one, other))
+        jumps.append(jump[~inside])
+    unique, pair_of = torch.cat(keys).unique(return_inverse=True)
     return Interfaces(
-        pairs=np.stack([unique // count, unique % count], axis=1),
-        jumps=np.bincount(pair_of, weights=np.concatenate(jumps), minlength=len(unique)),
-        faces=np.bincount(pair_of, minlength=len(unique)),
+        pairs=torch.stack([unique // count, unique % count], dim=1),
+        jumps=torch.bincount(pair_of, torch.cat(jumps), len(unique)),
+        faces=torch.bincount(pair_of, minlength=len(unique)),
         inner_jumps=inner_jumps,
         inner_faces=inner_faces,
     )
 
 
-def jumps_along(embeddings: Floats, regions: Labels, axis: int) -> Floats:
-    """Distance between the mean embeddings on the two sides of each face: one less than `regions` along `axis`.
+def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Tensor:
+    """Distance between the mean embeddings on the two sides of each face along `axis`: (F,).
 
-    A side's mean is that of the up to `DEPTH` voxels nearest to the face that belong to the region at the face.
+    A side's mean is that of the up to `DEPTH` voxels in a row from the face that belong to the region at the face.
     """
-    regions = np.moveaxis(regions, axis, 0)
-    squared = np.zeros((max(0, len(regions) - 1), *regions.shape[1:]), np.float32)
-    if not squared.size:
-        return np.moveaxis(squared, 0, axis)
-    before, after = _Trailing(regions), _Trailing(regions[::-1])
-    for channel in np.moveaxis(embeddings, axis + 1, 1):
-        difference = before.means(channel)[:-1]
-        difference -= after.means(channel[::-1])[::-1][1:]
-        squared += np.square(difference, out=difference)
-    return np.moveaxis(np.sqrt(squared, out=squared), 0, axis)
+    first, second = voxels.faces(axis)
+    inside = regions[first] == regions[second]
+    outside = voxels.count  # where a row has ended; its embedding is 0
+    onwards = torch.full((voxels.count + 1,), outside, device=regions.device)  # the next voxel of the same region
+    backwards = onwards.clone()
+    onwards[first[inside]] = second[inside]
+    backwards[second[inside]] = first[inside]
+    return torch.cat(
+        [
+            _distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
+            for start, end in zip(first.split(PORTION), second.split(PORTION), strict=True)
+        ]
+    )
 
 
-class _Trailing:
-    """Means over a voxel and those before it on the first axis, as far as they belong to its region."""
+def _row(start: Tensor, following: Tensor) -> list[Tensor]:
+    row = [start]
+    while len(row) < DEPTH:
+        row.append(following[row[-1]])
+    return row
 
-    def __init__(self, regions: Labels) -> None:
-        depth = min(DEPTH, len(regions))
-        self.together = [(regions[back:] == regions[:-back]).astype(np.float32) for back in range(1, depth)]
-        count = np.ones(regions.shape, np.float32)
-        for back, together in enumerate(self.together, start=1):
-            count[back:] += together
-        self.share = 1 / count
 
-    def means(self, channel: Floats) -> Floats:
-        total = channel.astype(np.float32)
-        for back, together in enumerate(self.together, start=1):
-            total[back:] += together * channel[:-back]
-        return np.multiply(total, self.share, out=total)
+def _distances(vectors: Tensor, row: list[Tensor], other: list[Tensor]) -> Tensor:
+    """Distance between the means of two rows of voxels at each of F faces, `DEPTH` indices (F,) each."""
+    outside = len(vectors) - 1
+    weights = [1 / sum((voxel < outside).float() for voxel in side) for side in (row, other)]
+    weight = torch.stack([weights[0]] * DEPTH + [-weights[1]] * DEPTH, dim=1)
+    difference = embedding_bag(torch.stack([*row, *other], dim=1), vectors, per_sample_weights=weight, mode="sum")
+    return torch.linalg.vector_norm(difference, dim=1)

@@ -18,6 +18,7 @@ from .confidence import drop_unsure, instance_scores
 from .foreground import is_foreground
 from .fragments import drop_fragments
 from .resampling import working_voxels_per_voxel
+from .voxels import plain_tensor
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -76,9 +77,7 @@ class ClusterEmbeddingsd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             pred = result[key]
-            vectors = torch.as_tensor(pred).detach().float().cpu()
-            if isinstance(vectors, MetaTensor):
-                vectors = vectors.as_tensor()
+            vectors = plain_tensor(torch.as_tensor(pred)).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             min_size = max(1, round(self.min_size * working_voxels_per_voxel(pred)))
             cluster = partial(
@@ -96,10 +95,10 @@ class ClusterEmbeddingsd(MapTransform):
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":
                 instances = cluster(is_foreground(student))
-                instances = drop_fragments(instances, student.numpy(), self.position_scale, min_size)
+                instances = drop_fragments(instances, student.cpu().numpy(), self.position_scale, min_size)
             else:
                 instances = cluster(None)
-            scores = instance_scores(instances, student.numpy(), self.delta_var)
+            scores = instance_scores(instances, student.cpu().numpy(), self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
             result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
             instances = torch.from_numpy(instances)[None]

@@ -2,67 +2,71 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.segmentation import watershed
+import cc3d
+import torch
+from torch import Tensor
 
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int32]
+from .voxels import ForegroundVoxels
 
-
-def small_regions(embeddings: Floats, foreground: NDArray[np.bool_]) -> Labels:
-    """Watershed of the local change of the embeddings, from its minima: (*spatial) ids from 1, 0 outside."""
-    change = ndimage.gaussian_filter(local_change(embeddings), 0.7)
-    change[~foreground] = np.inf  # no minimum lies outside, so every piece of the foreground holds one
-    lowest = ndimage.minimum_filter(change, size=3)
-    # plateaus are one basin
-    markers, _ = ndimage.label((change <= lowest) & foreground, structure=np.ones((3,) * foreground.ndim))
-    regions = watershed(change, markers.astype(np.int32), mask=foreground).astype(np.int32)
-    # but a piece that touches another one by a corner may have its minimum there
-    left, _ = ndimage.label(foreground & (regions == 0))
-    return np.where(left > 0, left + regions.max(), regions).astype(np.int32)
+BLURS = 2  # of a quarter, a half and a quarter along each axis; fewer make more and smaller regions
 
 
-def local_change(embeddings: Floats) -> Floats:
-    """Mean distance of each voxel's embedding to those of its direct neighbours: (E, *spatial) -> (*spatial)."""
-    total = np.zeros(embeddings.shape[1:], np.float32)
-    count = np.zeros(embeddings.shape[1:], np.uint8)
-    for axis in range(total.ndim):
-        before, after = neighbors_along(total.ndim, axis)
-        # channel by channel, because all differences together would need the memory of the embeddings once more
-        step = np.zeros_like(total[after])
-        for channel in embeddings:
-            step += np.square(channel[after] - channel[before])
-        np.sqrt(step, out=step)
-        for side in (before, after):
+def small_regions(voxels: ForegroundVoxels) -> Tensor:
+    """Watershed of the local change of the embeddings: the region of each voxel, (N,) ids from 1.
+
+    From each voxel one goes to the lowest of those around it, from there to the lowest around, and so on: all voxels
+    from which one comes to the same minimum are a region.
+    """
+    change = smoothed(local_change(voxels), voxels)
+    lowest, downhill = lowest_around(change, voxels)
+    minimum = change <= lowest
+    downhill = torch.where(minimum, torch.arange(voxels.count, device=downhill.device), downhill)
+    while not torch.equal(further := downhill[downhill], downhill):  # twice as far in each round
+        downhill = further
+    # minima that touch, also by an edge or a corner, are one: a plateau
+    plateaus = cc3d.connected_components(voxels.image(minimum), connectivity=26 if voxels.foreground.ndim == 3 else 8)
+    region_of_minimum = torch.from_numpy(plateaus.astype("int64")).to(downhill.device)[voxels.foreground]
+    return region_of_minimum[downhill]
+
+
+def local_change(voxels: ForegroundVoxels) -> Tensor:
+    """Mean distance of each voxel's embedding to those of its direct neighbours: (N,)."""
+    total = voxels.vectors.new_zeros(voxels.count)
+    neighbors = torch.zeros_like(total)
+    for axis in range(voxels.foreground.ndim):
+        first, second = voxels.faces(axis)
+        step = torch.linalg.vector_norm(
+            voxels.vectors.index_select(0, first) - voxels.vectors.index_select(0, second), dim=1
+        )
+        for side in (first, second):  # each voxel is at most once on a side
             total[side] += step
-            count[side] += 1
-    return np.divide(total, np.maximum(count, 1), out=total)
+            neighbors[side] += 1
+    return total / neighbors.clamp_min(1)
 
 
-def region_statistics(embeddings: Floats, regions: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Voxels per region, (R,), and the sum of their embeddings, (R, E); index 0 is the background."""
-    flat = regions.ravel()
-    count = int(flat.max()) + 1
-    sizes = np.bincount(flat, minlength=count).astype(np.float64)
-    sums = np.stack([np.bincount(flat, weights=channel.ravel(), minlength=count) for channel in embeddings], 1)
-    return sizes, sums
+def smoothed(values: Tensor, voxels: ForegroundVoxels) -> Tensor:
+    """Blur (N,) values a little; what lies outside counts as high as the highest, so that minima lie inside."""
+    highest = values.max()
+    for axis in [*range(voxels.foreground.ndim)] * BLURS:
+        padded = torch.cat([values, highest[None]])
+        values = (padded[voxels.before[axis, :-1]] + 2 * values + padded[voxels.after[axis, :-1]]) / 4
+    return values
 
 
-def region_centers(regions: Labels) -> NDArray[np.float64]:
-    """Mean position of each region in voxels, (R, ndim); index 0 is the background."""
-    flat = regions.ravel()
-    sizes = np.maximum(np.bincount(flat), 1)
-    centers = [
-        np.bincount(flat, weights=np.broadcast_to(along, regions.shape).ravel())
-        for along in np.ogrid[tuple(slice(size) for size in regions.shape)]
-    ]
-    return np.stack(centers, 1) / sizes[:, None]
+def lowest_around(values: Tensor, voxels: ForegroundVoxels) -> tuple[Tensor, Tensor]:
+    """The lowest of each voxel's own value and those around it, corners included, and its index: (N,) each."""
+    lowest = torch.cat([values, values.new_full((1,), torch.inf)])
+    where = torch.arange(len(lowest), device=lowest.device)
+    for axis in range(voxels.foreground.ndim):
+        along, from_there = lowest, where
+        for neighbor in (voxels.before[axis], voxels.after[axis]):
+            lower = along[neighbor] < lowest
+            lowest = torch.where(lower, along[neighbor], lowest)
+            where = torch.where(lower, from_there[neighbor], where)
+    return lowest[:-1], where[:-1]
 
 
-def neighbors_along(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Two views of an array whose elements are direct neighbours along `axis`."""
-    before, after = [slice(None)] * ndim, [slice(None)] * ndim
-    before[axis], after[axis] = slice(None, -1), slice(1, None)
-    return tuple(before), tuple(after)
+def region_sums(regions: Tensor, values: Tensor, count: int) -> Tensor:
+    """Sum of the values, (N, D), of each region: (count, D) float64; index 0 is no region's."""
+    # column by column, because all of them in float64 would need twice the memory of the embeddings
+    return torch.stack([torch.bincount(regions, column.double(), count) for column in values.T], dim=1)

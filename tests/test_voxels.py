@@ -1,0 +1,73 @@
+"""The list of foreground voxels and their neighbours, by hand on a few pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.voxels import ForegroundVoxels
+
+
+def voxels_of(mask: list[list[int]]) -> ForegroundVoxels:
+    """Embeddings are 10, 20, ... in the order of the image."""
+    foreground = torch.tensor(mask, dtype=torch.bool)
+    embeddings = 10 * torch.arange(1.0, foreground.numel() + 1).reshape(1, *foreground.shape)
+    return ForegroundVoxels(embeddings, foreground)
+
+
+#   0 . 1
+#   2 3 4
+CORNER = [[1, 0, 1], [1, 1, 1]]
+
+
+def test_vectors_are_those_of_the_foreground_and_one_for_what_lies_outside() -> None:
+    assert voxels_of(CORNER).vectors.tolist() == [[10], [30], [40], [50], [60], [0]]
+
+
+def test_coordinates() -> None:
+    assert voxels_of(CORNER).coordinates.tolist() == [[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]]
+
+
+def test_neighbours_along_each_axis() -> None:
+    voxels = voxels_of(CORNER)
+    assert voxels.after.tolist() == [[2, 4, 5, 5, 5, 5], [5, 5, 3, 4, 5, 5]]
+    assert voxels.before.tolist() == [[5, 5, 0, 5, 1, 5], [5, 5, 5, 2, 3, 5]]
+
+
+def test_the_end_of_a_row_is_no_neighbour_of_the_next_row() -> None:
+    assert voxels_of([[0, 1], [1, 0]]).after.tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_faces_are_pairs_of_neighbours() -> None:
+    first, second = voxels_of(CORNER).faces(axis=1)
+    assert (first.tolist(), second.tolist()) == ([2, 3], [3, 4])
+
+
+def test_an_image_of_values() -> None:
+    assert voxels_of(CORNER).image(torch.arange(1, 6)).tolist() == [[1, 0, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (4, 5, 6), (1, 5, 6), (1, 1)])
+def test_neighbours_are_one_voxel_apart(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    foreground = torch.from_numpy(random.random(shape) < 0.6)
+    foreground.view(-1)[0] = True
+    voxels = ForegroundVoxels(torch.zeros(2, *shape), foreground)
+    for axis in range(len(shape)):
+        first, second = voxels.faces(axis)
+        step = torch.zeros(len(shape), 1, dtype=torch.int64)
+        step[axis] = 1
+        assert torch.equal(voxels.coordinates[:, second] - voxels.coordinates[:, first], step.expand(-1, len(first)))
+        assert torch.equal(voxels.before[axis, second], first)
+        lowered, raised = foreground.narrow(axis, 0, shape[axis] - 1), foreground.narrow(axis, 1, shape[axis] - 1)
+        assert len(first) == int((lowered & raised).sum())
+
+
+def test_memory_order_does_not_matter() -> None:
+    embeddings = torch.rand(2, 5, 6).transpose(1, 2)
+    foreground = torch.rand(5, 6).T > 0.5
+    straight = ForegroundVoxels(embeddings.contiguous(), foreground.contiguous())
+    turned = ForegroundVoxels(embeddings, foreground)
+    assert torch.equal(straight.vectors, turned.vectors)
+    assert torch.equal(straight.after, turned.after)
