@@ -65,7 +65,7 @@ class TestByHand:
         assert where.reshape(3, 3).tolist() == [[1, 2, 2], [1, 2, 2], [3, 3, 4]]
 
     def test_sums(self) -> None:
-        sums = region_sums(torch.tensor([1, 2, 2]), torch.tensor([[1.0, 10], [2, 20], [3, 30]]), 3)
+        sums = region_sums(torch.tensor([1, 2, 2]), torch.tensor([[1.0, 2, 3], [10, 20, 30]]), 3)
         assert sums.tolist() == [[0, 0], [1, 10], [5, 50]]
 
 

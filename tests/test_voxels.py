@@ -26,7 +26,8 @@ def test_vectors_are_those_of_the_foreground_and_one_for_what_lies_outside() -> 
 
 
 def test_coordinates() -> None:
-    assert voxels_of(CORNER).coordinates.tolist() == [[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]]
+    voxels = voxels_of(CORNER)
+    assert [voxels.coordinates(axis).tolist() for axis in (0, 1)] == [[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]]
 
 
 def test_neighbours_along_each_axis() -> None:
@@ -56,9 +57,9 @@ def test_neighbours_are_one_voxel_apart(shape: tuple[int, ...]) -> None:
     voxels = ForegroundVoxels(torch.zeros(2, *shape), foreground)
     for axis in range(len(shape)):
         first, second = voxels.faces(axis)
-        step = torch.zeros(len(shape), 1, dtype=torch.int64)
-        step[axis] = 1
-        assert torch.equal(voxels.coordinates[:, second] - voxels.coordinates[:, first], step.expand(-1, len(first)))
+        for other in range(len(shape)):
+            step = voxels.coordinates(other)[second] - voxels.coordinates(other)[first]
+            assert torch.equal(step, torch.full_like(step, int(other == axis)))
         assert torch.equal(voxels.before[axis, second], first)
         lowered, raised = foreground.narrow(axis, 0, shape[axis] - 1), foreground.narrow(axis, 1, shape[axis] - 1)
         assert len(first) == int((lowered & raised).sum())

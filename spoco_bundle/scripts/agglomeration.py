@@ -100,8 +100,9 @@ class RegionGraph:
         interfaces = measure_interfaces(voxels, regions)
         usual = interfaces.inner_jumps.sum() / interfaces.inner_faces.sum().clamp_min(1)
         self.sizes = sizes.tolist()
-        self.means = (region_sums(regions, voxels.vectors[:-1], count) / sizes.clamp_min(1)[:, None]).tolist()
-        centers = region_sums(regions, voxels.coordinates.T, count) / sizes.clamp_min(1)[:, None]
+        self.means = (region_sums(regions, voxels.vectors[:-1].T, count) / sizes.clamp_min(1)[:, None]).tolist()
+        coordinates = (voxels.coordinates(axis) for axis in range(voxels.foreground.ndim))
+        centers = region_sums(regions, coordinates, count) / sizes.clamp_min(1)[:, None]
         self.positions = (position_scale * centers).tolist()
         self.inner_jumps = (interfaces.inner_jumps + PRIOR_FACES * usual).tolist()
         self.inner_faces = (interfaces.inner_faces + PRIOR_FACES).tolist()
@@ -190,29 +191,41 @@ def settle_borders(instances: Tensor, voxels: ForegroundVoxels, rounds: int = 3)
     count = int(instances.max()) + 1
     vectors = voxels.vectors
     sizes = torch.bincount(instances, minlength=count)
-    sums = region_sums(instances, vectors[:-1], count)
+    sums = region_sums(instances, vectors[:-1].T, count)
     padded = torch.cat([instances, instances.new_zeros(1)])  # outside is 0
-    neighbors = torch.cat([voxels.before, voxels.after])  # (2 ndim, N + 1)
-    voxel = torch.arange(voxels.count, device=instances.device)
+    neighbors = [*voxels.before, *voxels.after]  # (N + 1,) each
+    voxel = torch.arange(voxels.count, dtype=voxels.after.dtype, device=instances.device)
     for _ in range(rounds):
-        touched = padded[neighbors[:, voxel]]
-        voxel = voxel[((touched != padded[voxel]) & (touched > 0)).any(0)]
+        voxel = voxel[_at_border(padded, neighbors, voxel)]
         means = (sums / sizes.clamp_min(1)[:, None]).float()
-        own = padded[voxel]
+        own = padded.index_select(0, voxel)
         moving = vectors.index_select(0, voxel)
         choice, gaps = own, _gaps(moving, means.index_select(0, own))
-        for other in padded[neighbors[:, voxel]]:
+        for others in neighbors:
+            other = padded.index_select(0, others.index_select(0, voxel))
             nearer = torch.where(other > 0, _gaps(moving, means.index_select(0, other)), torch.inf)
             choice = torch.where(nearer < gaps, other, choice)
             gaps = torch.minimum(nearer, gaps)
         moved = choice != own
         voxel, moving, source, target = voxel[moved], moving[moved], own[moved], choice[moved]
         sizes += torch.bincount(target, minlength=count) - torch.bincount(source, minlength=count)
-        sums += region_sums(target, moving, count) - region_sums(source, moving, count)
+        sums += region_sums(target, moving.T, count) - region_sums(source, moving.T, count)
         padded[voxel] = target
-        around = torch.cat([voxel, neighbors[:, voxel].ravel()]).unique()  # only there anything can move next
+        around = torch.cat(
+            [voxel, *(others.index_select(0, voxel) for others in neighbors)]
+        ).unique()  # only there can more move
         voxel = around[around < voxels.count]
     return padded[:-1]
+
+
+def _at_border(instances: Tensor, neighbors: list[Tensor], voxel: Tensor) -> Tensor:
+    """Which of the voxels touch another instance, and not only the background: (M,) -> (M,) bool."""
+    own = instances.index_select(0, voxel)
+    border = torch.zeros_like(own, dtype=torch.bool)
+    for others in neighbors:
+        other = instances.index_select(0, others.index_select(0, voxel))
+        border |= (other != own) & (other > 0)
+    return border
 
 
 def _gaps(vectors: Tensor, means: Tensor) -> Tensor:

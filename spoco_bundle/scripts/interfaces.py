@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from .regions import PORTION
 from .voxels import ForegroundVoxels
 
 DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
-PORTION = 2**18  # faces looked at together, to save memory
 
 
 class Interfaces(NamedTuple):
@@ -32,15 +32,15 @@ def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
     """Measure all faces; `regions` are (N,) ids from 1."""
     count = int(regions.max()) + 1
     inner_jumps = regions.new_zeros(count, dtype=torch.float64)
-    inner_faces = regions.new_zeros(count)
+    inner_faces = regions.new_zeros(count, dtype=torch.int64)
     keys, jumps = [], []
     for axis in range(voxels.foreground.ndim):
         jump = jumps_along(voxels, regions, axis).double()
-        first, second = (regions[side] for side in voxels.faces(axis))
+        first, second = (regions.index_select(0, side) for side in voxels.faces(axis))
         inside = first == second
         inner_jumps += torch.bincount(first[inside], jump[inside], count)
         inner_faces += torch.bincount(first[inside], minlength=count)
-        one, other = first[~inside], second[~inside]
+        one, other = first[~inside].long(), second[~inside].long()
         keys.append(torch.minimum(one, other) * count + torch.maximum(one, other))
         jumps.append(jump[~inside])
     unique, pair_of = torch.cat(keys).unique(return_inverse=True)
@@ -59,10 +59,9 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Tensor:
     A side's mean is that of the up to `DEPTH` voxels in a row from the face that belong to the region at the face.
     """
     first, second = voxels.faces(axis)
-    inside = regions[first] == regions[second]
-    outside = voxels.count  # where a row has ended; its embedding is 0
-    onwards = torch.full((voxels.count + 1,), outside, device=regions.device)  # the next voxel of the same region
-    backwards = onwards.clone()
+    inside = regions.index_select(0, first) == regions.index_select(0, second)
+    # the next voxel of the same region, or the one for what lies outside, whose embedding is 0
+    onwards, backwards = (torch.full_like(voxels.after[axis], voxels.count) for _ in range(2))
     onwards[first[inside]] = second[inside]
     backwards[second[inside]] = first[inside]
     return torch.cat(
@@ -76,7 +75,7 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Tensor:
 def _row(start: Tensor, following: Tensor) -> list[Tensor]:
     row = [start]
     while len(row) < DEPTH:
-        row.append(following[row[-1]])
+        row.append(following.index_select(0, row[-1]))
     return row
 
 

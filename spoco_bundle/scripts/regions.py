@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import cc3d
+import numpy as np
 import torch
 from torch import Tensor
 
 from .voxels import ForegroundVoxels
 
+PORTION = 2**16  # faces looked at together, to save memory
 BLURS = 2  # of a quarter, a half and a quarter along each axis; fewer make more and smaller regions
 
 
@@ -20,13 +24,13 @@ def small_regions(voxels: ForegroundVoxels) -> Tensor:
     change = smoothed(local_change(voxels), voxels)
     lowest, downhill = lowest_around(change, voxels)
     minimum = change <= lowest
-    downhill = torch.where(minimum, torch.arange(voxels.count, device=downhill.device), downhill)
-    while not torch.equal(further := downhill[downhill], downhill):  # twice as far in each round
+    while not torch.equal(further := downhill.index_select(0, downhill), downhill):  # twice as far in each round
         downhill = further
     # minima that touch, also by an edge or a corner, are one: a plateau
-    plateaus = cc3d.connected_components(voxels.image(minimum), connectivity=26 if voxels.foreground.ndim == 3 else 8)
-    region_of_minimum = torch.from_numpy(plateaus.astype("int64")).to(downhill.device)[voxels.foreground]
-    return region_of_minimum[downhill]
+    connectivity = 26 if voxels.foreground.ndim == 3 else 8
+    plateaus = cc3d.connected_components(voxels.image(minimum), connectivity=connectivity, out_dtype=np.uint32)
+    region_of_minimum = torch.from_numpy(plateaus.view(np.int32)).to(voxels.place.device).ravel()[voxels.place]
+    return region_of_minimum.index_select(0, downhill)
 
 
 def local_change(voxels: ForegroundVoxels) -> Tensor:
@@ -35,13 +39,21 @@ def local_change(voxels: ForegroundVoxels) -> Tensor:
     neighbors = torch.zeros_like(total)
     for axis in range(voxels.foreground.ndim):
         first, second = voxels.faces(axis)
-        step = torch.linalg.vector_norm(
-            voxels.vectors.index_select(0, first) - voxels.vectors.index_select(0, second), dim=1
-        )
-        for side in (first, second):  # each voxel is at most once on a side
-            total[side] += step
-            neighbors[side] += 1
+        step = _distances(voxels.vectors, first, second)
+        for side in (first, second):
+            total.index_add_(0, side, step)
+            neighbors.index_add_(0, side, torch.ones_like(step))
     return total / neighbors.clamp_min(1)
+
+
+def _distances(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Distance between the vectors at each pair of indices, (F,) each, a portion at a time: (F,)."""
+    return torch.cat(
+        [
+            torch.linalg.vector_norm(vectors.index_select(0, one) - vectors.index_select(0, other), dim=1)
+            for one, other in zip(first.split(PORTION), second.split(PORTION), strict=True)
+        ]
+    )
 
 
 def smoothed(values: Tensor, voxels: ForegroundVoxels) -> Tensor:
@@ -49,24 +61,28 @@ def smoothed(values: Tensor, voxels: ForegroundVoxels) -> Tensor:
     highest = values.max()
     for axis in [*range(voxels.foreground.ndim)] * BLURS:
         padded = torch.cat([values, highest[None]])
-        values = (padded[voxels.before[axis, :-1]] + 2 * values + padded[voxels.after[axis, :-1]]) / 4
+        before, after = (padded.index_select(0, side[axis, :-1]) for side in (voxels.before, voxels.after))
+        values = (before + 2 * values + after) / 4
     return values
 
 
 def lowest_around(values: Tensor, voxels: ForegroundVoxels) -> tuple[Tensor, Tensor]:
-    """The lowest of each voxel's own value and those around it, corners included, and its index: (N,) each."""
+    """The lowest of each voxel's own value and those around it, corners included, and its index: (N,) each.
+
+    The index of a voxel than which none is lower is its own.
+    """
     lowest = torch.cat([values, values.new_full((1,), torch.inf)])
-    where = torch.arange(len(lowest), device=lowest.device)
+    where = torch.arange(len(lowest), dtype=voxels.after.dtype, device=lowest.device)
     for axis in range(voxels.foreground.ndim):
         along, from_there = lowest, where
         for neighbor in (voxels.before[axis], voxels.after[axis]):
-            lower = along[neighbor] < lowest
-            lowest = torch.where(lower, along[neighbor], lowest)
-            where = torch.where(lower, from_there[neighbor], where)
+            beside = along.index_select(0, neighbor)
+            lower = beside < lowest
+            lowest = torch.where(lower, beside, lowest)
+            where = torch.where(lower, from_there.index_select(0, neighbor), where)
     return lowest[:-1], where[:-1]
 
 
-def region_sums(regions: Tensor, values: Tensor, count: int) -> Tensor:
-    """Sum of the values, (N, D), of each region: (count, D) float64; index 0 is no region's."""
-    # column by column, because all of them in float64 would need twice the memory of the embeddings
-    return torch.stack([torch.bincount(regions, column.double(), count) for column in values.T], dim=1)
+def region_sums(regions: Tensor, columns: Iterable[Tensor], count: int) -> Tensor:
+    """Sum of D columns of values, (N,) each, over each region: (count, D) float64; index 0 is no region's."""
+    return torch.stack([torch.bincount(regions, column.double(), count) for column in columns], dim=1)
