@@ -43,7 +43,14 @@ def cluster(field: Field, method: str) -> np.ndarray:
     """An instance map, (*spatial), by one of our methods or of scikit-learn's."""
     if method in METHODS:
         return cluster_embeddings(
-            field.embeddings, field.foreground, method, DELTA_VAR, field.min_size, teacher_embeddings=field.embeddings
+            field.embeddings,
+            field.foreground,
+            method,
+            DELTA_VAR,
+            field.min_size,
+            teacher_embeddings=field.embeddings,
+            position_scale=field.position_scale,
+            merge_threshold=field.merge_threshold,
         )
     clusters = np.zeros(field.foreground.shape, np.int32)
     found = (
@@ -58,7 +65,8 @@ def cluster(field: Field, method: str) -> np.ndarray:
 def prepare(folder: Path, method: str, limit: int) -> Callable[[], None]:
     """Read the field; return a function that clusters it and writes what it found, and in which time."""
     with np.load(folder / "field.npz") as arrays:
-        field = Field(**{name: arrays[name] for name in arrays.files})._replace(min_size=int(arrays["min_size"]))
+        # single values come back as numbers
+        field = Field(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
     def run() -> None:
         start = time.process_time()
@@ -76,6 +84,12 @@ def prepare(folder: Path, method: str, limit: int) -> Callable[[], None]:
     return run
 
 
+def foreground_iou(field: Field) -> float:
+    """Of the foreground that is clustered with the voxels of all objects."""
+    objects = field.labels > 0
+    return float((field.foreground & objects).sum() / (field.foreground | objects).sum())
+
+
 def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list[Row]:
     rows = []
     with TemporaryDirectory() as folder:
@@ -83,6 +97,7 @@ def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list
         for method in methods:
             row = {
                 "field": name,
+                "foreground IoU": foreground_iou(field),
                 "method": method,
                 "processor s": f"> {limit}",
                 "memory / embeddings": "",

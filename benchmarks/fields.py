@@ -31,6 +31,8 @@ class Field(NamedTuple):
     foreground: NDArray[np.bool_]  # (*spatial)
     labels: Labels  # (*spatial), the truth
     min_size: int
+    position_scale: float = 0.0
+    merge_threshold: float = 1.0
 
 
 class Kind(NamedTuple):
@@ -73,7 +75,7 @@ def synthetic_field(kind: Kind, voxels: int, objects: int, dim: int, ndim: int =
 
 
 def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> Iterator[tuple[str, Field]]:
-    """What the network in `ckpt_dir` makes of each image, on its working grid, with estimated and with true foreground.
+    """What the network in `ckpt_dir` makes of each image, on its working grid: its own foreground, and the true one.
 
     Args:
         configs: ``train.json``, and overlays of it.
@@ -85,15 +87,22 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
     device, inferer = parser.get_parsed_content("device"), parser.get_parsed_content("validate#inferer")
     network = parser.get_parsed_content("network").eval()
     load_weights(network, Path(ckpt_dir) / "model.pt")
+    choice, position_scale, merge_threshold = (
+        parser.get_parsed_content(name) for name in ("foreground", "position_scale", "merge_threshold")
+    )
     for sample in parser.get_parsed_content("validate#dataset"):
         with torch.no_grad():
             embeddings = torch.as_tensor(inferer(sample["image"][None].to(device), network)[0].cpu().numpy())
         labels = resample_nearest(torch.as_tensor(sample["label"].numpy()), embeddings.shape[1:])[0].numpy()
         min_size = max(1, round(parser.get_parsed_content("min_size") * labels.size / sample["label"].numel()))
         name = Path(sample["label"].meta["filename_or_obj"]).name.split(".")[0]
-        for source, foreground in (("estimated", is_foreground(embeddings).numpy()), ("true", labels > 0)):
+        own = is_foreground(embeddings).numpy() if choice == "estimated" else np.ones(labels.shape, bool)
+        for source, foreground in ((choice, own), ("true", labels > 0)):
             truth = labels.astype(np.int32)
-            yield f"{name}, {source} foreground", Field(embeddings.numpy(), foreground, truth, min_size)
+            yield (
+                f"{name}, foreground: {source}",
+                Field(embeddings.numpy(), foreground, truth, min_size, position_scale, merge_threshold),
+            )
 
 
 def _cells(shape: tuple[int, ...], count: int, flatness: float, random: np.random.Generator) -> tuple[Labels, Floats]:

@@ -17,21 +17,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from monai.bundle import ConfigParser
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
+BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
+sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from measuring import extra_megabytes, median_seconds, report  # noqa: E402
 from reference_loss import reference_terms  # noqa: E402
 
 from scripts.coordinates import add_positions  # noqa: E402
 from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
-from scripts.networks import embedding_network  # noqa: E402
 
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
 PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # 2D: batch and patch of 2d.json; in 3D one patch
+OVERLAYS = {"3D": (), "2D": ("2d.json",)}
 LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
 
 
@@ -56,10 +58,18 @@ def embeddings_at_random(dim: int, shape: tuple[int, ...], labels: Tensor) -> tu
     return student, student + 0.1 * torch.randn(student.shape, generator=random)
 
 
+def default_network(name: str) -> torch.nn.Module:
+    """That of the configs, for isotropic voxels."""
+    config = ConfigParser()
+    config.read_config([str(BUNDLE / "configs" / part) for part in ("train.json", *OVERLAYS[name])])
+    config.update({"bundle_root": str(BUNDLE), "voxel_shape": [1.0] * len(PATCHES[name][1:])})
+    return config.get_parsed_content("network_def")
+
+
 def loss_against_network(device: str, repeats: int) -> None:
     rows = []
     for name, (batch, *shape) in PATCHES.items():
-        network = embedding_network(len(shape), 1, 8).to(device)
+        network = default_network(name).to(device)
         image = torch.rand(batch, 1, *shape, device=device)
 
         def run_network(network: torch.nn.Module = network, image: Tensor = image) -> None:

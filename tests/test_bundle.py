@@ -345,9 +345,10 @@ class TestNetwork:
         with torch.no_grad():
             torch.testing.assert_close(torch.jit.load(exported)(image), network(image))
 
-    @pytest.mark.skipif(not (BUNDLE / "models" / "model.pt").is_file(), reason="no weights shipped yet")
-    def test_the_shipped_weights_fit_and_are_small(self) -> None:
-        weights = BUNDLE / "models" / "model.pt"
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        parser("inference.json").get_parsed_content("network_def").load_state_dict(state)
+    @pytest.mark.parametrize(("folder", "overlays"), [("models", []), ("models/2d", ["2d.json"])])
+    def test_the_shipped_weights_fit_and_are_small(self, folder: str, overlays: list[str]) -> None:
+        weights = BUNDLE / folder / "model.pt"
+        network = parser("inference.json", *overlays).get_parsed_content("network_def")
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         assert weights.stat().st_size <= 16 * 2**20
+        assert Path(parser("train.json", *overlays).get_parsed_content("pretrained")) == weights
