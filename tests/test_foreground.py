@@ -88,7 +88,18 @@ class TestByHand:
     def test_painted_background_lowers_its_probability(self) -> None:
         logit = torch.zeros(4, requires_grad=True)
         foreground_term(logit, NOTHING, KNOWN, mask(0, 0, 1, 1)).backward()
-        assert logit.grad.tolist() == pytest.approx([0, 0, 0.25, 0.25])  # descent goes down there, nowhere else
+        assert logit.grad.tolist() == pytest.approx([0, 0, 0.5, 0.5])  # descent goes down there, nowhere else
+
+    def test_much_painted_background_counts_by_its_voxels(self) -> None:
+        # an annotated voxel and three of background that look alike: the loss is least at their share, 1 / 4
+        shared = logit_of(0.25).requires_grad_(True)
+        foreground_term(shared.expand(4), ANNOTATED, KNOWN, mask(0, 1, 1, 1)).backward()
+        assert shared.grad.item() == pytest.approx(0, abs=1e-12)
+
+    def test_a_stroke_of_background_counts_as_much_as_all_annotated_voxels(self) -> None:
+        shared = logit_of(0.5).requires_grad_(True)
+        foreground_term(shared.expand(4), mask(1, 1, 1, 0), KNOWN, mask(0, 0, 0, 1)).backward()
+        assert shared.grad.item() == pytest.approx(0, abs=1e-12)
 
     def test_nothing_annotated_is_zero(self) -> None:
         logit = torch.randn(4, requires_grad=True)

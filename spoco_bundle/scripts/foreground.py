@@ -38,7 +38,10 @@ def is_foreground(embeddings: Tensor, axis: int = 0) -> Tensor:
 
 
 def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background: Tensor) -> Tensor:
-    """Variational positive-unlabelled loss, or class-balanced cross-entropy where background is painted.
+    """Variational positive-unlabelled loss, or cross-entropy where background is painted.
+
+    Painted voxels count as many as they are, so that blurred rims go to the more frequent side, but together at least
+    as much as the annotated ones: a few strokes of background stand for much more of it.
 
     Args:
         logit: (..., N). annotated, known, background: (..., N) bool: voxels of annotated objects, voxels not ignored,
@@ -54,4 +57,6 @@ def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background:
     mean_probability = (logit.sigmoid() * known).sum(-1) / everything.clamp_min(1)
     scale = attraction - UNLABELED_WEIGHT * (log_opposite * known).sum(-1) / everything.clamp_min(1)
     variational = (mean_probability.clamp_min(1e-6).log() + SCALE_WEIGHT * scale) * (positive > 0)
-    return attraction + torch.where(negative > 0, repulsion, variational)
+    share = positive / (positive + negative.maximum(positive)).clamp_min(1)
+    supervised = share * attraction + (1 - share) * repulsion
+    return torch.where(negative > 0, 2 * supervised, attraction + variational)
