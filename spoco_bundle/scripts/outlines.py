@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 
 def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> NDArray[np.integer]:
@@ -30,12 +31,13 @@ def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> 
     ids, numbers = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
     numbers = np.where(ids == 0, 0, 1 + np.arange(len(ids)))[numbers[:-1]].reshape(instances.shape)
     weights = [axis_weights(old, new) for old, new in zip(instances.shape, shape, strict=True)]
+    reaches = [_reach(shares) for shares in weights]
     best, covered = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     result = np.zeros(shape, np.int64)
     for number, box in enumerate(ndimage.find_objects(numbers), start=1):
         if box is None:
             continue
-        target, share = _interpolated(numbers[box] == number, box, weights)
+        target, share = _interpolated(numbers[box] == number, box, weights, reaches)
         covered[target] += share
         larger = share > best[target]
         best[target][larger], result[target][larger] = share[larger], number
@@ -48,15 +50,23 @@ def resample_instances(instances: NDArray[np.integer], shape: Sequence[int]) -> 
 
 
 def _interpolated(
-    member: NDArray[np.bool_], box: Sequence[slice], weights: Sequence[Floats]
+    member: NDArray[np.bool_],
+    box: Sequence[slice],
+    weights: Sequence[Floats],
+    reaches: Sequence[tuple[Indices, Indices]],
 ) -> tuple[tuple[slice, ...], Floats]:
     """Where in the result an instance has an influence, and its share of these voxels."""
     share, target = member.astype(np.float32), []
-    for axis, (side, shares) in enumerate(zip(box, weights, strict=True)):
-        touched = np.flatnonzero(shares[:, side].any(1))
-        target.append(slice(touched[0], touched[-1] + 1) if touched.size else slice(0))
+    for axis, (side, shares, (first, last)) in enumerate(zip(box, weights, reaches, strict=True)):
+        target.append(slice(last.searchsorted(side.start), first.searchsorted(side.stop)))
         share = np.moveaxis(np.tensordot(shares[target[-1], side], share, (1, axis)), 0, axis)
     return tuple(target), share
+
+
+def _reach(shares: Floats) -> tuple[Indices, Indices]:
+    """The first and the last old voxel that contribute to each new one; both never fall."""
+    contributes = shares > 0
+    return contributes.argmax(1), contributes.shape[1] - 1 - contributes[:, ::-1].argmax(1)
 
 
 def axis_weights(old: int, new: int) -> Floats:
