@@ -97,13 +97,13 @@ class TestTheSameAsOneProcessWithTwiceTheBatch:
         assert len(names) == 8
         for name in names:
             assert list(one[name]) == list(range(1, LAST_EPOCH + 1))
-            assert several[name] == pytest.approx(one[name], rel=1e-5), name
+            assert several[name] == pytest.approx(one[name], rel=5e-5), name
 
     def test_network_and_teacher(self, folder: Path) -> None:
         first, _, one = ends(folder)
         for part in ("network", "teacher"):
             for name, tensor in one[part].items():
-                torch.testing.assert_close(first[part][name], tensor, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(first[part][name], tensor, rtol=1e-5, atol=5e-5)
 
     def test_early_stopping(self, folder: Path) -> None:
         assert [end["epoch"] for end in ends(folder)] == [LAST_EPOCH] * 3
