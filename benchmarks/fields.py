@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from scripts.agglomeration import MERGE_THRESHOLD
 from scripts.checkpoints import load_weights
 from scripts.foreground import is_foreground
 from scripts.resampling import resample_nearest
@@ -32,7 +33,7 @@ class Field(NamedTuple):
     labels: Labels  # (*spatial), the truth
     min_size: int
     position_scale: float = 0.0
-    merge_threshold: float = 1.0
+    merge_threshold: float = MERGE_THRESHOLD
 
 
 class Kind(NamedTuple):

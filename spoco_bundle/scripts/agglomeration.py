@@ -32,7 +32,7 @@ QUIET = 0.8  # in delta_var, a change inside regions below it counts as this muc
 CLOSE = 2.0  # in delta_var, added to the distance of positions
 CLOSEST = 5.0  # in delta_var, of their sum: near or without positions, embeddings 8 apart (2 delta_dist) are far
 PRIOR_FACES = 3  # as many faces of the usual change are added to each region's, as small ones have few or none
-MERGE_THRESHOLD = 1.0  # of the evidence, where no annotation tells a better one (see `calibration`)
+MERGE_THRESHOLD = 0.85  # of the evidence, where no annotation tells a better one (see `calibration`)
 
 
 @dataclass(frozen=True)
