@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .anchors import draw_anchors
+from .borders import border_term
 from .foreground import foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, pairwise_sums
 
@@ -161,6 +162,8 @@ class SpocoLoss(nn.Module):
             consistency_weight: one weight a term; the defaults are the paper's.
         foreground_weight: weight of the positive-unlabelled foreground term on the first embedding dimension
             (see `foreground`); 0, the paper's loss, leaves it out.
+        border_weight: weight of what is asked of pairs of voxels at the objects' rims (see `borders`); 0, the
+            paper's loss, leaves it out.
 
     After a call, `terms` holds each term's mean over the batch, detached, for logging.
     """
@@ -179,6 +182,7 @@ class SpocoLoss(nn.Module):
         instance_weight: float = 1.0,
         consistency_weight: float = 1.0,
         foreground_weight: float = 0.0,
+        border_weight: float = 0.0,
     ) -> None:
         super().__init__()
         _check_settings(delta_var, delta_dist, kernel_threshold)
@@ -192,6 +196,7 @@ class SpocoLoss(nn.Module):
             "instance": instance_weight,
             "consistency": consistency_weight,
             "foreground": foreground_weight,
+            "border": border_weight,
         }
         self.terms: dict[str, Tensor] = {}
 
@@ -215,6 +220,9 @@ class SpocoLoss(nn.Module):
         if self.weights["foreground"]:
             logit = foreground_logit(student, axis=1).flatten(1)
             terms["foreground"] = foreground_term(logit, regions.annotated, regions.known, regions.background)
+        if self.weights["border"]:
+            masks = (mask.view(labels.shape) for mask in (regions.annotated, regions.known))
+            terms["border"] = border_term(student, labels.as_subclass(Tensor), *masks, self.delta_var, self.delta_dist)
         return terms
 
 
