@@ -49,7 +49,6 @@ def cluster(field: Field, method: str) -> np.ndarray:
             DELTA_VAR,
             field.min_size,
             teacher_embeddings=field.embeddings,
-            position_scale=field.position_scale,
             merge_threshold=field.merge_threshold,
         )
     clusters = np.zeros(field.foreground.shape, np.int32)

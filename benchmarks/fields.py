@@ -32,7 +32,6 @@ class Field(NamedTuple):
     foreground: NDArray[np.bool_]  # (*spatial)
     labels: Labels  # (*spatial), the truth
     min_size: int
-    position_scale: float = 0.0
     merge_threshold: float = MERGE_THRESHOLD
 
 
@@ -88,9 +87,7 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
     device, inferer = parser.get_parsed_content("device"), parser.get_parsed_content("validate#inferer")
     network = parser.get_parsed_content("network").eval()
     load_weights(network, Path(ckpt_dir) / "model.pt")
-    choice, position_scale, merge_threshold = (
-        parser.get_parsed_content(name) for name in ("foreground", "position_scale", "merge_threshold")
-    )
+    choice, merge_threshold = (parser.get_parsed_content(name) for name in ("foreground", "merge_threshold"))
     for sample in parser.get_parsed_content("validate#dataset"):
         with torch.no_grad():
             embeddings = torch.as_tensor(inferer(sample["image"][None].to(device), network)[0].cpu().numpy())
@@ -102,7 +99,7 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
             truth = labels.astype(np.int32)
             yield (
                 f"{name}, foreground: {source}",
-                Field(embeddings.numpy(), foreground, truth, min_size, position_scale, merge_threshold),
+                Field(embeddings.numpy(), foreground, truth, min_size, merge_threshold),
             )
 
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from scripts.agglomeration import (
+    PRIOR_FACES,
+    PRIOR_JUMP,
     Hierarchy,
     RegionGraph,
     agglomerate,
     build_hierarchy,
     merge_regions,
-    settle_borders,
 )
+from scripts.interfaces import measure_interfaces
 from scripts.voxels import ForegroundVoxels
 
 DELTA_VAR = 0.5
@@ -35,40 +37,33 @@ def noise(shape: tuple[int, ...], deviation: float = 1.0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(0, deviation, shape).astype(np.float32))
 
 
-def graph_of(embeddings: Tensor, ids: list[list[int]], position_scale: float = 0.0) -> RegionGraph:
+def graph_of(embeddings: Tensor, ids: list[list[int]], delta_var: float = DELTA_VAR) -> RegionGraph:
     regions = torch.tensor(ids)
-    return RegionGraph(ForegroundVoxels(embeddings, regions > 0), regions[regions > 0], DELTA_VAR, position_scale)
+    return RegionGraph(measure_interfaces(ForegroundVoxels(embeddings, regions > 0), regions[regions > 0]), delta_var)
 
 
-def row_graph(values: list[float], ids: list[int], position_scale: float = 0.0) -> RegionGraph:
-    return graph_of(strip(*values), [ids], position_scale)
+def row_graph(values: list[float], ids: list[int], delta_var: float = DELTA_VAR) -> RegionGraph:
+    return graph_of(strip(*values), [ids], delta_var)
 
 
 class TestEvidence:
-    def test_contrast_times_distance(self) -> None:
-        # jump 4 over 0.8 delta_var, mean distance 4 over 5 delta_var
-        graph = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
-        assert graph.evidence(1, 2) == pytest.approx(4 / 0.4 * 4 / 2.5)
+    def test_mean_jump_in_delta_var(self) -> None:
+        # one face with a jump of 3, that is 6 delta_var, and the faces that are added
+        evidence = row_graph([0, 0, 0, 3, 3, 3], [1, 1, 1, 2, 2, 2]).evidence(1, 2)
+        assert evidence == pytest.approx((6 + PRIOR_FACES * PRIOR_JUMP) / (1 + PRIOR_FACES))
+
+    def test_many_faces_outweigh_those_that_are_added(self) -> None:
+        embeddings = strip(0, 0, 0, 3, 3, 3, height=500)
+        assert graph_of(embeddings, [[1, 1, 1, 2, 2, 2]] * 500).evidence(1, 2) == pytest.approx(6, rel=0.01)
 
     def test_it_is_the_same_both_ways(self) -> None:
-        graph = row_graph([0, 1, 0, 4, 5, 4], [1, 1, 1, 2, 2, 2], position_scale=1)
+        graph = row_graph([0, 1, 0, 4, 5, 4], [1, 1, 1, 2, 2, 2])
         assert graph.evidence(1, 2) == graph.evidence(2, 1)
-
-    def test_positions_far_apart_make_a_distance_small(self) -> None:
-        # centres 3 voxels apart, that is 6 in embedding space, and twice delta_var
-        graph = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2], position_scale=2)
-        assert graph.evidence(1, 2) == pytest.approx(4 / 0.4 * 4 / (6 + 1))
-
-    def test_what_changes_inside_makes_a_jump_small(self) -> None:
-        quiet = row_graph([0, 0, 0, 4, 4, 4], [1, 1, 1, 2, 2, 2])
-        restless = row_graph([-2, 0, 2, 2, 4, 6], [1, 1, 1, 2, 2, 2])  # the same means
-        assert restless.evidence(1, 2) < quiet.evidence(1, 2) / 4
 
     def test_it_has_no_unit(self) -> None:
         values, ids = [0, 0.5, 0, 4, 4, 5], [1, 1, 1, 2, 2, 2]
-        voxels = ForegroundVoxels(strip(*values) * 3, torch.ones(1, 6, dtype=torch.bool))
-        large = RegionGraph(voxels, torch.tensor(ids), 3 * DELTA_VAR, position_scale=0.75)
-        assert large.evidence(1, 2) == pytest.approx(row_graph(values, ids, position_scale=0.25).evidence(1, 2))
+        large = row_graph([3 * value for value in values], ids, 3 * DELTA_VAR)
+        assert large.evidence(1, 2) == pytest.approx(row_graph(values, ids).evidence(1, 2))
 
 
 class TestMerging:
@@ -77,18 +72,6 @@ class TestMerging:
         merges, evidence = merge_regions(graph)
         assert [set(pair) for pair in merges.tolist()] == [{1, 2}, {merges[0][0], 3}]
         assert evidence[0] < evidence[1]
-
-    def test_a_region_that_swallows_another_has_their_mean(self) -> None:
-        graph = row_graph([0, 0, 0, 4], [1, 1, 1, 2])
-        graph.merge(1, 2)
-        assert graph.means[1] == [1]
-        assert graph.sizes[1] == 4
-
-    def test_an_interface_inside_counts_as_change(self) -> None:
-        graph = row_graph([0, 0, 4, 4], [1, 1, 2, 2])
-        before = graph.inner_jumps[1] + graph.inner_jumps[2]
-        graph.merge(1, 2)
-        assert graph.inner_jumps[1] == pytest.approx(before + 4)
 
     def test_neighbours_are_inherited(self) -> None:
         graph = row_graph([0, 1, 2], [1, 2, 3])
@@ -102,10 +85,21 @@ class TestMerging:
         graph.merge(1, 2)
         assert graph.neighbors[1][3] == (0, 2)
 
+    def test_the_mean_of_a_joined_interface_counts(self) -> None:
+        # 1 and 2 are alike; 3, below both, is a little away from 1 and far from 2
+        graph = graph_of(torch.tensor([[[0.0, 0], [1, 9]]]), [[1, 2], [3, 3]])
+        first, second = graph.evidence(1, 3), graph.evidence(2, 3)
+        merges, evidence = merge_regions(graph)
+        assert set(merges[0].tolist()) == {1, 2}
+        # two faces in the place of one, beside those that are added
+        assert evidence[1] == pytest.approx(
+            ((first + second) * (1 + PRIOR_FACES) - PRIOR_FACES * PRIOR_JUMP) / (2 + PRIOR_FACES)
+        )
+
     def test_the_limit_itself_does_not_merge(self) -> None:
         limit = row_graph([0, 0, 1, 1], [1, 1, 2, 2]).evidence(1, 2)
         assert len(merge_regions(row_graph([0, 0, 1, 1], [1, 1, 2, 2]), limit)[0]) == 0
-        assert len(merge_regions(row_graph([0, 0, 1, 1], [1, 1, 2, 2]), math.nextafter(limit, 2))[0]) == 1
+        assert len(merge_regions(row_graph([0, 0, 1, 1], [1, 1, 2, 2]), math.nextafter(limit, 9))[0]) == 1
 
     def test_nothing_touches(self) -> None:
         merges, evidence = merge_regions(row_graph([0, 0, 0], [1, 0, 2]))
@@ -127,42 +121,14 @@ class TestCut:
     def test_merges_below_the_threshold_are_made(self, threshold: float, expected: list[int]) -> None:
         assert self.HIERARCHY.cut(threshold).tolist() == expected
 
-    @pytest.mark.parametrize("threshold", [0.05, 0.08, 0.12])
+    @pytest.mark.parametrize("threshold", [3.0, 3.5, 4.0])
     def test_a_cut_is_what_merging_up_to_there_gives(self, threshold: float) -> None:
         embeddings = noise((3, 20, 20))
         voxels = ForegroundVoxels(embeddings, everywhere(embeddings))
         whole, part = (build_hierarchy(voxels, limit=limit) for limit in (math.inf, threshold))
+        assert 0 < len(part.merges) < len(whole.merges)
         assert np.array_equal(whole.cut(threshold), part.cut(math.inf))
         assert whole.cut(threshold).max() > whole.cut(math.inf).max() == 1
-
-
-class TestBorders:
-    def settled(self, instances: list[list[int]], embeddings: Tensor) -> list[list[int]]:
-        ids = torch.tensor(instances)
-        voxels = ForegroundVoxels(embeddings, ids > 0)
-        return voxels.image(settle_borders(ids[ids > 0], voxels)).tolist()
-
-    def test_a_border_voxel_goes_to_the_nearest_of_those_it_touches(self) -> None:
-        # the means are 0 and 3 or so; the third voxel is like the first instance, and touches it
-        assert self.settled([[1, 1, 2, 2, 2]], strip(0, 0, 0, 4, 4)) == [[1, 1, 1, 2, 2]]
-
-    def test_a_border_moves_on_by_one_voxel_in_each_round(self) -> None:
-        embeddings = strip(0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4)
-        ids = [[1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]]
-        assert self.settled(ids, embeddings) == [[1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]]
-
-    def test_no_voxel_leaves_for_an_instance_that_it_does_not_touch(self) -> None:
-        instances = [[1, 1, 0, 2, 2, 2]]
-        assert self.settled(instances, strip(0, 0, 0, 0, 4, 4)) == instances
-
-    def test_the_first_and_the_last_row_do_not_touch(self) -> None:
-        instances = [[1, 1], [2, 2], [3, 3]]
-        assert self.settled(instances, torch.tensor([[[9.0, 9], [4, 4], [9, 9]]])) == instances
-
-    def test_the_given_instances_are_left_alone(self) -> None:
-        ids = torch.tensor([1, 1, 2, 2, 2])
-        settle_borders(ids, ForegroundVoxels(strip(0, 0, 0, 4, 4), torch.ones(1, 5, dtype=torch.bool)))
-        assert ids.tolist() == [1, 1, 2, 2, 2]
 
 
 class TestAgglomerate:
@@ -179,7 +145,7 @@ class TestAgglomerate:
         # the network removed the positions across the objects, but hardly along them
         along = torch.arange(60.0)[:, None].expand(60, 20) * 0.15
         embeddings = torch.stack([strip(*[0] * 10, *[4] * 10, height=60)[0], along])
-        labels = agglomerate(embeddings, everywhere(embeddings), position_scale=0.25)
+        labels = agglomerate(embeddings, everywhere(embeddings))
         assert len(np.unique(labels[:, :10])) == len(np.unique(labels[:, 10:])) == 1
         assert labels.max() == 2
 
@@ -191,7 +157,7 @@ class TestAgglomerate:
 
     def test_a_larger_threshold_makes_fewer_instances(self) -> None:
         embeddings = noise((3, 30, 30))
-        counts = [agglomerate(embeddings, everywhere(embeddings), threshold=t).max() for t in (0.05, 0.1, 0.2, 0.5, 5)]
+        counts = [agglomerate(embeddings, everywhere(embeddings), threshold=t).max() for t in (2, 3, 4, 5, 50)]
         assert counts == sorted(counts, reverse=True)
         assert counts[0] > counts[-1] == 1
 

@@ -436,14 +436,6 @@ class TestRefused:
             method, f"merge_threshold must be positive, got {merge_threshold}", merge_threshold=merge_threshold
         )
 
-    @pytest.mark.parametrize("position_scale", [-0.25, math.nan, math.inf])
-    def test_position_scale(self, method: str, position_scale: float) -> None:
-        self.refuses(
-            method,
-            f"position_scale must be finite and not negative, got {position_scale}",
-            position_scale=position_scale,
-        )
-
     @pytest.mark.parametrize("min_size", [-1, 2.5, math.nan, "50", None])
     def test_min_size(self, method: str, min_size: Any) -> None:  # noqa: ANN401
         self.refuses(method, f"whole number of voxels and not negative, got {min_size!r}", min_size=min_size)

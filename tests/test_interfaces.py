@@ -22,7 +22,7 @@ def voxels_and_regions(embeddings: Tensor, ids: Tensor) -> tuple[ForegroundVoxel
 
 
 def jumps(embeddings: Tensor, ids: list[int], axis: int = 1) -> list[float]:
-    return jumps_along(*voxels_and_regions(embeddings, torch.tensor([ids])), axis).tolist()
+    return jumps_along(*voxels_and_regions(embeddings, torch.tensor([ids])), axis)[2].tolist()
 
 
 def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
@@ -31,16 +31,23 @@ def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
 
 def test_a_jump_is_measured_between_the_means_of_three_voxels_on_both_sides() -> None:
     # (0 + 0 + 3) / 3 = 1 on the left of the border, (6 + 9 + 9) / 3 = 8 on its right
-    assert jumps(row(7, 0, 0, 3, 6, 9, 9, 7), [1, 1, 1, 1, 2, 2, 2, 2])[3] == pytest.approx(7)
+    assert jumps(row(7, 0, 0, 3, 6, 9, 9, 7), [1, 1, 1, 1, 2, 2, 2, 2]) == pytest.approx([7])
 
 
 def test_a_side_ends_where_its_region_ends() -> None:
     # the middle region is one voxel wide, so only its own embedding counts
-    assert jumps(row(0, 0, 0, 5, 1, 1, 1), [1, 1, 1, 2, 3, 3, 3])[2:4] == pytest.approx([5, 4])
+    assert jumps(row(0, 0, 0, 5, 1, 1, 1), [1, 1, 1, 2, 3, 3, 3]) == pytest.approx([5, 4])
 
 
 def test_a_side_ends_where_another_region_comes_between() -> None:
-    assert jumps(row(9, 0, 1, 1), [1, 2, 1, 1])[1] == 1
+    assert jumps(row(9, 0, 1, 1), [1, 2, 1, 1]) == [9, 1]
+
+
+def test_a_jump_is_measured_at_the_voxels_of_a_face() -> None:
+    first, second, jump = jumps_along(*voxels_and_regions(row(0, 0, 4, 4, 8), torch.tensor([[1, 1, 2, 2, 3]])), 1)
+    assert first.tolist() == [1, 3]
+    assert second.tolist() == [2, 4]
+    assert jump.tolist() == [4, 4]
 
 
 def test_a_side_ends_where_the_image_ends() -> None:
@@ -55,27 +62,21 @@ def test_a_jump_is_a_distance_in_all_dimensions() -> None:
     assert jumps(torch.tensor([[[0.0, 3]], [[0, 4]]]), [1, 2]) == [5]
 
 
-def test_faces_are_summed_between_and_inside_regions() -> None:
-    # two rows of the same: two faces across the border, with a jump of 4 each, and inside one along y on each side
+def test_faces_are_summed() -> None:
+    # two rows of the same: two faces across the border, with a jump of 4 each
     found = measured(row(0, 4).repeat(1, 2, 1), [[1, 2], [1, 2]])
     assert found.pairs.tolist() == [[1, 2]]
     assert found.jumps.tolist() == [8]
     assert found.faces.tolist() == [2]
-    assert found.inner_jumps.tolist() == [0, 0, 0]
-    assert found.inner_faces.tolist() == [0, 1, 1]
 
 
-def test_drift_is_a_change_inside() -> None:
-    # one region of five voxels that drifts by 1 a voxel; the sides have 1, 2, 3, 3 and 3, 3, 2, 1 voxels
-    found = measured(row(0, 1, 2, 3, 4), [[1, 1, 1, 1, 1]])
-    assert found.inner_faces.tolist() == [0, 4]
-    assert found.inner_jumps[1] == pytest.approx(2 + 2.5 + 2.5 + 2)  # |0 - 2|, |0.5 - 3|, |1 - 3.5|, |2 - 4|
+def test_a_region_alone_has_no_interface() -> None:
+    assert measured(row(0, 1, 2, 3, 4), [[1, 1, 1, 1, 1]]).pairs.shape == (0, 2)
 
 
 def test_the_background_touches_nothing() -> None:
     found = measured(row(0, 9, 0), [[1, 0, 2]])
     assert found.pairs.shape == (0, 2)
-    assert found.inner_faces.tolist() == [0, 0, 0]
 
 
 def test_corners_do_not_touch() -> None:
@@ -99,4 +100,5 @@ def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     voxels, ids = voxels_and_regions(*random_voxels())
     whole = jumps_along(voxels, ids, axis=2)
     monkeypatch.setattr(interfaces, "PORTION", 7)
-    assert torch.equal(jumps_along(voxels, ids, axis=2), whole)
+    for found, expected in zip(jumps_along(voxels, ids, axis=2), whole, strict=True):
+        assert torch.equal(found, expected)

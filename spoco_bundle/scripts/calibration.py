@@ -23,7 +23,7 @@ from .foreground import is_foreground
 from .resampling import resample_nearest, working_voxels_per_voxel
 from .voxels import ForegroundVoxels, plain_tensor
 
-THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4)
+THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 TOLERANCE = 0.02  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
 
 
@@ -36,7 +36,7 @@ class MergeCalibration(Transform):
 
     Args:
         embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
-        delta_var, foreground, position_scale: as for `postprocessing.ClusterEmbeddingsd`.
+        delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size: smaller instances do not count; in voxels of the image file, as for `ClusterEmbeddingsd`.
         fixed: a threshold that is used as it is; None: choose one.
@@ -48,7 +48,6 @@ class MergeCalibration(Transform):
         embedding_dim: int,
         delta_var: float = 0.5,
         foreground: str = "estimated",
-        position_scale: float = 0.0,
         background_label: int | None = None,
         ignore_label: int | None = None,
         min_size: int = 50,
@@ -60,7 +59,7 @@ class MergeCalibration(Transform):
         if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
             raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.position_scale, self.min_size, self.fixed = position_scale, min_size, fixed
+        self.min_size, self.fixed = min_size, fixed
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -95,7 +94,7 @@ class MergeCalibration(Transform):
         if not foreground.any() or not labels.any():
             return np.zeros_like(self.totals)
         voxels = ForegroundVoxels(embeddings, torch.from_numpy(foreground))
-        hierarchy = build_hierarchy(voxels, self.delta_var, self.position_scale, THRESHOLDS[-1])
+        hierarchy = build_hierarchy(voxels, self.delta_var, THRESHOLDS[-1])
         smallest = max(1, round(self.min_size * working_voxels_per_voxel(data[self.pred_key])))
         regions = voxels.image(torch.from_numpy(hierarchy.regions))
         return mutual_overlaps(replace(hierarchy, regions=regions), labels, THRESHOLDS, smallest)

@@ -42,7 +42,6 @@ def cluster_embeddings(
     delta_var: float = 0.5,
     min_size: int = 50,
     teacher_embeddings: ArrayLike | Tensor | None = None,
-    position_scale: float = 0.0,
     merge_threshold: float = MERGE_THRESHOLD,
 ) -> Labels:
     """Group pixel or voxel embeddings into instances.
@@ -56,9 +55,8 @@ def cluster_embeddings(
         delta_var: radius of a cluster in embedding space, as in the loss.
         min_size: smaller connected components, in voxels, are given to the instances they touch, or dropped.
         teacher_embeddings: (E, *spatial) of the momentum network; ``consistency`` needs them.
-        position_scale: of the positions that are part of the embeddings (see `coordinates.add_positions`), for
-            ``auto``; 0 without.
-        merge_threshold: of the evidence for a border, for ``auto``; lower makes more and smaller instances.
+        merge_threshold: for ``auto``: the mean jump of the embeddings, in delta_var, that is a border; lower makes
+            more and smaller instances.
 
     Returns:
         (*spatial) int32 instance map, 0 = background, ids 1..K; every instance is one connected component. The same
@@ -78,8 +76,6 @@ def cluster_embeddings(
         raise ValueError(f"delta_var must be finite and positive, got {delta_var}")
     if not isinstance(min_size, Integral) or min_size < 0:
         raise ValueError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
-    if not (math.isfinite(position_scale) and position_scale >= 0):
-        raise ValueError(f"position_scale must be finite and not negative, got {position_scale}")
     if not merge_threshold > 0:
         raise ValueError(f"merge_threshold must be positive, got {merge_threshold}")
     if method == "consistency" and teacher_embeddings is None:
@@ -95,9 +91,9 @@ def cluster_embeddings(
         clusters = consistency_clusters(vectors, teacher, mask, delta_var, min_size)
     elif method == "auto":
         try:
-            clusters = agglomerate(vectors, torch.from_numpy(mask), delta_var, position_scale, merge_threshold)
+            clusters = agglomerate(vectors, torch.from_numpy(mask), delta_var, merge_threshold)
         except torch.OutOfMemoryError:  # a GPU's; the host has more
-            clusters = agglomerate(vectors.cpu(), torch.from_numpy(mask), delta_var, position_scale, merge_threshold)
+            clusters = agglomerate(vectors.cpu(), torch.from_numpy(mask), delta_var, merge_threshold)
     else:
         clusters = SAMPLED_METHODS[method](vectors, mask, delta_var, min_size)
     return clean_components(clusters, min_size)

@@ -1,4 +1,4 @@
-"""Where two regions touch: how far the embeddings jump there, and how far they change inside the regions anyway.
+"""Where two regions touch, and how far the embeddings jump there.
 
 A jump is measured at each face between two direct neighbours, over a few voxels on both sides: networks need some
 voxels to go over from one object's embedding to the next one's, and the mean of a few is less noisy than one.
@@ -19,44 +19,35 @@ DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer 
 
 
 class Interfaces(NamedTuple):
-    """Sums over the faces between the voxels of P touching pairs of regions, and over those inside R - 1 regions."""
+    """Sums over the faces between the voxels of P touching pairs of regions."""
 
     pairs: Tensor  # (P, 2), the smaller id first
     jumps: Tensor  # (P,) float64
     faces: Tensor  # (P,)
-    inner_jumps: Tensor  # (R,) float64, index 0 is no region's
-    inner_faces: Tensor  # (R,)
 
 
 def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
-    """Measure all faces; `regions` are (N,) ids from 1."""
+    """Measure all faces between two regions; `regions` are (N,) ids from 1."""
     count = int(regions.max()) + 1
-    inner_jumps = regions.new_zeros(count, dtype=torch.float64)
-    inner_faces = regions.new_zeros(count, dtype=torch.int64)
     keys, jumps = [], []
     for axis in range(voxels.foreground.ndim):
-        jump = jumps_along(voxels, regions, axis).double()
-        first, second = (regions.index_select(0, side) for side in voxels.faces(axis))
-        inside = first == second
-        inner_jumps += torch.bincount(first[inside], jump[inside], count)
-        inner_faces += torch.bincount(first[inside], minlength=count)
-        one, other = first[~inside].long(), second[~inside].long()
+        first, second, jump = jumps_along(voxels, regions, axis)
+        one, other = (regions.index_select(0, side).long() for side in (first, second))
         keys.append(torch.minimum(one, other) * count + torch.maximum(one, other))
-        jumps.append(jump[~inside])
+        jumps.append(jump.double())
     unique, pair_of = torch.cat(keys).unique(return_inverse=True)
     return Interfaces(
         pairs=torch.stack([unique // count, unique % count], dim=1),
         jumps=torch.bincount(pair_of, torch.cat(jumps), len(unique)),
         faces=torch.bincount(pair_of, minlength=len(unique)),
-        inner_jumps=inner_jumps,
-        inner_faces=inner_faces,
     )
 
 
-def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Tensor:
-    """Distance between the mean embeddings on the two sides of each face along `axis`: (F,).
+def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels on the two sides of each face between two regions along `axis`, and the jump there: (F,) each.
 
-    A side's mean is that of the up to `DEPTH` voxels in a row from the face that belong to the region at the face.
+    A jump is the distance between the mean embeddings of the two sides, of which each is up to `DEPTH` voxels in a row
+    from the face that belong to the region at the face.
     """
     first, second = voxels.faces(axis)
     inside = regions.index_select(0, first) == regions.index_select(0, second)
@@ -64,12 +55,12 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Tensor:
     onwards, backwards = (torch.full_like(voxels.after[axis], voxels.count) for _ in range(2))
     onwards[first[inside]] = second[inside]
     backwards[second[inside]] = first[inside]
-    return torch.cat(
-        [
-            _distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
-            for start, end in zip(first.split(PORTION), second.split(PORTION), strict=True)
-        ]
-    )
+    first, second = first[~inside], second[~inside]
+    jumps = [
+        _distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
+        for start, end in zip(first.split(PORTION), second.split(PORTION), strict=True)
+    ]
+    return first, second, torch.cat(jumps)
 
 
 def _row(start: Tensor, following: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .anchors import draw_anchors
 from .borders import border_term
-from .foreground import foreground_logit, foreground_term
+from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, pairwise_sums
 
 UNLABELED = 0
@@ -222,7 +222,9 @@ class SpocoLoss(nn.Module):
             terms["foreground"] = foreground_term(logit, regions.annotated, regions.known, regions.background)
         if self.weights["border"]:
             masks = (mask.view(labels.shape) for mask in (regions.annotated, regions.known))
-            terms["border"] = border_term(student, labels.as_subclass(Tensor), *masks, self.delta_var, self.delta_dist)
+            directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
+            plain = labels.as_subclass(Tensor)
+            terms["border"] = border_term(directions, plain, *masks, self.delta_var, self.delta_dist)
         return terms
 
 

@@ -87,7 +87,6 @@ class ClusterEmbeddingsd(MapTransform):
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
-                position_scale=self.position_scale,
                 merge_threshold=float(self.merge_threshold),
             )
             if self.mask_key in result:
