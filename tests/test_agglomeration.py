@@ -121,7 +121,7 @@ class TestCut:
     def test_merges_below_the_threshold_are_made(self, threshold: float, expected: list[int]) -> None:
         assert self.HIERARCHY.cut(threshold).tolist() == expected
 
-    @pytest.mark.parametrize("threshold", [3.0, 3.5, 4.0])
+    @pytest.mark.parametrize("threshold", [3.5, 4.0, 4.5])
     def test_a_cut_is_what_merging_up_to_there_gives(self, threshold: float) -> None:
         embeddings = noise((3, 20, 20))
         voxels = ForegroundVoxels(embeddings, everywhere(embeddings))
