@@ -24,7 +24,7 @@ from .resampling import resample_nearest, working_voxels_per_voxel
 from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
-TOLERANCE = 0.02  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
+TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
 
 
 class MergeCalibration(Transform):
