@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,36 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def draw_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """AP50 against annotated objects, one line for each budget, and against minutes, one for each fraction; PNG."""
+    """AP50 against annotated objects, a line for each length of training, and against minutes, one a fraction; PNG."""
     return [
-        _draw(rows, "objects", "budget", "annotated objects", "{:g} minutes", folder / "accuracy_objects.png"),
-        _draw(rows, "minutes", "fraction", "minutes of training", "{:.0%} annotated", folder / "accuracy_minutes.png"),
+        _draw(rows, "objects", _length, "annotated objects", folder / "accuracy_objects.png"),
+        _draw(rows, "minutes", _annotated, "minutes of training", folder / "accuracy_minutes.png"),
     ]
 
 
-def _draw(rows: Sequence[Row], along: str, apart: str, name: str, label: str, target: Path) -> Path:
-    """A panel for each set; one line for each value of `apart`, the mean over the seeds, and its points."""
+def _length(row: Row) -> str:
+    """What was planned: minutes or iterations."""
+    length = f"{row['iterations']} iterations" if row["budget"] is None else f"{row['budget']:g} minutes"
+    return f"{length} {row['options']}".strip()
+
+
+def _annotated(row: Row) -> str:
+    return f"{row['fraction']:.0%} annotated {row['options']}".strip()
+
+
+def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str, target: Path) -> Path:
+    """A panel for each set; one line for each kind of row, the mean over the seeds, and its points."""
     from matplotlib.figure import Figure  # here, so that a training needs no matplotlib
 
     sets = sorted({row["set"] for row in rows})
     figure = Figure(figsize=(4 * len(sets), 3.6), layout="constrained")
     for axes, set_ in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         here = [row for row in rows if row["set"] == set_]
-        sparse = [row for row in here if row["method"] == SPARSE and row[apart] is not None]
-        for value, group in _grouped(sparse, apart):
-            axes.plot(*_means(group, along), marker="", label=label.format(value))
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in sorted((row for row in here if row["method"] == SPARSE), key=_planned):
+            groups[kind(row)].append(row)
+        for label, group in groups.items():
+            axes.plot(*_means(group, along), marker="", label=label)
             axes.scatter([row[along] for row in group], [row["ap50"] for row in group], s=12)
         for method, style in ((FULL, "--"), (CLASSICAL, ":")):
             best = max((row["ap50"] for row in here if row["method"] == method), default=None)
@@ -77,22 +89,22 @@ def _draw(rows: Sequence[Row], along: str, apart: str, name: str, label: str, ta
     return target
 
 
+def _planned(row: Row) -> tuple[float, float, int]:
+    return row["fraction"], row["budget"] or 0, row["iterations"]
+
+
 def _means(rows: Sequence[Row], along: str) -> tuple[list[float], list[float]]:
     """Mean AP50 over the seeds: rows that share device, options and what was planned are one point."""
     points: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        points[row["fraction"], row["budget"], row["device"], row["options"]].append(row)
+        length = row["epochs"] if row["budget"] is None else None
+        points[row["fraction"], row["budget"], length, row["device"], row["options"]].append(row)
     means = [
         (sum(row[along] for row in group) / len(group), sum(row["ap50"] for row in group) / len(group))
         for group in points.values()
     ]
     x, y = zip(*sorted(means), strict=True)
     return list(x), list(y)
-
-
-def _grouped(rows: Sequence[Row], column: str) -> Iterator[tuple[Any, list[Row]]]:
-    for value in sorted({row[column] for row in rows}):
-        yield value, [row for row in rows if row[column] == value]
 
 
 def _or_empty(value: Any) -> Any:

@@ -78,8 +78,8 @@ class TestRows:
         assert "| nuclei3d | 20 % | 11 | 0 |" in lines[2]
 
     def test_curves_are_pictures(self, tmp_path):
-        pytest.importorskip("matplotlib")
         rows = [row(fraction=f, objects=n, seed=s) for f, n in ((0.1, 5), (0.2, 11)) for s in (0, 1)]
+        rows += [row(budget=None, epochs=epochs, minutes=epochs / 2) for epochs in (4, 16)]
         for path in draw_curves([*rows, row(method=FULL), row(set="nuclei2d", method=CLASSICAL)], tmp_path):
             assert path.read_bytes().startswith(b"\x89PNG")
 
