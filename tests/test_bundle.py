@@ -136,6 +136,19 @@ class TestWorkflows:
         assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
 
 
+class TestLossOfTheTraining:
+    @pytest.mark.parametrize(
+        ("foreground", "terms"),
+        [
+            ("everywhere", {"foreground": 0.0, "border": 3.0}),  # nothing to learn about a background
+            ("estimated", {"foreground": 0.1, "border": 0.0}),  # the shipped weights know a foreground
+        ],
+    )
+    def test_its_terms_follow_the_foreground(self, foreground: str, terms: dict[str, float]) -> None:
+        loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
+        assert {name: loss.weights[name] for name in terms} == terms
+
+
 class TestTrainingAndInferenceAgree:
     """What the network was trained on is what it is shown later."""
 
