@@ -136,7 +136,7 @@ class TestWorkflows:
         assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
 
 
-class TestLossOfTheTraining:
+class TestTrainingFollowsTheForeground:
     @pytest.mark.parametrize(
         ("foreground", "terms"),
         [
@@ -144,9 +144,14 @@ class TestLossOfTheTraining:
             ("estimated", {"foreground": 0.1, "border": 0.0}),  # the shipped weights know a foreground
         ],
     )
-    def test_its_terms_follow_the_foreground(self, foreground: str, terms: dict[str, float]) -> None:
+    def test_terms_of_the_loss(self, foreground: str, terms: dict[str, float]) -> None:
         loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
         assert {name: loss.weights[name] for name in terms} == terms
+
+    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
+    def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
+        ids = {"foreground": foreground, "min_size": 50}
+        assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold
 
 
 class TestTrainingAndInferenceAgree:

@@ -42,6 +42,7 @@ class TestChoice:
 
     def test_of_equals_the_nearest_to_the_usual_one(self) -> None:
         assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == MERGE_THRESHOLD
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5), preferred=2.1) == 2.0
 
     def test_little_better_is_not_worth_leaving(self) -> None:
         overlaps = np.full(len(THRESHOLDS), 0.5)

@@ -24,7 +24,7 @@ from .resampling import resample_nearest, working_voxels_per_voxel
 from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
-TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to `MERGE_THRESHOLD`: objects are few
+TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
 class MergeCalibration(Transform):
@@ -40,6 +40,7 @@ class MergeCalibration(Transform):
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size: smaller instances do not count; in voxels of the image file, as for `ClusterEmbeddingsd`.
         fixed: a threshold that is used as it is; None: choose one.
+        preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
     """
 
@@ -52,6 +53,7 @@ class MergeCalibration(Transform):
         ignore_label: int | None = None,
         min_size: int = 50,
         fixed: float | None = None,
+        preferred: float = MERGE_THRESHOLD,
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
@@ -59,7 +61,7 @@ class MergeCalibration(Transform):
         if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
             raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.min_size, self.fixed = min_size, fixed
+        self.min_size, self.fixed, self.preferred = min_size, fixed, preferred
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -78,7 +80,7 @@ class MergeCalibration(Transform):
         if self.fixed is not None:
             return float(self.fixed)
         overlaps, counted = self.totals
-        return choose_threshold(overlaps / np.maximum(counted, 1))
+        return choose_threshold(overlaps / np.maximum(counted, 1), self.preferred)
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
@@ -150,8 +152,8 @@ def mutual_overlaps(
     return np.array(totals, np.float64).T
 
 
-def choose_threshold(overlaps: NDArray[np.float64]) -> float:
-    """The one nearest to `MERGE_THRESHOLD` whose overlap, (T,), is at most `TOLERANCE` below the best."""
+def choose_threshold(overlaps: NDArray[np.float64], preferred: float = MERGE_THRESHOLD) -> float:
+    """The one nearest to `preferred` whose overlap, (T,), is at most `TOLERANCE` below the best."""
     good = np.flatnonzero(overlaps >= overlaps.max() - TOLERANCE)
-    factors = np.abs(np.log(np.array(THRESHOLDS)[good] / MERGE_THRESHOLD))
+    factors = np.abs(np.log(np.array(THRESHOLDS)[good] / preferred))
     return THRESHOLDS[good[factors.argmin()]]
