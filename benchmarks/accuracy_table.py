@@ -66,6 +66,7 @@ def _annotated(row: Row) -> str:
 def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str, target: Path) -> Path:
     """A panel for each set; one line for each kind of row, the mean over the seeds, and its points."""
     from matplotlib.figure import Figure  # here, so that a training needs no matplotlib
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     sets = sorted({row["set"] for row in rows})
     figure = Figure(figsize=(4 * len(sets), 3.6), layout="constrained")
@@ -82,6 +83,9 @@ def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str
             if best is not None:
                 axes.axhline(best, color="black", linestyle=style, linewidth=1, label=method)
         axes.set(title=set_, xlabel=name, ylabel="AP50", ylim=(0, 1), xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
     target.parent.mkdir(parents=True, exist_ok=True)
