@@ -1,14 +1,16 @@
 """How fast, how small and how right is the clustering?
 
     python benchmarks/clustering.py [--voxels 1e4 1e6] [--dims 8] [--kinds tight loose] [--methods auto] [--limit 60]
-    python benchmarks/clustering.py --dataset_dir D --ckpt_dir R [--config 2d.json] [--images 5]
+    python benchmarks/clustering.py --dataset_dir D --ckpt_dir R [--config 2d.json] [--images 5] [--name "nuclei in 2D"]
 
 The first line clusters generated embedding fields (see `fields`), the second one those of the network in R on the
-images of D, whose labels must be complete; D and R as for the bundle's commands. Every method runs in a process of its
-own, which is ended after `limit` seconds; of scikit-learn's methods the clusters are split into connected components
-and cleaned as ours are. A table for each size is printed and added to ``benchmarks/results/clustering.json``, with
-seconds of processor time (of all cores together, so that a busy machine does not show), memory beyond that of the
-embeddings in units of them, and AP50. Run it in parts: what is measured again replaces what was there.
+images of D, whose labels must be complete; D and R as for the bundle's commands. With a name, the images are summed up
+in one row for each method: means, and on how many fields another method is better by more than 0.01. Every method runs
+in a process of its own, which is ended after `limit` seconds; of scikit-learn's methods the clusters are split into
+connected components and cleaned as ours are. A table for each size is printed and added to
+``benchmarks/results/clustering.json``, with seconds of processor time (of all cores together, so that a busy machine
+does not show), memory beyond that of the embeddings in units of them, and AP50. Run it in parts: what is measured again
+replaces what was there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import math
 import resource
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -36,6 +39,7 @@ from scripts.clustering import METHODS, clean_components, cluster_embeddings  # 
 from scripts.metrics import instance_metrics  # noqa: E402
 
 OBJECTS = {10_000: 10, 100_000: 50, 1_000_000: 200, 10_000_000: 2_000}
+TOLERANCE = 0.01  # of AP50: less is no difference
 SKLEARN = ("sklearn HDBSCAN", "sklearn MeanShift")
 
 
@@ -124,6 +128,27 @@ def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list
     return rows
 
 
+def summed_up(rows: list[Row], name: str) -> list[Row]:
+    """One row for each foreground and method, from those of many images; only of methods that finished on all."""
+    best: dict[str, float] = defaultdict(float)
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["field"].partition(", ")[2], row["method"]].append(row)
+        best[row["field"]] = max(best[row["field"]], row["AP50"] or 0)
+    averaged = ("foreground IoU", "processor s", "memory / embeddings", "AP50")
+    return [
+        {
+            "field": f"{name}, {foreground}",
+            "method": method,
+            "images": len(group),
+            **{column: float(np.mean([row[column] for row in group])) for column in averaged},
+            "below the best": sum(best[row["field"]] - row["AP50"] > TOLERANCE for row in group),
+        }
+        for (foreground, method), group in groups.items()
+        if all(row["AP50"] != "" for row in group)
+    ]
+
+
 def add_to_report(rows: list[Row], title: str) -> None:
     """Report the rows together with those that an earlier run has measured and this one has not."""
     path = RESULTS / "clustering.json"
@@ -143,13 +168,20 @@ if __name__ == "__main__":
     parser.add_argument("--ckpt_dir", help="what training has written")
     parser.add_argument("--config", nargs="*", default=[], help="overlays over train.json, such as 2d.json")
     parser.add_argument("--images", type=int, help="only so many of them")
+    parser.add_argument("--name", help="of these images, which one row sums up for each method")
     options = parser.parse_args()
     if (options.dataset_dir is None) != (options.ckpt_dir is None):
         parser.error("expected --dataset_dir together with --ckpt_dir")
     if options.dataset_dir:
         fields = trained_fields(["train.json", *options.config], options.dataset_dir, options.ckpt_dir)
+        measured = []
         for name, field in islice(fields, options.images and 2 * options.images):  # two foregrounds each
-            add_to_report(measure(field, name, options.methods, options.limit), "trained networks")
+            rows = measure(field, name, options.methods, options.limit)
+            measured += rows
+            if options.name is None:
+                add_to_report(rows, "trained networks")
+        if options.name is not None:
+            add_to_report(summed_up(measured, options.name), "trained networks, means over images")
     else:
         for voxels in map(int, options.voxels):
             for dim in options.dims:
