@@ -91,9 +91,11 @@ class TestProperties:
         small = embeddings[:2, :2, :4, :4, :4].clone().requires_grad_(True)
         assert torch.autograd.gradcheck(lambda x: term(x, labels[:2, :4, :4, :4]), small)
 
-    def test_equal_embeddings_have_a_finite_gradient(self) -> None:
-        embeddings = torch.zeros(1, 2, 1, 8, requires_grad=True)
-        term(embeddings, torch.tensor([7, 7, 7, 7, 8, 8, 8, 8]).view(1, 1, -1)).sum().backward()
+    @pytest.mark.parametrize("rows", [1, 4, 9])
+    def test_equal_embeddings_have_a_finite_gradient(self, rows: int) -> None:
+        embeddings = torch.zeros(1, 2, rows, 8, requires_grad=True)
+        labels = torch.tensor([7, 7, 7, 7, 8, 8, 8, 8]).expand(1, rows, 8)
+        (3 * term(embeddings, labels)).sum().backward()
         assert embeddings.grad.isfinite().all()
 
     def test_descent_puts_a_jump_at_the_border(self) -> None:

@@ -301,6 +301,25 @@ class TestProperties:
         with torch.autocast("cpu", torch.bfloat16):
             assert loss(student[None], teacher[None], labels[None, None]) == expected
 
+    def test_nor_the_gradient(self) -> None:
+        student, teacher, labels = random_case()
+        loss = SpocoLoss(foreground_weight=1.0, border_weight=3.0)
+
+        def value(leaf: Tensor) -> Tensor:
+            torch.manual_seed(0)
+            return loss(leaf, teacher[None], labels[None, None])
+
+        expected = gradients(student[None], value)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(gradients(student[None], value), expected)
+
+    def test_two_precisions_become_one(self) -> None:
+        student, teacher, labels = random_case()
+        anchors = some_anchors(labels)
+        expected = spoco_terms(student.double(), teacher.double(), labels, anchors)
+        assert spoco_terms(student.double(), teacher, labels, anchors) == expected
+        assert spoco_terms(student, teacher.double(), labels, anchors) == expected
+
     def test_nor_does_it_touch_the_terms(self) -> None:
         student, teacher, labels = random_case()
         expected = spoco_terms(student, teacher, labels, some_anchors(labels))
@@ -349,10 +368,11 @@ def degenerate_cases() -> dict[str, tuple[Tensor, Tensor, dict[str, int]]]:
 
 
 def assert_finite(student: Tensor, teacher: Tensor, labels: Tensor, options: dict[str, int]) -> None:
-    """Every term is finite, not negative beyond rounding, and the loss has a finite gradient."""
-    rounding = 1e-4 + 1e-5 * max(student.square().sum(0).max().item(), teacher.square().sum(0).max().item())
-    loss = SpocoLoss(foreground_weight=1.0, **options)
-    gradient = gradients(student[None], lambda leaf: loss(leaf, teacher[None], labels[None, None]))
+    """Every term of a batch is finite, not negative beyond rounding, and the loss has a finite gradient."""
+    largest = max(embeddings.float().square().sum(1).max().item() for embeddings in (student, teacher))
+    rounding = 1e-4 + 1e-5 * largest
+    loss = SpocoLoss(foreground_weight=1.0, border_weight=3.0, **options)
+    gradient = gradients(student, lambda leaf: loss(leaf, teacher, labels[:, None]))
     assert gradient.isfinite().all()
     for name, term in loss.terms.items():
         assert term.isfinite(), name
@@ -364,9 +384,10 @@ class TestNeverNan:
     @pytest.mark.parametrize("name", degenerate_cases())
     def test_degenerate_patches(self, name: str) -> None:
         student, labels, options = degenerate_cases()[name]
-        assert_finite(student, student.roll(1, 1), labels, options)  # a teacher that disagrees
+        student, labels = student[None], labels[None]
+        assert_finite(student, student.roll(1, 2), labels, options)  # a teacher that disagrees
         assert_finite(student, student, labels, options)
-        assert_finite(student[:, 0], student[:, 0].clone(), labels[0], options)  # the same in 2D
+        assert_finite(student[:, :, 0], student[:, :, 0].clone(), labels[:, 0], options)  # the same in 2D
 
     @pytest.mark.parametrize("name", ["everything ignored", "only background"])
     def test_nothing_to_measure_is_zero(self, name: str) -> None:
@@ -383,16 +404,18 @@ class TestNeverNan:
 
     @given(st.data())
     def test_hostile_patches(self, data: st.DataObject) -> None:
-        spatial = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=3), label="spatial")
+        images = data.draw(st.integers(1, 3), label="B")
+        spatial = data.draw(st.lists(st.integers(1, 5), min_size=2, max_size=3), label="spatial")
         ids = data.draw(st.lists(st.sampled_from([0, 1, 2, 70_000, BACKGROUND, IGNORE]), min_size=1), label="ids")
         dim = data.draw(st.integers(1, 4), label="E")
         scale = data.draw(st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 30.0, 1e3]), label="scale")
         offset = data.draw(st.floats(-1e3, 1e3, width=32), label="offset")
         levels = data.draw(st.integers(1, 5), label="distinct values")
         random = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
-        values = scale * random.integers(-levels, levels + 1, (2, dim, *spatial)) / levels + offset
-        student, teacher = torch.from_numpy(values).float()
-        labels = torch.from_numpy(random.choice(ids, spatial))
+        precision = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), label="precision")
+        values = scale * random.integers(-levels, levels + 1, (2, images, dim, *spatial)) / levels + offset
+        student, teacher = torch.from_numpy(values).to(precision)
+        labels = torch.from_numpy(random.choice(ids, (images, *spatial)))
         assert_finite(student, teacher, labels, {"background_label": BACKGROUND, "ignore_label": IGNORE})
 
 
@@ -426,7 +449,25 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"\(1, 1, 3, 4\), got \(1, 3, 4\)"):
             SpocoLoss()(self.STUDENT[None], self.STUDENT[None], torch.zeros(1, 3, 4, dtype=torch.int))
 
-    @pytest.mark.parametrize("delta_var", [0.0, -1.0, 4.0, math.nan])
+    def test_anchors_between_voxels(self) -> None:
+        student, teacher, labels = random_case()
+        with pytest.raises(ValueError, match=r"got torch\.float32"):
+            spoco_terms(student, teacher, labels, torch.tensor([[0.0, 0.7, 0.0]]))
+
+    def test_a_teacher_of_another_batch(self) -> None:
+        with pytest.raises(ValueError, match=r"\(1, 2, 3, 4\) and \(2, 2, 3, 4\)"):
+            SpocoLoss()(torch.zeros(1, 2, 3, 4), torch.zeros(2, 2, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.int))
+
+    def test_an_empty_batch(self) -> None:
+        nothing = torch.zeros(0, 2, 3, 4)
+        with pytest.raises(ValueError, match=r"no empty axis, got the shape \(0, 2, 3, 4\)"):
+            SpocoLoss()(nothing, nothing, torch.zeros(0, 1, 3, 4, dtype=torch.int))
+
+    def test_objects_infinitely_far_apart(self) -> None:
+        with pytest.raises(ValueError, match="2 . delta_dist = inf"):
+            SpocoLoss(delta_dist=math.inf)
+
+    @pytest.mark.parametrize("delta_var", [0.0, -1.0, 1e-200, 4.0, math.nan])
     def test_delta_var(self, delta_var: float) -> None:
         with pytest.raises(ValueError, match=f"delta_var .* got {delta_var}"):
             SpocoLoss(delta_var=delta_var)

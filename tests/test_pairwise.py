@@ -227,6 +227,19 @@ class TestEqualToDense:
         far = [(tensor + 1024).detach().float() for tensor in (embeddings, centers)]
         torch.testing.assert_close(pairwise_sum(*far, weights.float(), KERNEL), expected.float(), rtol=2e-3, atol=0)
 
+    @pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-4])
+    def test_nor_close_to_a_centre_in_a_box_of_others_far_away(self, gap: float) -> None:
+        # a hinge of margin 2 pushes with 2 (2 - d), whatever d, and the centre is pushed back
+        embeddings = torch.full((2, 4, 4), 10.0)
+        embeddings[:, 0, 0] = torch.tensor([gap, 0.0])
+        embeddings.requires_grad_(True)
+        centers = torch.zeros(1, 2, requires_grad=True)
+        pairwise_sum(embeddings, centers, torch.ones(4, 4), HINGE).sum().backward()
+        expected = torch.tensor([-2 * (2 - gap), 0.0])
+        torch.testing.assert_close(embeddings.grad[:, 0, 0], expected, rtol=2e-3, atol=1e-3)
+        torch.testing.assert_close(centers.grad[0], -expected, rtol=2e-3, atol=1e-3)
+        assert embeddings.grad.flatten(1)[:, 1:].abs().max() < 1e-6
+
     @pytest.mark.parametrize("position", [0, 1])
     def test_far_kernels_are_nothing_but_not_subnormal(self, position: int) -> None:
         kernels = KernelsOfTwo(TWO_SIGMA).values(torch.tensor([1e6]), torch.tensor([1e6]))

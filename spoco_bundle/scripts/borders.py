@@ -20,6 +20,7 @@ from torch import Tensor
 from .interfaces import DEPTH
 
 REACH = DEPTH  # voxels from one end of a pair to the other, along an axis; as far as `interfaces` looks for a jump
+SMALLEST = 1e-12  # distance that counts as one
 PARTED = 1.5  # in delta_dist: so far apart the ends of a pair across a border may rest
 
 
@@ -69,8 +70,8 @@ class HingesOfPairs(torch.autograd.Function):
             hinges = torch.stack([(distance - near).clamp_min_(0) * same, (far - distance).clamp_min_(0) * other])
             sums += hinges.square().flatten(2).sum(2)
             drawn_out, too_near = hinges / pairs.view(*pairs.shape, *[1] * same[0].dim())
-            # equal embeddings have no direction to go
-            slopes.append(2 * (drawn_out - too_near) / distance.clamp_min_(torch.finfo(distance.dtype).tiny))
+            # equal embeddings have no direction to go: the factor need only stay finite
+            slopes.append(2 * (drawn_out - too_near) / distance.clamp_min_(SMALLEST))
         ctx.save_for_backward(embeddings, *slopes)
         return (sums / pairs).sum(0)
 

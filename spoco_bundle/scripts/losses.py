@@ -19,6 +19,7 @@ from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, pairwise_sums
 
 UNLABELED = 0
+SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
 
 
@@ -111,11 +112,17 @@ def spoco_terms(
             make no kernel.
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
-    _check_inputs(student, teacher, labels, anchors)
+    if student.shape[1:] != labels.shape:
+        raise ValueError(
+            f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
+        )
+    _check_inputs(student, teacher, labels)
+    if anchors is not None:
+        _check_anchors(anchors, labels.shape)
     regions = Regions.of(labels[None], background_label, ignore_label)
     drawn = None if anchors is None else _as_drawn(anchors, labels.shape)
     with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-        embeddings = _at_least_float32(student)[None], _at_least_float32(teacher.detach())[None]
+        embeddings = (space[None] for space in _at_least_float32(student, teacher.detach()))
         terms = _terms(*embeddings, regions, drawn, delta_var, delta_dist, kernel_threshold)
     return {name: term[0] for name, term in terms.items()}
 
@@ -205,9 +212,9 @@ class SpocoLoss(nn.Module):
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        _check_inputs(student[0], teacher[0], labels[0, 0], None)
+        _check_inputs(student, teacher, labels)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            terms = self._terms(_at_least_float32(student), _at_least_float32(teacher.detach()), labels[:, 0])
+            terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0])
         means = {name: term.mean() for name, term in terms.items()}
         self.terms = {name: mean.detach() for name, mean in means.items()}
         return sum(self.weights[name] * mean for name, mean in means.items())
@@ -283,9 +290,11 @@ def _consistency(
     return (1 - 2 * overlap / (area + other_area).clamp_min(1e-6)).mean(1) * drawn.any(1)
 
 
-def _at_least_float32(embeddings: Tensor) -> Tensor:
-    plain = embeddings.as_subclass(Tensor)  # MONAI's MetaTensor would look after its metadata in every operation
-    return plain if plain.dtype == torch.float64 else plain.float()
+def _at_least_float32(*spaces: Tensor) -> list[Tensor]:
+    """Embeddings in one precision: float64 where one of them is, else float32."""
+    dtype = torch.float64 if torch.float64 in [space.dtype for space in spaces] else torch.float32
+    # MONAI's MetaTensor would look after its metadata in every operation
+    return [space.as_subclass(Tensor).to(dtype) for space in spaces]
 
 
 def _no_anchors(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,28 +311,31 @@ def _as_drawn(anchors: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
 
 
 def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float) -> None:
-    if not 0 < delta_var < 2 * delta_dist:
-        raise ValueError(f"delta_var must lie between 0 and 2 * delta_dist = {2 * delta_dist}, got {delta_var}")
+    if not SMALLEST_DELTA_VAR <= delta_var < 2 * delta_dist < math.inf:
+        raise ValueError(
+            f"delta_var must lie between {SMALLEST_DELTA_VAR} and 2 * delta_dist = {2 * delta_dist}, got {delta_var}"
+        )
     if not 0 < kernel_threshold < 1:
         raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
 
 
-def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor, anchors: Tensor | None) -> None:
+def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
             f"student and teacher must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
-    if student.shape[1:] != labels.shape:
-        raise ValueError(
-            f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
-        )
+    if not student.numel():
+        raise ValueError(f"student must have no empty axis, got the shape {tuple(student.shape)}")
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, got {labels.dtype}")
-    if anchors is None:
-        return
-    if anchors.dim() != 2 or anchors.shape[1] != labels.dim():
-        raise ValueError(f"anchors must have the shape (A, {labels.dim()}), got {tuple(anchors.shape)}")
-    outside = (anchors < 0) | (anchors >= anchors.new_tensor(labels.shape))
+
+
+def _check_anchors(anchors: Tensor, shape: torch.Size) -> None:
+    if anchors.dim() != 2 or anchors.shape[1] != len(shape):
+        raise ValueError(f"anchors must have the shape (A, {len(shape)}), got {tuple(anchors.shape)}")
+    if anchors.is_floating_point() or anchors.is_complex():
+        raise ValueError(f"anchors must be integers, got {anchors.dtype}")
+    outside = (anchors < 0) | (anchors >= anchors.new_tensor(shape))
     if outside.any():
         first = anchors[outside.any(1)][0].tolist()
-        raise ValueError(f"anchors must lie inside the image of shape {tuple(labels.shape)}, got {first}")
+        raise ValueError(f"anchors must lie inside the image of shape {tuple(shape)}, got {first}")

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ PORTIONS = {"cpu": 2**18}
 PORTION_ELSEWHERE = 2**24
 FEW_CENTERS = 32  # so many are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
+# Of a centre's squared distance to the middle of its box: what lies closer to the centre than this share is the small
+# difference of large numbers, and is computed again. float32 leaves three digits of the squared distance at the limit.
+CLOSE = 2.0**-12
 
 
 class PairFunctions(Protocol):
@@ -134,7 +137,8 @@ def pairwise_sums(
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
     origin = centers.mean(0)
-    return _squared(_extended_columns(columns - origin[:, None]), _extended_centers(centers - origin))
+    extended = _extended_columns(columns - origin[:, None]), _extended_centers(centers - origin)
+    return _squared(*(tensor[None] for tensor in extended))[0]
 
 
 @dataclass(frozen=True)
@@ -263,8 +267,20 @@ def _exp(exponent: Tensor) -> Tensor:
 
 
 def _squared(columns: Tensor, centers: Tensor) -> Tensor:
-    """Extended (..., E + 2, w) and (..., c, E + 2) -> squared distances (..., c, w)."""
-    return torch.matmul(centers, columns).clamp_min_(0)
+    """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w)."""
+    squared = torch.matmul(centers, columns).clamp_min_(0)
+    close, difference = _close_pairs(squared, columns, centers)
+    squared[close] = difference.square().sum(1)
+    return squared
+
+
+def _close_pairs(squared: Tensor, columns: Tensor, centers: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Pairs that are close, measured by `CLOSE`: box, centre and voxel of each, (K,), and e - c, (K, E)."""
+    limit = CLOSE * centers[..., -2]  # (t, c)
+    box, center = torch.nonzero(squared.amin(2) < limit, as_tuple=True)  # few: all pairs at once would take longer
+    pair, voxel = torch.nonzero(squared[box, center] < limit[box, center, None], as_tuple=True)
+    box, center = box[pair], center[pair]
+    return (box, center, voxel), columns[box, :-2, voxel] + centers[box, center, :-2] / 2
 
 
 class _PairwiseSums(torch.autograd.Function):
@@ -286,21 +302,31 @@ class _PairwiseSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):  # noqa: ANN001, ANN205
-        (weights,) = ctx.saved_tensors
-        own, *others = ctx.spaces
-        images, centers, dim = own.centers.shape
-        factors = to_boxes(upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights)  # (T, F, w)
-        to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
-        to_centers = upstream.new_zeros(images * centers, dim)
-        for some, near in ctx.portions:
-            columns, nearest = own.select(some, near)
-            squared = [_squared(columns, nearest), *(_squared(*other.select(some, near)) for other in others)]
-            derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
-            # d|e - c|^2 / de = 2 (e - c), and the opposite by c; `nearest` holds -2 c
-            by_centers = torch.bmm(nearest.mT, derivative)  # (t, E + 2, w): sum of -2 c f', ..., sum of f'
-            to_embeddings[some] = by_centers[:, :dim].addcmul_(by_centers[:, -1:], columns[:, :dim], value=2)
-            by_voxels = torch.bmm(derivative, columns.mT)  # (t, c, E + 2): sum of e f', sum of f', ...
-            moved = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
-            to_centers.index_add_(0, own.index(some, near).flatten(), moved.flatten(0, 1))
-        to_embeddings = from_boxes(to_embeddings, weights.shape[2:])
-        return to_embeddings, to_centers.view_as(own.centers), None, None, None, None, None
+        with torch.autocast(upstream.device.type, enabled=False):  # as in the forward pass, wherever this one runs
+            return (*_gradients(ctx, upstream), None, None, None, None, None)
+
+
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the sums by embeddings and centres."""
+    (weights,) = ctx.saved_tensors
+    own, *others = ctx.spaces
+    images, centers, dim = own.centers.shape
+    factors = to_boxes(upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights)  # (T, F, w)
+    to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
+    to_centers = upstream.new_zeros(images * centers, dim)
+    for some, near in ctx.portions:
+        columns, nearest = own.select(some, near)
+        squared = [_squared(columns, nearest), *(_squared(*other.select(some, near)) for other in others)]
+        derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
+        # d|e - c|^2 / de = 2 (e - c), and the opposite by c; close pairs, whose derivative may be huge, one by one
+        (box, center, voxel), difference = _close_pairs(squared[0], columns, nearest)
+        pull = 2 * difference * derivative[box, center, voxel, None]  # (K, E)
+        derivative[box, center, voxel] = 0
+        by_centers = torch.bmm(nearest.mT, derivative)  # (t, E + 2, w): sum of -2 c f', ..., sum of f'
+        by_voxels = torch.bmm(derivative, columns.mT)  # (t, c, E + 2): sum of e f', sum of f', ...
+        moved = by_centers[:, :dim].addcmul_(by_centers[:, -1:], columns[:, :dim], value=2)
+        drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
+        to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
+        drawn.index_put_((box, center), -pull, accumulate=True)
+        to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
+    return from_boxes(to_embeddings, weights.shape[2:]), to_centers.view_as(own.centers)
