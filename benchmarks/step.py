@@ -1,6 +1,6 @@
 """Where does a training step spend its time, and what makes it faster?
 
-    python benchmarks/step.py [--config 2d.json] [--iterations 40]
+    python benchmarks/step.py [--config 2d.json] [--foreground everywhere] [--iterations 40]
 
 Trains on a generated image with the real configs and prints two tables, which it also writes to
 ``benchmarks/results/step.json``: the parts of a step, in units of what the two networks alone take on the same batch
@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "precision: float32": {"precision": "float32"},
     "memory_format: channels first": {"memory_format": "$torch.contiguous_format"},
     "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
+    "num_workers: 1": {"num_workers": 1},
 }
 # What has happened when the event fires
 PARTS = {
@@ -116,8 +117,8 @@ def seconds_of_networks(parser: ConfigParser, repeats: int, precision: str) -> f
     return statistics.median(seconds[WARM_UP:])
 
 
-def profile(configs: list[str], folder: Path, iterations: int) -> None:
-    parser = prepare_trainer(configs, folder, iterations, {})
+def profile(configs: list[str], folder: Path, iterations: int, given: dict[str, Any]) -> None:
+    parser = prepare_trainer(configs, folder, iterations, given)
     parts = seconds_of_parts(parser)
     parts["the whole step"] = sum(parts.values())
     precision = parser.get_parsed_content("precision")
@@ -126,25 +127,31 @@ def profile(configs: list[str], folder: Path, iterations: int) -> None:
     if precision != "float32":
         parts["(the two networks alone, float32)"] = seconds_of_networks(parser, iterations, "float32")
     rows = [{"part": part, "s": value, "/ networks": value / networks} for part, value in parts.items()]
-    report("step", rows, f"{'+'.join(configs)}: the parts of a step")
+    report("step", rows, f"{title(configs, given)}: the parts of a step")
 
 
-def compare(configs: list[str], folder: Path, iterations: int, rounds: int) -> None:
+def compare(configs: list[str], folder: Path, iterations: int, rounds: int, given: dict[str, Any]) -> None:
     steps: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, options in VARIANTS.items():
-            steps[name].append(sum(seconds_of_parts(prepare_trainer(configs, folder, iterations, options)).values()))
+            trainer = prepare_trainer(configs, folder, iterations, {**given, **options})
+            steps[name].append(sum(seconds_of_parts(trainer).values()))
     medians = {name: statistics.median(values) for name, values in steps.items()}
     rows = [
         {"option": name, "step s": value, "times faster": medians["as it is"] / value}
         for name, value in medians.items()
     ]
-    report("step", rows, f"{'+'.join(configs)}: options")
+    report("step", rows, f"{title(configs, given)}: options")
+
+
+def title(configs: list[str], given: dict[str, Any]) -> str:
+    return " ".join(["+".join(configs), *(f"--{name} {value}" for name, value in given.items())])
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", default=None, help="overlay over train.json")
+    arguments.add_argument("--foreground", help="everywhere: with the border term, as in dense tissue")
     arguments.add_argument("--iterations", type=int, default=40)
     given = arguments.parse_args()
     logging.disable(logging.INFO)
@@ -152,5 +159,6 @@ if __name__ == "__main__":
     with TemporaryDirectory() as name:
         data = Path(name)
         prepare_dataset(data, 2 if given.config == "2d.json" else 3)
-        profile(files, data, given.iterations)
-        compare(files, data, given.iterations // 2, rounds=2)
+        options = {"foreground": given.foreground} if given.foreground else {}
+        profile(files, data, given.iterations, options)
+        compare(files, data, given.iterations // 2, 2, options)

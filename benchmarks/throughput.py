@@ -1,11 +1,12 @@
 """Where does inference spend its time, and how many voxels a second does it segment?
 
-    python benchmarks/throughput.py                                  # 3D, with the shipped weights
-    python benchmarks/throughput.py --config 2d.json [--ckpt_dir R]  # 2D; without R it trains some minutes before
+    python benchmarks/throughput.py [--ckpt_dir R]                   # 3D, with the shipped weights or those in R
+    python benchmarks/throughput.py --config 2d.json [--ckpt_dir R]  # 2D
 
 Runs inference.json on generated images, from the file of the image to that of the instances, and prints for each size
 how long each part takes. What comes after the network shall take at most 30 % of the time. Start-up, which does not
-depend on the image, is left out. Writes the tables to ``benchmarks/results/throughput.json``.
+depend on the image, is left out: a small image is segmented before. Writes the tables to
+``benchmarks/results/throughput.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import tifffile
-from monai.bundle import ConfigParser, run
+from monai.bundle import ConfigParser
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
@@ -33,7 +34,6 @@ from scripts import postprocessing  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
 SIDES = {2: (256, 1024, 1536), 3: (64, 128, 144)}
-TRAINING = {"epochs": 4, "iterations_per_epoch": 50, "object_fraction": 0.2}
 PARTS = {
     "LoadImaged": "reading",
     "ResampleToSpacingd": "resampling",
@@ -72,27 +72,10 @@ def part_of(component: object) -> str:
     return PARTS.get(type(component).__name__, "everything else")
 
 
-def prepare_image(folder: Path, shape: tuple[int, ...], with_labels: bool = False) -> None:
-    image, labels = synthetic_nuclei(shape, seed=0)
-    files = {"images": image, "labels": labels.astype("uint16")} if with_labels else {"images": image}
-    for name, array in files.items():
-        (folder / name).mkdir(parents=True)
-        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"[-len(shape) :]})
-
-
-def train(folder: Path, config: str) -> Path:
-    """Weights for 2D, of which none are shipped: as good as some minutes make them."""
-    prepare_image(folder, (512, 512), with_labels=True)
-    run(
-        "training",
-        config_file=[str(BUNDLE / "configs" / name) for name in ("train.json", config)],
-        bundle_root=str(BUNDLE),
-        dataset_dir=str(folder),
-        ckpt_dir=str(folder / "weights"),
-        output_dir=str(folder / "output"),
-        **TRAINING,
-    )
-    return folder / "weights"
+def prepare_image(folder: Path, shape: tuple[int, ...]) -> None:
+    image, _ = synthetic_nuclei(shape, seed=0)
+    (folder / "images").mkdir(parents=True)
+    tifffile.imwrite(folder / "images" / "generated.tif", image, metadata={"axes": "ZYX"[-len(shape) :]})
 
 
 def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str, float], float]:
@@ -117,6 +100,8 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str,
 
 def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path) -> None:
     summary: list[Row] = []
+    prepare_image(folder / "warm up", (SIDES[dims][0],) * dims)
+    profile(configs, ckpt_dir, folder / "warm up")
     for side in SIDES[dims]:
         shape = (side,) * dims
         prepare_image(folder / str(side), shape)
@@ -149,5 +134,4 @@ if __name__ == "__main__":
         if given.config is None:
             measure(["inference.json"], given.ckpt_dir or BUNDLE / "models", 3, data)
         else:
-            weights = given.ckpt_dir or train(data / "training", given.config)
-            measure(["inference.json", given.config], weights, 2, data)
+            measure(["inference.json", given.config], given.ckpt_dir or BUNDLE / "models" / "2d", 2, data)

@@ -128,6 +128,15 @@ class TestWorkflows:
         absolute = re.compile(r"^(/|~|[A-Za-z]:[\\/])|(?<!\+ )'/")
         assert [value for value in values(read(name)) if isinstance(value, str) and absolute.search(value)] == []
 
+    @pytest.mark.parametrize(("images", "repeated"), [(3, False), (2, False), (1, True)])
+    def test_no_image_counts_twice_in_a_validation_on_two_gpus(
+        self, images: int, repeated: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        config = parser("train.json", "multi_gpu_train.json", **{"validate#dataset": "$[{}] * " + str(images)})
+        assert config.get_parsed_content("validate#dataloader#sampler#even_divisible") == repeated
+
     def test_the_log_goes_to_the_console(self, monkeypatch: pytest.MonkeyPatch) -> None:
         root = logging.getLogger()
         monkeypatch.setattr(root, "handlers", [])

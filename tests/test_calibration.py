@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.agglomeration import MERGE_THRESHOLD, Hierarchy
-from scripts.calibration import THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlaps
+from scripts.agglomeration import Hierarchy
+from scripts.calibration import PREFERRED, THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlaps
 
 LENGTH = 40  # of an object, in pixels
 
@@ -41,13 +41,13 @@ class TestChoice:
         assert choose_threshold(overlaps) == THRESHOLDS[3]
 
     def test_of_equals_the_nearest_to_the_usual_one(self) -> None:
-        assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == MERGE_THRESHOLD
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == PREFERRED
         assert choose_threshold(np.full(len(THRESHOLDS), 0.5), preferred=2.1) == 2.0
 
     def test_little_better_is_not_worth_leaving(self) -> None:
         overlaps = np.full(len(THRESHOLDS), 0.5)
         overlaps[-1] += 0.005
-        assert choose_threshold(overlaps) == MERGE_THRESHOLD
+        assert choose_threshold(overlaps) == PREFERRED
 
 
 class TestMutualOverlap:
@@ -88,19 +88,19 @@ class TestMutualOverlap:
 class TestCalibration:
     def test_objects_in_pieces_raise_the_threshold(self) -> None:
         embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
-        assert calibrated(embeddings, labels) > MERGE_THRESHOLD
+        assert calibrated(embeddings, labels) > PREFERRED
 
     def test_swallowed_neighbours_lower_it(self) -> None:
         embeddings, labels = long_objects(step=0.8), annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
-        assert calibrated(embeddings, labels) < MERGE_THRESHOLD
+        assert calibrated(embeddings, labels) < PREFERRED
 
     def test_without_annotation_it_stays(self) -> None:
-        assert calibrated(long_objects(step=1.5), annotation()) == MERGE_THRESHOLD
+        assert calibrated(long_objects(step=1.5), annotation()) == PREFERRED
 
     def test_special_labels_are_no_objects(self) -> None:
         embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
-        assert calibrated(embeddings, labels, background_label=1) == MERGE_THRESHOLD
-        assert calibrated(embeddings, labels, ignore_label=1) == MERGE_THRESHOLD
+        assert calibrated(embeddings, labels, background_label=1) == PREFERRED
+        assert calibrated(embeddings, labels, ignore_label=1) == PREFERRED
 
     def test_all_images_count(self) -> None:
         calibration = MergeCalibration(embedding_dim=1, foreground="everywhere")
@@ -123,7 +123,7 @@ class TestCalibration:
         calibration = MergeCalibration(embedding_dim=1, foreground="estimated")
         mask = torch.ones(1, 20, 2 * LENGTH)
         calibration({"pred": long_objects(step=1.5) - 20, "label": annotation((0, LENGTH)), "mask": mask})
-        assert float(calibration) > MERGE_THRESHOLD
+        assert float(calibration) > PREFERRED
 
     def test_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))}

@@ -14,6 +14,8 @@ import pytest
 import tifffile
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from sklearn.cluster import HDBSCAN
 
 from scripts import clustering
 from scripts.agglomeration import agglomerate
@@ -26,6 +28,7 @@ from scripts.clustering import (
     mean_shift_modes,
     nearest,
 )
+from scripts.metrics import instance_metrics
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SCENES = {2: (20, 48), 3: (12, 20, 48)}
@@ -264,6 +267,94 @@ class TestProperties:
         assert (truth > 0).sum() > 15_000
         for method in ("mean_shift", "hdbscan"):
             assert same_partition(cluster_embeddings(embed(truth, VECTORS, 0.1), truth > 0, method), truth), method
+
+
+def stripes(width: int) -> Labels:
+    return np.arange(1, 13, dtype=np.int32).repeat(width)[:, None].repeat(60, 1)
+
+
+def sheets(width: int) -> Labels:
+    return np.arange(1, 9, dtype=np.int32).repeat(width)[:, None, None].repeat(15, 1).repeat(15, 2)
+
+
+def rings(width: int) -> Labels:
+    distance = np.hypot(*(np.indices((41, 41)) - 20))
+    return np.where(distance < 18, distance // width + 1, 0).astype(np.int32)
+
+
+def tubes(width: int) -> Labels:
+    return np.arange(1, 10).reshape(3, 3).repeat(width, 0).repeat(width, 1)[:, :, None].repeat(30, 2).astype(np.int32)
+
+
+def dumb_bells(width: int) -> Labels:
+    """Two discs with a bridge of that width between them, three times."""
+    rows, columns = np.indices((24, 60))
+    disc = np.minimum(np.hypot(rows - 12, columns - 12), np.hypot(rows - 12, columns - 47)) < 9
+    bridge = (abs(rows - 12 + 0.5) <= width / 2) & (columns > 12) & (columns < 47)
+    return np.concatenate([np.where(disc | bridge, label, 0) for label in (1, 2, 3)]).astype(np.int32)
+
+
+class TestThinObjects:
+    """What is only a few voxels wide has few voxels to tell noise by, and touches itself at few faces."""
+
+    @pytest.mark.parametrize(
+        ("shape", "width"),
+        [
+            (shape, width)
+            for shape in (stripes, sheets, rings, tubes, dumb_bells)
+            for width in (1, 2, 3)
+            if (shape, width) != (rings, 1)  # the pixels of which touch by corners only
+        ],
+    )
+    @pytest.mark.parametrize("noise", [0.0, 0.3, 0.5])
+    def test_auto_finds_them(self, shape: Callable[[int], Labels], width: int, noise: float) -> None:
+        truth = shape(width)
+        random = np.random.default_rng(0)
+        directions = random.normal(size=(*truth.shape, 8))
+        scatter = noise * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+        vectors = well_apart(truth.max() + 1, 8, random)
+        embeddings = np.moveaxis(vectors[truth] + scatter, -1, 0).astype(np.float32)
+        foreground = None if truth.all() else truth > 0
+        found = cluster_embeddings(embeddings, foreground, "auto", min_size=10)
+        assert instance_metrics(found, np.where(large_enough(truth, 10), truth, 0))["ap50"] == 1
+
+
+def large_enough(labels: Labels, voxels: int) -> NDArray[np.bool_]:
+    return np.bincount(labels.ravel())[labels] >= voxels
+
+
+class TestAgainstDensityClustering:
+    """HDBSCAN looks at embeddings alone; on what the loss asks for, looking at the image too must not be worse."""
+
+    @pytest.mark.parametrize("ndim", [2, 3])
+    @pytest.mark.parametrize("scatter", [0.5, 1.0])
+    @pytest.mark.parametrize("background", [True, False])
+    def test_auto_is_as_good(self, ndim: int, scatter: float, background: bool) -> None:
+        random = np.random.default_rng(0)
+        shape = (70, 70) if ndim == 2 else (18, 20, 20)
+        centers = random.random((20, ndim)) * shape
+        voxels = np.moveaxis(np.indices(shape), 0, -1).astype(float)
+        distance, nearest_center = cKDTree(centers).query(voxels)
+        truth = np.where(distance < 8, nearest_center + 1, 0 if background else nearest_center + 1).astype(np.int32)
+        vectors = well_apart(21, 8, random)
+        noise = random.normal(0, scatter / 8**0.5, (*shape, 8))
+        embeddings = np.moveaxis(vectors[truth] + noise, -1, 0).astype(np.float32)
+        other = HDBSCAN(min_cluster_size=30, copy=True).fit(embeddings.reshape(8, -1).T).labels_.reshape(shape) + 1
+        scores = [
+            instance_metrics(clean_components(found.astype(np.int32), 30), truth)["ap50"]
+            for found in (cluster_embeddings(embeddings, min_size=30), other)
+        ]
+        assert scores[0] >= scores[1] - 0.01
+
+
+def well_apart(count: int, dim: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Vectors, 4 or more from each other."""
+    vectors = np.empty((0, dim))
+    while len(vectors) < count:
+        vector = random.normal(0, 2, (1, dim))
+        if (np.linalg.norm(vectors - vector, axis=1) >= 4).all():
+            vectors = np.concatenate([vectors, vector])
+    return vectors
 
 
 def test_what_does_not_fit_into_a_gpu_is_clustered_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

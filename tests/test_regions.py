@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.regions import local_change, lowest_around, small_regions, smoothed
+from scripts import regions
+from scripts.regions import local_change, lowest_around, small_regions, smoothed, wall_height
 from scripts.voxels import ForegroundVoxels
 
 
@@ -20,8 +21,12 @@ def everywhere(embeddings: Tensor) -> ForegroundVoxels:
     return ForegroundVoxels(embeddings, torch.ones(embeddings.shape[1:], dtype=torch.bool))
 
 
+def no_walls(voxels: ForegroundVoxels) -> Tensor:
+    return torch.zeros(voxels.foreground.ndim, voxels.count + 1, dtype=torch.bool)
+
+
 def blur(values: Tensor, voxels: ForegroundVoxels) -> Tensor:
-    return smoothed(values, voxels.before, voxels.after)
+    return smoothed(values, voxels, no_walls(voxels))
 
 
 class TestByHand:
@@ -42,19 +47,38 @@ class TestByHand:
     def test_local_change_of_one_voxel(self) -> None:
         assert local_change(everywhere(torch.ones(3, 1, 1, 1)))[0].tolist() == [0]
 
-    def test_voxels_beyond_a_wall_are_no_neighbours(self) -> None:
-        _, before, after = local_change(everywhere(strip(0, 1, 4, 5)), wall=2)
-        assert after[1].tolist() == [1, 4, 3, 4, 4]  # 4 is outside
-        assert before[1].tolist() == [4, 0, 4, 2, 4]
+    def test_a_wall_is_a_large_step(self) -> None:
+        _, walls = local_change(everywhere(strip(0, 1, 4, 5)), wall=2)
+        assert walls.tolist() == [[False] * 5, [False, True, False, False, False]]
 
     def test_a_step_up_to_the_height_of_a_wall_is_none(self) -> None:
-        voxels = everywhere(strip(0, 2, 4))
-        _, before, after = local_change(voxels, wall=2)
-        assert torch.equal(before, voxels.before)
-        assert torch.equal(after, voxels.after)
+        _, walls = local_change(everywhere(strip(0, 2, 4)), wall=2)
+        assert not walls.any()
 
-    def test_blurring_a_point(self) -> None:
+    def test_voxels_behind_a_wall_are_no_neighbours(self) -> None:
+        voxels = everywhere(strip(0, 1, 4, 5))
+        walls = no_walls(voxels)
+        walls[1, 1] = True
+        lowest, where = lowest_around(torch.tensor([3.0, 2, 1, 4]), voxels, walls)
+        assert lowest.tolist() == [2, 2, 1, 1]
+        assert where.tolist() == [1, 1, 2, 2]
+
+    def test_walls_are_half_as_high_as_objects_are_apart(self) -> None:
+        assert wall_height(everywhere(strip(*[0] * 6, *[4] * 6)), delta_var=0.5) == 2
+
+    def test_walls_are_higher_where_embeddings_scatter(self) -> None:
+        assert wall_height(everywhere(strip(*[0, 2] * 6)), delta_var=0.5) == 5
+
+    def test_borders_of_thin_objects_are_no_scatter(self) -> None:
+        stripes = torch.arange(30.0).mul(4).view(1, 30, 1).repeat(1, 1, 20)  # more borders than steps inside
+        assert wall_height(everywhere(stripes), delta_var=0.5) == 2
+
+    def test_one_voxel_has_no_steps(self) -> None:
+        assert wall_height(everywhere(torch.ones(3, 1, 1, 1)), delta_var=0.5) == 2
+
+    def test_blurring_a_point(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # twice a quarter, a half, a quarter is 1, 4, 6, 4, 1 sixteenths, along both axes
+        monkeypatch.setattr(regions, "BLURS", 2)
         image = torch.zeros(9, 9)
         image[4, 4] = 256
         blurred = blur(image.ravel(), everywhere(image[None])).reshape(9, 9)
@@ -75,22 +99,31 @@ class TestByHand:
 
     def test_the_lowest_around_a_voxel_is_looked_for_at_its_corners_too(self) -> None:
         voxels = everywhere(strip(0, 0, 0, height=3))
-        lowest, where = lowest_around(torch.tensor([5.0, 4, 3, 6, 7, 8, 9, 9, 9]), voxels.before, voxels.after)
+        lowest, where = lowest_around(torch.tensor([5.0, 4, 3, 6, 7, 8, 9, 9, 9]), voxels, no_walls(voxels))
         assert lowest.reshape(3, 3).tolist() == [[4, 3, 3], [4, 3, 3], [6, 6, 7]]
         assert where.reshape(3, 3).tolist() == [[1, 2, 2], [1, 2, 2], [3, 3, 4]]
 
 
 class TestSmallRegions:
     def test_two_flat_strips_are_two_regions(self) -> None:
-        regions = small_regions(everywhere(strip(*[0] * 6, *[4] * 6, height=5))).reshape(5, 12)
-        assert regions.max() == 2
-        assert len(np.unique(regions[:, :6])) == len(np.unique(regions[:, 6:])) == 1
+        found = small_regions(everywhere(strip(*[0] * 6, *[4] * 6, height=5))).reshape(5, 12)
+        assert found.max() == 2
+        assert len(np.unique(found[:, :6])) == len(np.unique(found[:, 6:])) == 1
 
     def test_thin_objects_beside_a_calm_one_keep_their_voxels(self) -> None:
         # two pixels wide, with a jump on both sides, and so much more change than to the right of them
-        regions = small_regions(everywhere(strip(*[0] * 6, *[4] * 2, *[8] * 6, height=9))).reshape(9, 14)
-        objects = [set(part.unique().tolist()) for part in (regions[:, :6], regions[:, 6:8], regions[:, 8:])]
+        found = small_regions(everywhere(strip(*[0] * 6, *[4] * 2, *[8] * 6, height=9))).reshape(9, 14)
+        objects = [set(part.unique().tolist()) for part in (found[:, :6], found[:, 6:8], found[:, 8:])]
         assert set.union(*objects) == set(range(1, sum(map(len, objects)) + 1))  # none in two
+
+    @pytest.mark.parametrize("width", [1, 2, 3])
+    @pytest.mark.parametrize("noise", [0.0, 0.3])
+    def test_no_region_lies_in_two_thin_objects(self, width: int, noise: float) -> None:
+        objects = torch.arange(1, 13).repeat_interleave(width).repeat(30, 1)
+        scatter = noise * torch.randn(1, *objects.shape, generator=torch.Generator().manual_seed(0))
+        found = small_regions(everywhere(8.0 * objects[None] + scatter))
+        pairs = torch.stack([found, objects.ravel()]).unique(dim=1)
+        assert pairs.shape[1] == found.max()
 
     def test_a_flat_image_is_one_region(self) -> None:
         assert small_regions(everywhere(strip(*[2] * 6, height=5))).tolist() == [1] * 30
@@ -104,6 +137,6 @@ class TestSmallRegions:
         random = np.random.default_rng(0)
         foreground = torch.from_numpy(random.random(shape) < 0.3)  # many pieces, some that touch by corners
         embeddings = torch.from_numpy(random.normal(size=(4, *shape)).astype(np.float32))
-        regions = small_regions(ForegroundVoxels(embeddings, foreground))
-        assert regions.shape == (int(foreground.sum()),)
-        assert regions.unique().tolist() == list(range(1, int(regions.max()) + 1))
+        found = small_regions(ForegroundVoxels(embeddings, foreground))
+        assert found.shape == (int(foreground.sum()),)
+        assert found.unique().tolist() == list(range(1, int(found.max()) + 1))

@@ -69,6 +69,19 @@ def test_a_resumed_training_goes_on_counting() -> None:
     assert resumed.epochs() == Training(values, patience=3).epochs() == 4
 
 
+def test_one_that_was_interrupted_after_its_last_validation_ends_at_once() -> None:
+    finished, resumed = Training([0.4, 0.3, 0.2, 0.1], patience=1), Training([0.4, 0.3, 0.2, 0.1], patience=1)
+    finished.epochs()
+
+    def go_on(engine: Engine) -> None:
+        resumed.stopping.load_state_dict(finished.stopping.state_dict())
+        engine.state.epoch = 2
+
+    resumed.trainer.add_event_handler(Events.STARTED, go_on)
+    assert resumed.epochs() == 2
+    assert resumed.validator.epochs == []
+
+
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_patience_that_would_end_the_training_at_once_is_refused(patience: int) -> None:
     with pytest.raises(ValueError, match=rf"early_stop_patience must be at least 1, or null for never, got {patience}"):

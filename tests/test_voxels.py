@@ -25,19 +25,19 @@ def test_vectors_are_those_of_the_foreground_and_one_for_what_lies_outside() -> 
     assert voxels_of(CORNER).vectors.tolist() == [[10], [30], [40], [50], [60], [0]]
 
 
-def test_coordinates() -> None:
-    voxels = voxels_of(CORNER)
-    assert [voxels.coordinates(axis).tolist() for axis in (0, 1)] == [[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]]
-
-
 def test_neighbours_along_each_axis() -> None:
     voxels = voxels_of(CORNER)
-    assert voxels.after.tolist() == [[2, 4, 5, 5, 5, 5], [5, 5, 3, 4, 5, 5]]
-    assert voxels.before.tolist() == [[5, 5, 0, 5, 1, 5], [5, 5, 5, 2, 3, 5]]
+    above, below = voxels.neighbors(axis=0)
+    assert above.tolist() == [5, 5, 0, 5, 1, 5]  # 5 is outside
+    assert below.tolist() == [2, 4, 5, 5, 5, 5]
+    left, right = voxels.neighbors(axis=1)
+    assert left.tolist() == [5, 5, 5, 2, 3, 5]
+    assert right.tolist() == [5, 5, 3, 4, 5, 5]
 
 
 def test_the_end_of_a_row_is_no_neighbour_of_the_next_row() -> None:
-    assert voxels_of([[0, 1], [1, 0]]).after.tolist() == [[2, 2, 2], [2, 2, 2]]
+    voxels = voxels_of([[0, 1], [1, 0]])
+    assert [side.tolist() for axis in (0, 1) for side in voxels.neighbors(axis)] == [[2, 2, 2]] * 4
 
 
 def test_faces_are_pairs_of_neighbours() -> None:
@@ -55,12 +55,14 @@ def test_neighbours_are_one_voxel_apart(shape: tuple[int, ...]) -> None:
     foreground = torch.from_numpy(random.random(shape) < 0.6)
     foreground.view(-1)[0] = True
     voxels = ForegroundVoxels(torch.zeros(2, *shape), foreground)
+    places = foreground.nonzero()
     for axis in range(len(shape)):
         first, second = voxels.faces(axis)
-        for other in range(len(shape)):
-            step = voxels.coordinates(other)[second] - voxels.coordinates(other)[first]
-            assert torch.equal(step, torch.full_like(step, int(other == axis)))
-        assert torch.equal(voxels.before[axis, second], first)
+        steps = places[second] - places[first]
+        assert torch.equal(steps, torch.eye(len(shape), dtype=torch.long)[axis].expand_as(steps))
+        before, after = voxels.neighbors(axis)
+        assert torch.equal(before[second], first)
+        assert torch.equal(after[first], second)
         lowered, raised = foreground.narrow(axis, 0, shape[axis] - 1), foreground.narrow(axis, 1, shape[axis] - 1)
         assert len(first) == int((lowered & raised).sum())
 
@@ -71,4 +73,5 @@ def test_memory_order_does_not_matter() -> None:
     straight = ForegroundVoxels(embeddings.contiguous(), foreground.contiguous())
     turned = ForegroundVoxels(embeddings, foreground)
     assert torch.equal(straight.vectors, turned.vectors)
-    assert torch.equal(straight.after, turned.after)
+    for axis in (0, 1):
+        assert torch.equal(straight.neighbors(axis)[1], turned.neighbors(axis)[1])

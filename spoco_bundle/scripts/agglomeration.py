@@ -3,7 +3,8 @@
 The evidence is the mean jump of the embeddings across all faces between the two, in units of delta_var: the average
 linkage that Bailoni et al., "GASP, a generalized framework for agglomerative clustering of signed graphs", CVPR 2022,
 recommend. The loss asks for large jumps at borders and small ones elsewhere (see `borders`). Where two regions hardly
-touch, a few faces say little: some more are added, whose jump lies between that of a border and that of none.
+touch, a few faces say little, so some more count, whose jump lies between that of a border and that of none: in the
+geometric mean, so that where the embeddings do not change at all a single face is enough to join what is thin.
 
 Only neighbours merge, so two far objects may share an embedding; and an object of which the network sees only a part
 stays one while its embeddings drift from end to end. The distance between the regions' mean embeddings would cut it to
@@ -28,9 +29,9 @@ from .voxels import ForegroundVoxels
 
 Labels = NDArray[np.int32]
 
-PRIOR_FACES = 5  # of a jump that says nothing
+PRIOR_FACES = 2  # of a jump that says nothing
 PRIOR_JUMP = 4.0  # in delta_var: half of what lies between two objects (2 delta_dist) in the paper's settings
-MERGE_THRESHOLD = 2.8  # in delta_var: the evidence that makes a border where no annotation tells (see `calibration`)
+MERGE_THRESHOLD = 3.8  # in delta_var: a border where no annotation tells (see `calibration`), just below the prior
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class RegionGraph:
     def evidence(self, first: int, second: int) -> float:
         """That there is a border between two regions that touch."""
         jumps, faces = self.neighbors[first][second]
-        return (jumps / self.unit + PRIOR_FACES * PRIOR_JUMP) / (faces + PRIOR_FACES)
+        share = faces / (faces + PRIOR_FACES)
+        return (jumps / faces / self.unit) ** share * PRIOR_JUMP ** (1 - share)
 
     def merge(self, first: int, second: int) -> list[int]:
         """Make the second region a part of the first; returns the regions that the second one touched."""

@@ -18,12 +18,13 @@ from ignite.engine import Engine, Events
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from .agglomeration import MERGE_THRESHOLD, Hierarchy, build_hierarchy
+from .agglomeration import Hierarchy, build_hierarchy
 from .foreground import is_foreground
 from .resampling import resample_nearest, working_voxels_per_voxel
 from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
+PREFERRED = 2.8  # in the middle
 TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
@@ -53,7 +54,7 @@ class MergeCalibration(Transform):
         ignore_label: int | None = None,
         min_size: int = 50,
         fixed: float | None = None,
-        preferred: float = MERGE_THRESHOLD,
+        preferred: float = PREFERRED,
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
@@ -152,7 +153,7 @@ def mutual_overlaps(
     return np.array(totals, np.float64).T
 
 
-def choose_threshold(overlaps: NDArray[np.float64], preferred: float = MERGE_THRESHOLD) -> float:
+def choose_threshold(overlaps: NDArray[np.float64], preferred: float = PREFERRED) -> float:
     """The one nearest to `preferred` whose overlap, (T,), is at most `TOLERANCE` below the best."""
     good = np.flatnonzero(overlaps >= overlaps.max() - TOLERANCE)
     factors = np.abs(np.log(np.array(THRESHOLDS)[good] / preferred))

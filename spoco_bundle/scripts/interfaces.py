@@ -29,18 +29,20 @@ class Interfaces(NamedTuple):
 def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
     """Measure all faces between two regions; `regions` are (N,) ids from 1."""
     count = int(regions.max()) + 1
-    keys, jumps = [], []
-    for axis in range(voxels.foreground.ndim):
+    measured = []
+    for axis in range(voxels.foreground.ndim):  # summed up axis by axis, which saves memory
         first, second, jump = jumps_along(voxels, regions, axis)
         one, other = (regions.index_select(0, side).long() for side in (first, second))
-        keys.append(torch.minimum(one, other) * count + torch.maximum(one, other))
-        jumps.append(jump.double())
-    unique, pair_of = torch.cat(keys).unique(return_inverse=True)
-    return Interfaces(
-        pairs=torch.stack([unique // count, unique % count], dim=1),
-        jumps=torch.bincount(pair_of, torch.cat(jumps), len(unique)),
-        faces=torch.bincount(pair_of, minlength=len(unique)),
-    )
+        keys = torch.minimum(one, other).mul_(count).add_(torch.maximum(one, other))
+        measured.append(_sums(keys, jump.double(), torch.ones_like(keys)))
+    keys, jumps, faces = _sums(*(torch.cat(columns) for columns in zip(*measured, strict=True)))
+    return Interfaces(torch.stack([keys // count, keys % count], dim=1), jumps, faces)
+
+
+def _sums(keys: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """The distinct keys, (P,), and for each the sum of the values, (F,) each, that share it."""
+    unique, position = keys.unique(return_inverse=True)
+    return unique, *(value.new_zeros(len(unique)).index_add_(0, position, value) for value in values)
 
 
 def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +54,7 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[T
     first, second = voxels.faces(axis)
     inside = regions.index_select(0, first) == regions.index_select(0, second)
     # the next voxel of the same region, or the one for what lies outside, whose embedding is 0
-    onwards, backwards = (torch.full_like(voxels.after[axis], voxels.count) for _ in range(2))
+    onwards, backwards = (first.new_full((voxels.count + 1,), voxels.count) for _ in range(2))
     onwards[first[inside]] = second[inside]
     backwards[second[inside]] = first[inside]
     first, second = first[~inside], second[~inside]

@@ -41,6 +41,9 @@ class SeedEachEpoch:
         self.transform.set_random_state(seed % 2**32)
 
 
+CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
+
+
 class UnusableCheckpoint(ValueError):
     """A checkpoint that no training can go on from."""
 
@@ -103,7 +106,7 @@ class ResumeCheckpoint:
             state = read_tensors(path, expected)
         except ValueError as error:
             raise UnusableCheckpoint(str(error)) from error
-        if not isinstance(state, dict) or state.keys() != {"options", "objects", "epoch", "iteration"}:
+        if not isinstance(state, dict) or {name: type(part) for name, part in state.items()} != CONTENT:
             raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
         self._check_options(path, state["options"])
         for name, target in self._all_objects(engine).items():

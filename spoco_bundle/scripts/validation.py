@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
@@ -31,6 +33,12 @@ class StopWithoutProgress(EarlyStopping):
         """Register with a trainer, which is the one that ends."""
         self.trainer = engine
         self.validator.add_event_handler(Events.COMPLETED, self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting; a training that was interrupted after its last validation ends at once."""
+        super().load_state_dict(state_dict)
+        if self.counter >= self.patience:
+            self.trainer.terminate()
 
 
 class ValidationWithLast(ValidationHandler):

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:
@@ -22,6 +23,7 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 class ForegroundVoxels:
     """N voxels in the order of the image, and after them one that stands for everything outside.
 
+    Neighbours are looked up, axis by axis, when they are needed: kept, they would take as much memory as embeddings.
     Indices into this list take half the memory of torch's usual ones, as long as there are less than 2^31.
 
     Args:
@@ -31,38 +33,38 @@ class ForegroundVoxels:
 
     def __init__(self, embeddings: Tensor, foreground: Tensor) -> None:
         self.foreground = foreground.to(embeddings.device).contiguous()
-        self.place = self.foreground.ravel().nonzero()[:, 0]  # (N,) in the flat image
-        self.count = len(self.place)
+        # A rim after the end of each axis, and one plane before everything, keep rows apart.
+        padded = pad(self.foreground, [0, 1] * self.foreground.ndim)
+        self._steps = padded.stride()
+        self.index_dtype = torch.int32 if padded.numel() + self._steps[0] < 2**31 else torch.int64
+        self._place = self._indices_of(padded).add_(self._steps[0])  # (N,) in `_number`
+        self.count = len(self._place)
+        self._number = self._place.new_full((padded.numel() + self._steps[0],), self.count)
+        self._number[self._place] = torch.arange(self.count, dtype=self.index_dtype, device=padded.device)
+        inside = self._indices_of(self.foreground)
         self.vectors = embeddings.new_zeros(self.count + 1, len(embeddings))  # (N + 1, E)
         for column, channel in zip(self.vectors.T, embeddings, strict=True):
-            column[:-1] = channel.ravel()[self.place]
-        self.before, self.after = self._neighbors()  # (ndim, N + 1) each: indices into this list
+            column[:-1] = channel.ravel().index_select(0, inside)
 
-    def coordinates(self, axis: int) -> Tensor:
-        """Of the voxels along `axis`: (N,)."""
-        return self.place // self.foreground.stride(axis) % self.foreground.shape[axis]
+    def neighbors(self, axis: int) -> tuple[Tensor, Tensor]:
+        """The voxels before and after each one along an axis, N where that is not in the foreground: (N + 1,) each."""
+        outside = self._place.new_full((1,), self.count)
+        before, after = (
+            self._number.index_select(0, self._place + step) for step in (-self._steps[axis], self._steps[axis])
+        )
+        return torch.cat([before, outside]), torch.cat([after, outside])
 
     def faces(self, axis: int) -> tuple[Tensor, Tensor]:
         """Pairs of direct neighbours along `axis`: (F,) indices of the first and of the second voxel."""
-        has_next = (self.after[axis, :-1] < self.count).nonzero()[:, 0]
-        return has_next.to(self.after.dtype), self.after[axis].index_select(0, has_next)
+        after = self._number.index_select(0, self._place + self._steps[axis])
+        has_next = (after < self.count).nonzero()[:, 0]
+        return has_next.to(self.index_dtype), after.index_select(0, has_next)
 
     def image(self, values: Tensor) -> NDArray[Any]:
         """(N,) values in their places, 0 outside: (*spatial)."""
-        result = values.new_zeros(self.foreground.numel()).index_copy_(0, self.place, values)
-        return result.reshape(self.foreground.shape).cpu().numpy()
+        result = values.new_zeros(self.foreground.shape, device=self.foreground.device)
+        return result.masked_scatter_(self.foreground, values.to(result.device)).cpu().numpy()
 
-    def _neighbors(self) -> tuple[Tensor, Tensor]:
-        """The voxel before and after each one along each axis, N where that is not in the foreground."""
-        dtype = torch.int32 if self.foreground.numel() < 2**31 else torch.int64
-        own = torch.arange(self.count, dtype=dtype, device=self.place.device)
-        index = own.new_full((self.foreground.numel(),), self.count).index_copy_(0, self.place, own)
-        after = own.new_full((self.foreground.ndim, self.count + 1), self.count)
-        before = after.clone()
-        for axis, size in enumerate(self.foreground.shape):
-            has_next = (self.coordinates(axis) < size - 1).nonzero()[:, 0]
-            following = index[self.place[has_next] + self.foreground.stride(axis)]
-            after[axis, has_next] = following
-            before[axis, following] = has_next.to(dtype)
-        before[:, -1] = self.count
-        return before, after
+    def _indices_of(self, mask: Tensor) -> Tensor:
+        """Where the flat mask is true."""
+        return mask.ravel().nonzero()[:, 0].to(self.index_dtype)
