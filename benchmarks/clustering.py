@@ -1,6 +1,6 @@
 """How fast, how small and how right is the clustering?
 
-    python benchmarks/clustering.py [--voxels 1e4 1e6] [--dims 8] [--kinds tight loose] [--methods auto] [--limit 60]
+    python benchmarks/clustering.py [--voxels 1e4 1e6] [--dims 8] [--ndim 2] [--kinds tight loose] [--methods auto]
     python benchmarks/clustering.py --dataset_dir D --ckpt_dir R [--config 2d.json] [--images 5] [--name "nuclei in 2D"]
 
 The first line clusters generated embedding fields (see `fields`), the second one those of the network in R on the
@@ -161,6 +161,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voxels", type=float, nargs="+", choices=OBJECTS, default=[1e4, 1e5, 1e6])
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--ndim", type=int, choices=[2, 3], default=3, help="of the image")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *SKLEARN], default=[*METHODS, *SKLEARN])
     parser.add_argument("--limit", type=int, default=60, help="seconds after which a method is given up")
@@ -185,7 +186,7 @@ if __name__ == "__main__":
     else:
         for voxels in map(int, options.voxels):
             for dim in options.dims:
-                title = f"{voxels} voxels, {OBJECTS[voxels]} objects, E = {dim}"
+                title = f"{voxels} voxels, {OBJECTS[voxels]} objects, E = {dim}" + ", 2D" * (options.ndim == 2)
                 for kind in options.kinds:
-                    field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim)
+                    field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim, options.ndim)
                     add_to_report(measure(field, kind, options.methods, options.limit), title)
