@@ -132,8 +132,10 @@ class TestSmallRegions:
     @pytest.mark.parametrize("noise", [0.0, 0.3])
     def test_no_region_lies_in_two_thin_objects(self, width: int, noise: float) -> None:
         objects = torch.arange(1, 13).repeat_interleave(width).repeat(30, 1)
-        scatter = noise * torch.randn(1, *objects.shape, generator=torch.Generator().manual_seed(0))
-        found = small_regions(everywhere(8.0 * objects[None] + scatter))
+        random = torch.Generator().manual_seed(0)
+        vectors = 3 * torch.randn(13, 8, generator=random)
+        scatter = noise / 8**0.5 * torch.randn(8, *objects.shape, generator=random)
+        found = small_regions(everywhere(vectors[objects].movedim(-1, 0) + scatter))
         pairs = torch.stack([found, objects.ravel()]).unique(dim=1)
         assert pairs.shape[1] == found.max()
 
