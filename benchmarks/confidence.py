@@ -6,8 +6,8 @@
 
 The second line compares what the first one has written with completely annotated objects: for each threshold of the
 score, which share of the instances that are left is right (precision), which share of the objects they are (recall),
-and AP50; all images together. The third line times scoring against clustering. Prints tables and writes them to
-``benchmarks/results/confidence.json``.
+and AP50; then the same instances in fifths by their score; all images together. The third line times scoring against
+clustering. Prints tables and writes them to ``benchmarks/results/confidence.json``.
 """
 
 from __future__ import annotations
@@ -101,6 +101,21 @@ def curve(name: str, verdicts: Verdicts) -> None:
     report("confidence", rows, f"(a) {name}: what is left at each threshold of the score")
 
 
+def fifths(name: str, verdicts: Verdicts) -> None:
+    """Which share is right, and how well the instances fit, from the least to the most sure fifth of them."""
+    rows = [
+        {
+            "scores": f"{verdicts.scores[part].min():.2f} to {verdicts.scores[part].max():.2f}",
+            "instances": len(part),
+            "right": float(verdicts.right[part].mean()),
+            "mean IoU": float(verdicts.best_iou[part].mean()),
+        }
+        for part in np.array_split(verdicts.scores.argsort(kind="stable"), 5)
+        if len(part)
+    ]
+    report("confidence", rows, f"(d) {name}: fifths by the score")
+
+
 def agreement(name: str, verdicts: Verdicts) -> None:
     """One number each: how well scores part right from wrong, and how well they follow the true overlap."""
     row = {
@@ -162,6 +177,7 @@ if __name__ == "__main__":
     if options.instances:
         verdicts = read_verdicts(options.instances, options.labels)
         curve(options.name, verdicts)
+        fifths(options.name, verdicts)
         agreement(options.name, verdicts)
     if options.cost:
         cost(options.repeats)
