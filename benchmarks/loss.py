@@ -3,7 +3,8 @@
     python benchmarks/loss.py [--device cuda] [--repeats 5]
 
 Prints four tables and writes them to ``benchmarks/results/loss.json``:
-(a) forward and backward of the loss against those of the default network on the same patch,
+(a) forward and backward of the loss against those of the default network on the same patch, with the positions that
+    training adds to the embeddings, and without, where every voxel meets every object,
 (b) peak memory above the embeddings, in units of both networks' embeddings,
 (c) time against the number of voxels,
 (d) the paper's terms against a per-object implementation (`reference_loss`), whose terms and gradients must agree.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -37,6 +39,7 @@ ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
 PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # 2D: batch and patch of 2d.json; in 3D one patch
 OVERLAYS = {"3D": (), "2D": ("2d.json",)}
 BORDER_WEIGHT = 3.0  # that of train.json for dense tissue; elsewhere it is 0, and the loss cheaper
+POSITION_SCALE = 0.25  # of train.json; without positions an untrained network's embeddings are nearly all the same
 LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
 
 
@@ -80,10 +83,10 @@ def loss_against_network(device: str, repeats: int) -> None:
 
         seconds = median_seconds(run_network, repeats, device)
         with torch.no_grad():
-            student = add_positions(network(image), 0.25)
-            teacher = add_positions(network(image + 0.05 * torch.randn_like(image)), 0.25)
-        student.requires_grad_(True)
-        for count in OBJECTS:
+            embeddings = network(image), network(image + 0.05 * torch.randn_like(image))
+        for count, scale in product(OBJECTS, (POSITION_SCALE, 0.0)):
+            student, teacher = (add_positions(space, scale) for space in embeddings)
+            student.requires_grad_(True)
             labels = compact_objects(tuple(shape), count).expand(batch, 1, *shape).to(device)
             loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)
 
@@ -94,6 +97,7 @@ def loss_against_network(device: str, repeats: int) -> None:
             rows.append(
                 {
                     "patch": name,
+                    "positions": "yes" if scale else "no",
                     "objects": count,
                     "network s": seconds,
                     "loss s": loss_seconds,
