@@ -63,18 +63,6 @@ class TestByHand:
         assert lowest.tolist() == [2, 2, 1, 1]
         assert where.tolist() == [1, 1, 2, 2]
 
-    @pytest.mark.parametrize(("middle", "wall_before", "wall_after"), [(4, False, True), (8, True, False)])
-    def test_between_two_objects_a_transition_belongs_to_the_nearer_one(
-        self, middle: float, wall_before: bool, wall_after: bool
-    ) -> None:
-        _, walls = local_change(everywhere(strip(0, 0, middle, 12, 12)), wall=2)
-        assert walls[1].tolist() == [False, wall_before, wall_after, False, False, False]
-
-    def test_a_thin_object_has_an_embedding_of_its_own(self) -> None:
-        embeddings = torch.tensor([[[0.0, 0, 4, 8, 8]], [[0, 0, 4, 0, 0]]])  # the third pixel is as far from both
-        _, walls = local_change(everywhere(embeddings), wall=2)
-        assert walls[1].tolist() == [False, True, True, False, False, False]
-
     def test_walls_are_half_as_high_as_objects_are_apart(self) -> None:
         assert wall_height(everywhere(strip(*[0] * 6, *[4] * 6)), delta_var=0.5) == 2
 

@@ -3,8 +3,8 @@
 The evidence is the mean jump of the embeddings across all faces between the two, in units of delta_var: the average
 linkage that Bailoni et al., "GASP, a generalized framework for agglomerative clustering of signed graphs", CVPR 2022,
 recommend. The loss asks for large jumps at borders and small ones elsewhere (see `borders`). Where two regions hardly
-touch, a few faces say little, so some more count, whose jump lies between that of a border and that of none: in the
-geometric mean, so that where the embeddings do not change at all a single face is enough to join what is thin.
+touch, a few faces say little, so some more count, with the jump of a border: in the geometric mean, so that where the
+embeddings do not change at all a single face is enough to join what is thin.
 
 Only neighbours merge, so two far objects may share an embedding; and an object of which the network sees only a part
 stays one while its embeddings drift from end to end. The distance between the regions' mean embeddings would cut it to
@@ -30,8 +30,8 @@ from .voxels import ForegroundVoxels
 Labels = NDArray[np.int32]
 
 PRIOR_FACES = 2  # of a jump that says nothing
-PRIOR_JUMP = 4.0  # in delta_var: half of what lies between two objects (2 delta_dist) in the paper's settings
-MERGE_THRESHOLD = 3.8  # in delta_var: a border where no annotation tells (see `calibration`), just below the prior
+PRIOR_JUMP = 6.0  # in delta_var: more than any threshold that makes sense, so that few faces do not bridge a border
+MERGE_THRESHOLD = 3.8  # in delta_var, nearly half of what lies between objects: if no annotation tells (`calibration`)
 
 
 @dataclass(frozen=True)

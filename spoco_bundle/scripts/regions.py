@@ -18,8 +18,7 @@ WALL = 4.0  # in delta_var: half of what lies between two objects (2 delta_dist)
 # are; so many times as far is a wall where embeddings scatter so much that `WALL` would part one voxel from the next.
 SCATTER = 2.5
 SAMPLE = 100_000  # voxels at which steps are looked at for that
-DETOUR = 1.15  # an embedding lies between two others if the way over it is less than so many times as long
-BLURS = 3  # of a quarter, a half and a quarter along each axis; fewer make more and smaller regions
+BLURS = 2  # of a quarter, a half and a quarter along each axis; fewer make more and smaller regions
 
 
 def small_regions(voxels: ForegroundVoxels, delta_var: float = 0.5) -> Tensor:
@@ -55,7 +54,7 @@ def wall_height(voxels: ForegroundVoxels, delta_var: float) -> float:
 def local_change(voxels: ForegroundVoxels, wall: float = math.inf) -> tuple[Tensor, Tensor]:
     """Mean distance of each voxel's embedding to those of its direct neighbours, and where walls are.
 
-    A wall is a distance above `wall`, and no transition; its voxels are no neighbours of each other from then on.
+    A wall is a distance above `wall`; its voxels count as no neighbours of each other from then on.
 
     Returns:
         (N,), and (ndim, N + 1) bool: a wall between the voxel and the one after it along an axis.
@@ -70,23 +69,7 @@ def local_change(voxels: ForegroundVoxels, wall: float = math.inf) -> tuple[Tens
             total.index_add_(0, side, step)
             neighbors.index_add_(0, side, torch.ones_like(side, dtype=torch.uint8))
         walls[axis].index_fill_(0, first[step > wall].long(), True)
-        _open_transitions(voxels, walls[axis], axis)
     return total / neighbors.clamp_min(1), walls
-
-
-def _open_transitions(voxels: ForegroundVoxels, walls: Tensor, axis: int) -> None:
-    """Where a voxel lies between two walls, and its embedding between those on both sides, keep only the higher wall.
-
-    Networks need some voxels to go over from one object's embedding to the next one's. Such a voxel belongs to the
-    nearer of the two; that of a thin object is not between its neighbours'.
-    """
-    before, after = (side[:-1] for side in voxels.neighbors(axis))
-    enclosed = (walls[:-1] & walls.index_select(0, before)).nonzero()[:, 0]
-    before, after = before[enclosed], after[enclosed]
-    backward, forward = (_distances(voxels.vectors, enclosed, side) for side in (before, after))
-    between = backward + forward < DETOUR * _distances(voxels.vectors, before, after)
-    walls[enclosed[between & (forward <= backward)]] = False
-    walls[before[between & (forward > backward)]] = False
 
 
 def smoothed(values: Tensor, voxels: ForegroundVoxels, walls: Tensor) -> Tensor:
