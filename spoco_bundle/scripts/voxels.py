@@ -48,15 +48,11 @@ class ForegroundVoxels:
 
     def neighbors(self, axis: int) -> tuple[Tensor, Tensor]:
         """The voxels before and after each one along an axis, N where that is not in the foreground: (N + 1,) each."""
-        outside = self._place.new_full((1,), self.count)
-        before, after = (
-            self._number.index_select(0, self._place + step) for step in (-self._steps[axis], self._steps[axis])
-        )
-        return torch.cat([before, outside]), torch.cat([after, outside])
+        return self._beside(-self._steps[axis]), self._beside(self._steps[axis])
 
     def faces(self, axis: int) -> tuple[Tensor, Tensor]:
         """Pairs of direct neighbours along `axis`: (F,) indices of the first and of the second voxel."""
-        after = self._number.index_select(0, self._place + self._steps[axis])
+        after = self._beside(self._steps[axis])
         has_next = (after < self.count).nonzero()[:, 0]
         return has_next.to(self.index_dtype), after.index_select(0, has_next)
 
@@ -64,6 +60,12 @@ class ForegroundVoxels:
         """(N,) values in their places, 0 outside: (*spatial)."""
         result = values.new_zeros(self.foreground.shape, device=self.foreground.device)
         return result.masked_scatter_(self.foreground, values.to(result.device)).cpu().numpy()
+
+    def _beside(self, step: int) -> Tensor:
+        """What is so many places further in the flat image, (N + 1,); outside lies beside what is outside."""
+        result = self._place.new_full((self.count + 1,), self.count)
+        torch.index_select(self._number, 0, self._place + step, out=result[:-1])
+        return result
 
     def _indices_of(self, mask: Tensor) -> Tensor:
         """Where the flat mask is true."""
