@@ -85,7 +85,7 @@ def loss_against_network(device: str, repeats: int) -> None:
         with torch.no_grad():
             embeddings = network(image), network(image + 0.05 * torch.randn_like(image))
         for count, scale in product(OBJECTS, (POSITION_SCALE, 0.0)):
-            student, teacher = (add_positions(space, scale) for space in embeddings)
+            student, teacher = (add_positions(space, scale).detach() for space in embeddings)
             student.requires_grad_(True)
             labels = compact_objects(tuple(shape), count).expand(batch, 1, *shape).to(device)
             loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)

@@ -1,13 +1,13 @@
 """Sums over all pairs of voxels and centres, without keeping a voxels x centres tensor.
 
 Every term of the SPOCO loss that compares each voxel with each object (or anchor) is a sum of a function f of the
-squared distance between an embedding and a centre, and f is nothing beyond some reach. So the image is cut into small
-boxes of neighbouring voxels, whose embeddings are alike, and each box meets only the centres within reach: the work
-grows with the voxels, hardly with the objects. Boxes with about as many centres in reach are computed together, in
-portions that fit into a cache; nothing of a portion is kept, and the backward pass computes it again. Sums are kept per
-slice of the first spatial axis, because the consistency term needs them so. Shapes: B images of E embedding
-dimensions, S slices, C centres (the most that an image has) and T boxes of w voxels in all; F functions; of a portion:
-t boxes, each with its c nearest centres.
+squared distance between an embedding and a centre, and f is nothing beyond some reach. So the image is cut into
+small boxes of neighbouring voxels, whose embeddings are alike, and each box meets only the centres within reach:
+where embeddings hold positions, the work grows with the voxels, hardly with the objects. Boxes with about as many
+centres in reach are computed together, in portions that fit into a cache; nothing of a portion is kept, and the
+backward pass computes it again. Sums are kept per slice of the first spatial axis, because the consistency term
+needs them so. Shapes: B images of E embedding dimensions, S slices, C centres (the most that an image has) and T
+boxes of w voxels in all; F functions; of a portion: t boxes, each with its c nearest centres.
 """
 
 from __future__ import annotations
