@@ -7,8 +7,8 @@ IoU of the foreground with the truth and the AP50 of the instances inside it:
 
 - everywhere: all voxels are clustered;
 - estimated: the foreground output, learned from positive and unlabelled voxels (`scripts.foreground`);
-- kernel fit: all voxels are clustered, and of the instances those are kept whose kernel soft mask fits (`scripts.
-  confidence`), above the threshold that is best on these very images;
+- kernel fit: all voxels are clustered, and of the instances those are kept whose kernel soft mask fits
+  (`scripts.confidence`), above the threshold that is best on these very images;
 - size: those are kept whose size differs from that of a typical annotated object by less than the factor that is best;
 - true: the voxels of all objects.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from .interfaces import DEPTH
 
 REACH = DEPTH  # voxels from one end of a pair to the other, along an axis; as far as `interfaces` looks for a jump
-SMALLEST = 1e-12  # distance that counts as one
+SMALLEST = 1e-12  # distance that has a direction
 PARTED = 1.5  # in delta_dist: so far apart the ends of a pair across a border may rest
 
 

@@ -268,19 +268,19 @@ def _exp(exponent: Tensor) -> Tensor:
 
 def _squared(columns: Tensor, centers: Tensor) -> Tensor:
     """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w)."""
+    return _squared_and_close(columns, centers)[0]
+
+
+def _squared_and_close(columns: Tensor, centers: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """The same, and the pairs that are close (`CLOSE`): box, centre and voxel of each, (K,), and e - c, (K, E)."""
     squared = torch.matmul(centers, columns).clamp_min_(0)
-    close, difference = _close_pairs(squared, columns, centers)
-    squared[close] = difference.square().sum(1)
-    return squared
-
-
-def _close_pairs(squared: Tensor, columns: Tensor, centers: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Pairs that are close, measured by `CLOSE`: box, centre and voxel of each, (K,), and e - c, (K, E)."""
     limit = CLOSE * centers[..., -2]  # (t, c)
     box, center = torch.nonzero(squared.amin(2) < limit, as_tuple=True)  # few: all pairs at once would take longer
     pair, voxel = torch.nonzero(squared[box, center] < limit[box, center, None], as_tuple=True)
-    box, center = box[pair], center[pair]
-    return (box, center, voxel), columns[box, :-2, voxel] + centers[box, center, :-2] / 2
+    close = box[pair], center[pair], voxel
+    difference = columns[close[0], :-2, voxel] + centers[close[0], close[1], :-2] / 2
+    squared[close] = difference.square().sum(1)
+    return squared, close, difference
 
 
 class _PairwiseSums(torch.autograd.Function):
@@ -316,10 +316,10 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     to_centers = upstream.new_zeros(images * centers, dim)
     for some, near in ctx.portions:
         columns, nearest = own.select(some, near)
-        squared = [_squared(columns, nearest), *(_squared(*other.select(some, near)) for other in others)]
+        squared, (box, center, voxel), difference = _squared_and_close(columns, nearest)
+        squared = [squared, *(_squared(*other.select(some, near)) for other in others)]
         derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
         # d|e - c|^2 / de = 2 (e - c), and the opposite by c; close pairs, whose derivative may be huge, one by one
-        (box, center, voxel), difference = _close_pairs(squared[0], columns, nearest)
         pull = 2 * difference * derivative[box, center, voxel, None]  # (K, E)
         derivative[box, center, voxel] = 0
         by_centers = torch.bmm(nearest.mT, derivative)  # (t, E + 2, w): sum of -2 c f', ..., sum of f'

@@ -17,6 +17,8 @@ from .files import read_tensors, warn_if_unwritable, whole_file, write_tensors
 
 logger = logging.getLogger(__name__)
 
+CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
+
 
 class SeedEachEpoch:
     """Handler that makes an epoch's randomness depend on the seed and the epoch's number only.
@@ -39,9 +41,6 @@ class SeedEachEpoch:
         seed = self.seed + 1_000_003 * engine.state.epoch  # a prime, so that neighbouring seeds share no epoch
         set_determinism(seed % 2**32)
         self.transform.set_random_state(seed % 2**32)
-
-
-CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
 
 
 class UnusableCheckpoint(ValueError):
