@@ -16,6 +16,7 @@ from scripts.pairwise import (
     PairFunctions,
     Space,
     box_edges,
+    fitting_edges,
     from_boxes,
     pairwise_sums,
     portions_in_reach,
@@ -77,14 +78,19 @@ LEARNED = {
 }
 
 
+def boxes_of(embeddings: Tensor) -> Boxes:
+    """Small boxes of (B, E, *spatial)."""
+    return Boxes.of(embeddings, box_edges(embeddings.shape[2:], pairwise.BOX_VOXELS))
+
+
 def sums_of_one_image(embeddings: Tensor, centers: Tensor, weights: Tensor, functions: PairFunctions) -> Tensor:
     """(E, *spatial), (C, E), (F, *spatial) -> (F, S)."""
     other = None
     if isinstance(functions, KernelsOfTwo):
         other_centers, other_embeddings = (tensor.to(embeddings.dtype) for tensor in other_space())
-        other = Boxes.of(other_embeddings[None]), other_centers[None]
+        other = boxes_of(other_embeddings[None]), other_centers[None]
     exist = torch.ones(1, len(centers), dtype=torch.bool)
-    boxes = Boxes.of(embeddings[None])
+    boxes = boxes_of(embeddings[None])
     return pairwise_sums(embeddings[None], centers[None], exist, weights[None], functions, boxes, other)[0]
 
 
@@ -212,7 +218,7 @@ class TestEqualToDense:
         some = torch.stack([centers, centers + 0.5, centers])
         exist = torch.tensor([[True] * C, [True, True, True, False, False], [False] * C])
         maps = weights.expand(3, 2, *weights.shape)
-        batch = pairwise_sums(images, some, exist, maps, HINGE[0], Boxes.of(images))
+        batch = pairwise_sums(images, some, exist, maps, HINGE[0], boxes_of(images))
         alone = [
             sums_of_one_image(image, center[there], maps[0], HINGE[0])
             for image, center, there in zip(images, some, exist, strict=True)
@@ -252,15 +258,15 @@ class TestEqualToDense:
 class TestBoxes:
     @pytest.mark.parametrize("shape", [(7, 10, 9), (8, 8, 8), (1, 100, 30), (17, 40), (5,), (1, 1, 1)])
     def test_there_and_back(self, shape: tuple[int, ...]) -> None:
-        images = torch.rand(2, 3, *shape)
+        images, edges = torch.rand(2, 3, *shape), box_edges(shape, 64)
         for padding in ("constant", "replicate"):
-            boxes = to_boxes(images, padding)
+            boxes = to_boxes(images, edges, padding)
             assert boxes.shape[2] <= 64
-            assert torch.equal(from_boxes(boxes, shape), images)
+            assert torch.equal(from_boxes(boxes, shape, edges), images)
 
     def test_a_box_holds_neighbours_of_one_image(self) -> None:
         z, y, x = torch.meshgrid(*[torch.arange(8.0)] * 3, indexing="ij")
-        boxes = to_boxes(torch.stack([torch.stack([z, y, x]), 100 + torch.stack([z, y, x])]))
+        boxes = to_boxes(torch.stack([torch.stack([z, y, x]), 100 + torch.stack([z, y, x])]), [4, 4, 4])
         assert boxes.shape == (16, 3, 64)
         assert (boxes.amax(2) - boxes.amin(2)).max() == 3
         assert (boxes[:8] < 100).all()
@@ -269,14 +275,51 @@ class TestBoxes:
         ("shape", "edges"), [((48, 48, 48), [4, 4, 4]), ((128, 128), [8, 8]), ((1, 4096, 4096), [1, 8, 8])]
     )
     def test_as_cubic_as_the_shape_allows(self, shape: tuple[int, ...], edges: list[int]) -> None:
-        assert box_edges(shape) == edges
+        assert box_edges(shape, 64) == edges
 
     def test_middles_and_extents_enclose_the_embeddings(self) -> None:
         images = 5 + torch.rand(2, 3, 8, 16)
-        boxes, voxels = Boxes.of(images), to_boxes(images)
+        boxes, voxels = Boxes.of(images, [8, 8]), to_boxes(images, [8, 8])
         offsets = voxels - boxes.middles[:, :, None]
         torch.testing.assert_close(offsets.abs().amax(2), boxes.extents)
         torch.testing.assert_close(offsets.norm(dim=1).amax(1), boxes.radii)
+
+    def test_small_where_that_spares_pairs_and_large_where_most_centres_are_in_reach(self) -> None:
+        z, y, x = torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij")
+        spread = torch.stack([z, y, x])[None]
+        centers = spread.flatten(2)[:, :, ::37].mT
+        exist = torch.ones(1, centers.shape[1], dtype=torch.bool)
+        assert fitting_edges(spread, centers, exist, 4.0) == [4, 4, 4]
+        assert fitting_edges(spread / 16, centers / 16, exist, 4.0) == [8, 8, 8]
+
+    def test_centres_that_an_image_does_not_have_are_in_reach_of_nothing(self) -> None:
+        images = torch.stack([torch.zeros(1, 64, 64), torch.full((1, 64, 64), 9.0)])
+        exist = torch.tensor([[True, False], [True, False]])
+        centers = torch.zeros(2, 2, 1)  # one image of two has all voxels in reach of what it has: not most
+        assert fitting_edges(images, centers, exist, 4.0) == [8, 8]
+        assert fitting_edges(images[:1], centers[:1], exist[:1], 4.0) == [23, 22]
+
+    def test_without_a_centre_they_are_small(self) -> None:
+        nothing = torch.zeros(1, 0, 1), torch.zeros(1, 0, dtype=torch.bool)
+        assert fitting_edges(torch.zeros(1, 1, 64, 64), *nothing, 4.0) == [8, 8]
+
+    @pytest.mark.parametrize("edges", [[16, 12, 13], [8, 8, 8], [2, 3, 1]])
+    def test_sums_and_gradients_do_not_depend_on_them(self, edges: list[int]) -> None:
+        random = torch.Generator().manual_seed(0)
+        embeddings, centers = (
+            3 * torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((2, 4, 16, 12, 13), (2, 50, 4))
+        )
+        embeddings.requires_grad_(True)
+        centers.requires_grad_(True)
+        exist = torch.rand(2, 50, generator=random) < 0.8
+        weights = torch.rand(2, 2, 16, 12, 13, generator=random, dtype=torch.float64)
+
+        def results(edges: list[int]) -> tuple[Tensor, ...]:
+            boxes = Boxes.of(embeddings, edges)
+            sums = pairwise_sums(embeddings, centers, exist, weights, HINGE[0], boxes)
+            return sums, *torch.autograd.grad(sums.square().sum(), (embeddings, centers))
+
+        torch.testing.assert_close(results(edges), results([4, 4, 4]))
 
 
 class TestReach:
@@ -288,7 +331,7 @@ class TestReach:
         monkeypatch.setattr(pairwise, "FEW_CENTERS", few)
         monkeypatch.setitem(pairwise.PORTIONS, "cpu", 1)
         centers = torch.tensor([[[2.9], [3.1], [8.1], [8.2]]])
-        space = Space(Boxes.of(self.EMBEDDINGS), centers, torch.ones(1, 4, dtype=torch.bool))
+        space = Space(boxes_of(self.EMBEDDINGS), centers, torch.ones(1, 4, dtype=torch.bool))
         found = {
             int(box): sorted(near.tolist())
             for some, rows in portions_in_reach([space], 2.0)
@@ -299,7 +342,7 @@ class TestReach:
     def test_bounds_are_never_too_far(self) -> None:
         torch.manual_seed(0)
         images, centers = torch.randn(2, 4, 6, 10, 9), 3 * torch.randn(2, 7, 4)
-        space = Space(Boxes.of(images), centers, torch.ones(2, 7, dtype=torch.bool))
-        voxels = to_boxes(images, "replicate").unflatten(0, (2, -1))  # (B, T / B, E, w)
+        space = Space(boxes_of(images), centers, torch.ones(2, 7, dtype=torch.bool))
+        voxels = to_boxes(images, space.boxes.edges, "replicate").unflatten(0, (2, -1))  # (B, T / B, E, w)
         distances = (voxels[:, :, None] - centers[:, None, :, :, None]).norm(dim=3).amin(3).flatten(0, 1)
         assert (space.bounds() <= distances + 1e-5).all()

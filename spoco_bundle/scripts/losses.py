@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .anchors import draw_anchors
 from .borders import border_term
 from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
-from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, pairwise_sums
+from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, fitting_edges, pairwise_sums
 
 UNLABELED = 0
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
@@ -145,10 +145,10 @@ def _terms(
     objects = embeddings[image, :, voxel]  # (L, E)
     means = regions.sum_over_objects(objects) / regions.sizes.clamp_min(1)[..., None]  # (B, C, E)
     own_distance = (objects - means.flatten(0, 1).index_select(0, regions.object_of)).norm(dim=1)  # (L,)
-    boxes = Boxes.of(student)
+    functions = HingeAndKernel(delta_dist, two_sigma)
+    boxes = Boxes.of(student, fitting_edges(student, means, regions.exist, functions.reach))
     outside = regions.unlabeled | regions.background
     weights = torch.stack([outside, regions.known], 1).to(student.dtype).view(-1, 2, *student.shape[2:])
-    functions = HingeAndKernel(delta_dist, two_sigma)
     push, soft_area = pairwise_sums(student, means, regions.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
     return {
         "variance": _variance(own_distance, regions, delta_var),
@@ -284,7 +284,7 @@ def _consistency(
     every_dimension = index[:, None].expand(-1, student.shape[1], -1)
     centers, other_centers = (space.flatten(2).gather(2, every_dimension).mT for space in (student, teacher))
     weights = known.expand(-1, KernelsOfTwo.count, *known.shape[2:])
-    other = Boxes.of(teacher), other_centers
+    other = Boxes.of(teacher, boxes.edges), other_centers
     sums = pairwise_sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
     overlap, area, other_area = sums.unbind(1)  # (B, S)
     return (1 - 2 * overlap / (area + other_area).clamp_min(1e-6)).mean(1) * drawn.any(1)

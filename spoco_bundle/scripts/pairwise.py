@@ -24,20 +24,27 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) = 1e-13: a million such voxels are less than float32 resolves in the sum of one
-LEAST_EXPONENT = -40.0  # the square of exp(-40) is still a normal float32
+LEAST_EXPONENT = -60.0  # the square of 2^-60 is still a normal float32
+BASE_2 = 1 / math.log(2)  # exp(x) = 2^(x BASE_2), and a CPU raises 2 to a power in a third of the time of exp
 BOX_VOXELS = 64  # 4 x 4 x 4 or 8 x 8: larger ones meet more centres, smaller ones keep the processor less busy
-# Pairs computed at once: a MiB of them stays in the cache of one core, a GPU wants few large kernels.
-PORTIONS = {"cpu": 2**18}
+LARGE_BOX_VOXELS = 512  # where most centres are in reach of each voxel, there is nothing that small boxes could spare
+SAMPLED_VOXELS = 512  # of an image, that tell whether it is so
+# Pairs computed at once: two MiB of them stay in the cache of a core, a GPU wants few large kernels.
+PORTIONS = {"cpu": 2**19}
 PORTION_ELSEWHERE = 2**24
 FEW_CENTERS = 32  # so many are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
 # Of a centre's squared distance to the middle of its box: what lies closer to the centre than this share is the small
 # difference of large numbers, and is computed again. float32 leaves three digits of the squared distance at the limit.
 CLOSE = 2.0**-12
+SMALLEST_SQUARE = 1e-30  # in the place of a squared distance of 0, so that its root has an inverse
 
 
 class PairFunctions(Protocol):
-    """F functions of the squared distances (..., D) in D embedding spaces, computed together."""
+    """F functions of the squared distances (..., D) in D embedding spaces, computed together.
+
+    The distances are positive, see `SMALLEST_SQUARE`; both methods may overwrite them.
+    """
 
     count: int  # F
     reach: float  # beyond this distance in every space all of them count as 0
@@ -60,12 +67,14 @@ class HingeAndKernel:
 
     def values(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         """(hinge, kernel)."""
-        return (self.margin - squared.sqrt()).clamp_min_(0).square_(), _exp(squared * self.factor)
+        kernel = _power_of_two(squared * (self.factor * BASE_2))
+        return squared.sqrt_().neg_().add_(self.margin).clamp_min_(0).square_(), kernel
 
     def derivative(self, factors: Sequence[Tensor], squared: Tensor) -> Tensor:
         """Where voxel and centre coincide the hinge has no direction: the caller's zero difference makes it 0."""
-        hinge = squared.clamp_min(1e-12).rsqrt_().mul_(self.margin).sub_(1).clamp_min_(0)
-        return (_exp(squared * self.factor) * (factors[1] * self.factor)).sub_(hinge.mul_(factors[0]))
+        kernel = _power_of_two(squared * (self.factor * BASE_2)).mul_(factors[1] * self.factor)
+        hinge = squared.rsqrt_().mul_(self.margin).sub_(1).clamp_min_(0).mul_(factors[0])
+        return kernel.sub_(hinge)
 
 
 class KernelsOfTwo:
@@ -79,12 +88,12 @@ class KernelsOfTwo:
 
     def values(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(own * other, own^2, other^2)."""
-        own_kernel, other_kernel = _exp(own * self.factor), _exp(other * self.factor)
+        own_kernel, other_kernel = (_power_of_two(squared.mul_(self.factor * BASE_2)) for squared in (own, other))
         return own_kernel * other_kernel, own_kernel.square_(), other_kernel.square_()
 
     def derivative(self, factors: Sequence[Tensor], own: Tensor, other: Tensor) -> Tensor:
         """No gradient flows into the other space."""
-        own_kernel, other_kernel = _exp(own * self.factor), _exp(other * self.factor)
+        own_kernel, other_kernel = (_power_of_two(squared.mul_(self.factor * BASE_2)) for squared in (own, other))
         by_own = other_kernel.mul_(factors[0]).add_(own_kernel * (2 * factors[1]))
         return by_own.mul_(own_kernel).mul_(self.factor)
 
@@ -93,19 +102,20 @@ class KernelsOfTwo:
 class Boxes:
     """A batch of embeddings in boxes of neighbouring voxels, each relative to the box's middle; without gradient."""
 
+    edges: list[int]  # voxels along each axis, w in all
     columns: Tensor  # (T, E + 2, w), see `_extended_columns`
     middles: Tensor  # (T, E): relative to it, distances far from the origin lose no digits
     radii: Tensor  # (T,) largest distance of an embedding from the middle
     extents: Tensor  # (T, E) largest distance in each dimension
 
     @classmethod
-    def of(cls, embeddings: Tensor) -> Boxes:
-        """(B, E, *spatial)."""
-        boxes = to_boxes(embeddings.detach(), padding="replicate")
+    def of(cls, embeddings: Tensor, edges: list[int]) -> Boxes:
+        """(B, E, *spatial), and the edges of a box, see `fitting_edges`."""
+        boxes = to_boxes(embeddings.detach(), edges, padding="replicate")
         least, most = boxes.amin(2), boxes.amax(2)
         middles = (least + most) / 2
         columns = _extended_columns(boxes - middles[:, :, None])
-        return cls(columns, middles, columns[:, -1].amax(1).sqrt(), most - middles)
+        return cls(edges, columns, middles, columns[:, -1].amax(1).sqrt(), most - middles)
 
 
 def pairwise_sums(
@@ -189,7 +199,7 @@ def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tenso
     """
     distances = reduce(torch.minimum, (space.bounds() for space in spaces))  # (T, C)
     voxels = spaces[0].boxes.columns.shape[2]
-    if distances.shape[1] > FEW_CENTERS:  # most of them go when one looks closer
+    if distances.shape[1] > FEW_CENTERS and voxels <= BOX_VOXELS:  # most of them go when one looks closer
         exact = torch.full_like(distances, math.inf)
         for some, near in _rectangles(distances, reach, voxels):
             to_voxels = (_squared(*space.select(some, near)).amin(2).sqrt_() for space in spaces)
@@ -214,13 +224,37 @@ def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[
         start = stop
 
 
-def to_boxes(images: Tensor, padding: str = "constant") -> Tensor:
-    """Cut images into boxes of about `BOX_VOXELS`: (B, channels, *spatial) -> (T, channels, w).
+def fitting_edges(embeddings: Tensor, centers: Tensor, exist: Tensor, reach: float) -> list[int]:
+    """Edges of small boxes, or of large ones where most centres are in reach of most voxels.
+
+    Large ones take less time for the same pairs, small ones spare pairs.
+
+    Args:
+        embeddings: (B, E, *spatial). centers: (B, C, E). exist: (B, C). reach: see `pairwise_sums`.
+    """
+    step = max(1, math.prod(embeddings.shape[2:]) // SAMPLED_VOXELS)
+    sample = embeddings.detach().flatten(2)[:, :, ::step].mT
+    distances = torch.cdist(sample, centers.detach(), compute_mode="donot_use_mm_for_euclid_dist")  # (B, n, C)
+    in_reach = ((distances <= reach) & exist[:, None]).sum()
+    most = bool(2 * in_reach > exist.sum() * sample.shape[1])  # a GPU is waited for
+    return box_edges(embeddings.shape[2:], LARGE_BOX_VOXELS if most else BOX_VOXELS)
+
+
+def box_edges(shape: Sequence[int], voxels: int) -> list[int]:
+    """Edges of a box of about so many voxels in an image of this shape, as cubic as its shape allows."""
+    edges = [1] * len(shape)
+    for position, axis in enumerate(sorted(range(len(shape)), key=shape.__getitem__)):  # a short axis leaves more
+        edges[axis] = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))
+        voxels = max(1, voxels // edges[axis])
+    return edges
+
+
+def to_boxes(images: Tensor, edges: Sequence[int], padding: str = "constant") -> Tensor:
+    """Cut images into boxes with these edges: (B, channels, *spatial) -> (T, channels, w).
 
     Incomplete boxes at the border are padded by `torch.nn.functional.pad`'s mode `padding`.
     """
-    shape, edges = images.shape[2:], box_edges(images.shape[2:])
-    missing = [-size % edge for size, edge in zip(shape, edges, strict=True)]
+    missing = [-size % edge for size, edge in zip(images.shape[2:], edges, strict=True)]
     if any(missing):
         images = torch.nn.functional.pad(images, [n for size in reversed(missing) for n in (0, size)], padding)
     split = [n for size, edge in zip(images.shape[2:], edges, strict=True) for n in (size // edge, edge)]
@@ -229,24 +263,15 @@ def to_boxes(images: Tensor, padding: str = "constant") -> Tensor:
     return parts.reshape(-1, images.shape[1], math.prod(edges))
 
 
-def from_boxes(boxes: Tensor, shape: Sequence[int]) -> Tensor:
+def from_boxes(boxes: Tensor, shape: Sequence[int], edges: Sequence[int]) -> Tensor:
     """The inverse of `to_boxes`, without the padding: (T, channels, w) -> (B, channels, *shape)."""
-    edges, dims = box_edges(shape), len(shape)
+    dims = len(shape)
     numbers = [-(-size // edge) for size, edge in zip(shape, edges, strict=True)]
     parts = boxes.view(-1, *numbers, boxes.shape[1], *edges)
     order = itertools.chain.from_iterable((1 + axis, 2 + dims + axis) for axis in range(dims))
     padded = [number * edge for number, edge in zip(numbers, edges, strict=True)]
     images = parts.permute(0, 1 + dims, *order).reshape(-1, boxes.shape[1], *padded)
     return images[(slice(None), slice(None), *(slice(size) for size in shape))]
-
-
-def box_edges(shape: Sequence[int]) -> list[int]:
-    """Edges of a box of about `BOX_VOXELS` in an image of this shape, as cubic as its shape allows."""
-    edges, voxels = [1] * len(shape), BOX_VOXELS
-    for position, axis in enumerate(sorted(range(len(shape)), key=shape.__getitem__)):  # a short axis leaves more
-        edges[axis] = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))
-        voxels = max(1, voxels // edges[axis])
-    return edges
 
 
 def _extended_columns(columns: Tensor) -> Tensor:
@@ -261,9 +286,9 @@ def _extended_centers(centers: Tensor) -> Tensor:
     return torch.cat([centers * -2, square, torch.ones_like(square)], -1)
 
 
-def _exp(exponent: Tensor) -> Tensor:
-    """exp, in place; exponents of nothing are clamped, because subnormal numbers are slow on CPUs."""
-    return exponent.clamp_min_(LEAST_EXPONENT).exp_()
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent, in place; exponents of nothing are clamped, because subnormal numbers are slow on CPUs."""
+    return exponent.clamp_min_(LEAST_EXPONENT).exp2_()
 
 
 def _squared(columns: Tensor, centers: Tensor) -> Tensor:
@@ -273,13 +298,13 @@ def _squared(columns: Tensor, centers: Tensor) -> Tensor:
 
 def _squared_and_close(columns: Tensor, centers: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """The same, and the pairs that are close (`CLOSE`): box, centre and voxel of each, (K,), and e - c, (K, E)."""
-    squared = torch.matmul(centers, columns).clamp_min_(0)
+    squared = torch.matmul(centers, columns).clamp_min_(SMALLEST_SQUARE)
     limit = CLOSE * centers[..., -2]  # (t, c)
     box, center = torch.nonzero(squared.amin(2) < limit, as_tuple=True)  # few: all pairs at once would take longer
     pair, voxel = torch.nonzero(squared[box, center] < limit[box, center, None], as_tuple=True)
     close = box[pair], center[pair], voxel
     difference = columns[close[0], :-2, voxel] + centers[close[0], close[1], :-2] / 2
-    squared[close] = difference.square().sum(1)
+    squared[close] = difference.square().sum(1).clamp_min_(SMALLEST_SQUARE)
     return squared, close, difference
 
 
@@ -296,7 +321,7 @@ class _PairwiseSums(torch.autograd.Function):
             voxel_sums[some] = torch.stack([value.sum(1) for value in values], 1)
         ctx.functions, ctx.spaces, ctx.portions = functions, spaces, portions
         ctx.save_for_backward(weights)
-        weighted = from_boxes(voxel_sums, embeddings.shape[2:]) * weights
+        weighted = from_boxes(voxel_sums, embeddings.shape[2:], boxes.edges) * weights
         return weighted.reshape(*weights.shape[:3], -1).sum(3)
 
     @staticmethod
@@ -311,7 +336,8 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     (weights,) = ctx.saved_tensors
     own, *others = ctx.spaces
     images, centers, dim = own.centers.shape
-    factors = to_boxes(upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights)  # (T, F, w)
+    factors = upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights
+    factors = to_boxes(factors, own.boxes.edges)  # (T, F, w)
     to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
     to_centers = upstream.new_zeros(images * centers, dim)
     for some, near in ctx.portions:
@@ -329,4 +355,4 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
         drawn.index_put_((box, center), -pull, accumulate=True)
         to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
-    return from_boxes(to_embeddings, weights.shape[2:]), to_centers.view_as(own.centers)
+    return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.view_as(own.centers)
