@@ -178,7 +178,8 @@ class TestTrainingAndInferenceAgree:
     def test_ids_of_both_have_one_definition(self) -> None:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE[id_]}
-        assert differing <= {"imports", "initialize", "network", "run", "settings"}
+        of_the_data = {"working_spacing"}  # training measures it, inference is told
+        assert differing <= {"imports", "initialize", "network", "run", "settings"} | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
         assert {name for name, _ in self.settings_of(INFERENCE).values()} <= self.WRITTEN.keys()
@@ -233,6 +234,14 @@ class TestTrainingAndInferenceAgree:
             entry["image"], seen[:1]
         )  # where there are coordinate channels, training adds them to patches
         assert entry["label"].shape[1:] == seen.shape[1:]
+
+    @pytest.mark.parametrize("config", [["inference.json"], ["train.json", "evaluate.json"]])
+    def test_the_size_of_the_objects_decides_the_grid_when_it_is_given(self, config: list[str], tmp_path: Path) -> None:
+        (tmp_path / "model.json").write_text('{"spacing": [3.0, 1.0, 1.0]}', encoding="utf-8")
+        ids = {"ckpt_dir": str(tmp_path)}
+        assert parser(*config, **ids).get_parsed_content("working_spacing") == [3.0, 1.0, 1.0]
+        ids["object_size"] = [16.0, 8.0, 8.0]
+        assert parser(*config, **ids).get_parsed_content("working_spacing") == [1.0, 0.5, 0.5]
 
     @pytest.mark.parametrize("part", ["train", "validate"])
     def test_what_is_not_random_is_done_once(self, dataset: Path, part: str) -> None:

@@ -1,6 +1,8 @@
 """What the annotated objects tell."""
 
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from monai.data import MetaTensor
 from scripts.working_grid import (
     Survey,
     fitting_patch,
+    inference_spacing,
     smallest_instance,
     survey_objects,
     typical_extents,
@@ -89,6 +92,22 @@ class TestWorkingSpacing:
             working_spacing(SURVEY, "voxels")
         with pytest.raises(ValueError, match=r"positive numbers, got \[0, 1\]"):
             working_spacing(SURVEY, [0, 1])
+
+
+class TestInferenceSpacing:
+    def test_that_of_the_training(self) -> None:
+        assert inference_spacing(None, [3.0, 1.0]) == [3.0, 1.0]
+
+    def test_that_of_the_image_where_the_weights_know_none(self) -> None:
+        assert inference_spacing(None, None) is None
+
+    def test_a_sixteenth_of_the_objects_when_their_size_is_given(self) -> None:
+        assert inference_spacing([8, 16.0, 4.0], [3.0, 1.0, 1.0]) == [0.5, 1.0, 0.25]
+
+    @pytest.mark.parametrize("size", [[0, 1], [-1.0], [], "large", 12.0, ["a", 1]])
+    def test_refuses_anything_else(self, size: Any) -> None:
+        with pytest.raises(ValueError, match="list of positive numbers, one an axis, got " + re.escape(repr(size))):
+            inference_spacing(size, None)
 
 
 class TestVoxelShape:

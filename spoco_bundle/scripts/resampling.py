@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .outlines import resample_instances
 
+STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
 
 
@@ -152,7 +153,10 @@ def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequen
 
 
 def standard_spacing(
-    voxel_size: Sequence[float], extents: Sequence[float], object_size: float = 16.0, finest: float = 0.5
+    voxel_size: Sequence[float],
+    extents: Sequence[float],
+    object_size: float = STANDARD_OBJECT_SIZE,
+    finest: float = 0.5,
 ) -> list[float]:
     """Working voxel size at which objects measure `object_size` voxels along every axis.
 

@@ -12,7 +12,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .resampling import standard_spacing, working_shape
+from .resampling import STANDARD_OBJECT_SIZE, standard_spacing, working_shape
 
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
 
@@ -119,6 +119,27 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     if spacing not in ("objects", "image"):
         raise ValueError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
     return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
+
+
+def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[float] | None) -> list[float] | None:
+    """The voxel size to work at where there are no annotated objects to ask, or None for that of the image.
+
+    Args:
+        object_size: how large the objects are, per axis in the unit of the files, if the user says so.
+        trained: what the network was trained at.
+
+    Raises:
+        ValueError: `object_size` is no list of positive numbers.
+
+    >>> inference_spacing([32.0, 8.0], trained=[1.0, 1.0])
+    [2.0, 0.5]
+    """
+    if object_size is None:
+        return None if trained is None else list(trained)
+    numbers = isinstance(object_size, list | tuple) and all(isinstance(size, int | float) for size in object_size)
+    if not (numbers and object_size and min(object_size) > 0):
+        raise ValueError(f"object_size must be a list of positive numbers, one an axis, got {object_size!r}")
+    return [size / STANDARD_OBJECT_SIZE for size in object_size]
 
 
 def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
