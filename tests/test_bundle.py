@@ -137,6 +137,14 @@ class TestWorkflows:
         config = parser("train.json", "multi_gpu_train.json", **{"validate#dataset": "$[{}] * " + str(images)})
         assert config.get_parsed_content("validate#dataloader#sampler#even_divisible") == repeated
 
+    def test_each_of_several_processes_keeps_a_broken_batch_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RANK", "3")
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        config = parser("train.json", "multi_gpu_train.json", output_dir="out", trained_network=None)
+        (handler,) = (part for part in config["train#handlers"] if part["_target_"].endswith("StopAtNan"))
+        assert handler["path"] == "@nan_batch"
+        assert config.get_parsed_content("nan_batch") == "out/nan_batch_rank_3.pt"
+
     def test_the_log_goes_to_the_console(self, monkeypatch: pytest.MonkeyPatch) -> None:
         root = logging.getLogger()
         monkeypatch.setattr(root, "handlers", [])
