@@ -57,29 +57,35 @@ class TestMutualOverlap:
         evidence=np.array([0.55, 1.1]),
     )
 
-    def overlap(self, labels: list[int], threshold: float, smallest: int = 1) -> tuple[float, int]:
-        total, number = mutual_overlaps(self.HIERARCHY, np.array([labels]), [threshold], smallest)
-        return total.item(), number.item()
+    def overlap(self, labels: list[int], threshold: float, smallest: int = 1) -> tuple[float, float]:
+        total, weight = mutual_overlaps(self.HIERARCHY, np.array([labels]), [threshold], smallest)
+        return total.item(), weight.item()
 
     @pytest.mark.parametrize(
         ("threshold", "expected"),
         [
-            (0.5, (2 / 4 + 2 / 4 + 2 / 4, 3)),  # an object and its two halves
-            (1.0, (1 + 1, 2)),  # an object and its instance
-            (1.2, (4 / 6 + 4 / 6, 2)),  # an object and the instance that holds its neighbour, too
+            (0.5, (2 * 2 / 4 + 2 * 2**0.5 * 2 / 4, 2 + 2 * 2**0.5)),  # an object of 4 pixels and its two halves
+            (1.0, (2 * 1 + 2 * 1, 2 + 2)),  # an object and its instance
+            (1.2, (2 * 4 / 6 + 6**0.5 * 4 / 6, 2 + 6**0.5)),  # an object and the instance with its neighbour, too
         ],
     )
-    def test_by_hand(self, threshold: float, expected: tuple[float, int]) -> None:
-        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], threshold) == expected
+    def test_by_hand(self, threshold: float, expected: tuple[float, float]) -> None:
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], threshold) == pytest.approx(expected)
 
     def test_instances_that_are_hardly_annotated_do_not_count(self) -> None:
         assert self.overlap([7, 0, 0, 0, 0, 0, 0, 0], 0.5) == (1 / 2, 1)
 
     def test_small_instances_do_not_count(self) -> None:
-        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], 0.5, smallest=3) == (1 / 2, 1)
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], 0.5, smallest=3) == (2 * 1 / 2, 2)
 
     def test_an_object_outside_all_instances(self) -> None:
-        assert self.overlap([0, 0, 0, 0, 0, 0, 5, 5], 0.5) == (0, 1)
+        assert self.overlap([0, 0, 0, 0, 0, 0, 5, 5], 0.5) == pytest.approx((0, 2**0.5))
+
+    def test_crumbs_beside_a_large_object_say_little(self) -> None:
+        pieces = np.arange(1, 11).repeat([91, *[1] * 9])[None]  # one large piece of an object, and nine crumbs
+        hierarchy = Hierarchy(pieces.astype(np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
+        total, weight = mutual_overlaps(hierarchy, np.ones_like(pieces), [1.0])
+        assert total.item() / weight.item() > 0.6  # the mean over all of them is 0.17
 
     def test_permuting_ids_changes_nothing(self) -> None:
         assert self.overlap([9, 9, 2, 2, 5, 5, 0, 0], 1.0) == self.overlap([1, 1, 3, 3, 70000, 70000, 0, 0], 1.0)

@@ -80,8 +80,8 @@ class MergeCalibration(Transform):
     def __float__(self) -> float:
         if self.fixed is not None:
             return float(self.fixed)
-        overlaps, counted = self.totals
-        return choose_threshold(overlaps / np.maximum(counted, 1), self.preferred)
+        overlaps, weights = self.totals
+        return choose_threshold(overlaps / np.maximum(weights, 1), self.preferred)
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
@@ -114,10 +114,11 @@ class MergeCalibration(Transform):
 def mutual_overlaps(
     hierarchy: Hierarchy, labels: NDArray[np.integer], thresholds: Sequence[float], smallest: int = 1
 ) -> NDArray[np.float64]:
-    """Best IoU of each annotated object with an instance and of each instance with an object: their sum and number.
+    """Best IoU of each annotated object with an instance and of each instance with an object: their weighted sum.
 
     An object in pieces is one object, but as many instances. Instances count if more than half of them is annotated,
-    the others can be neither right nor wrong, and if they have `smallest` voxels.
+    the others can be neither right nor wrong, and if they have `smallest` voxels. All count by the root of their size:
+    as ones they would let the crumbs of a long neurite decide, by their voxels the largest object would.
 
     Args:
         hierarchy: of the image, its regions (*spatial).
@@ -126,11 +127,12 @@ def mutual_overlaps(
         smallest: size of an instance that counts.
 
     Returns:
-        (2, T).
+        (2, T): the sums of weight times IoU, and of the weights.
     """
     ids, owner = np.unique(labels, return_inverse=True)
     regions = hierarchy.regions.ravel()
     object_sizes, region_sizes = np.bincount(owner.ravel()), np.bincount(regions)
+    object_weights = np.sqrt(np.where(ids != 0, object_sizes, 0))
     pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(region_sizes) + regions, return_counts=True)
     member, region = np.divmod(pairs, len(region_sizes))
     both = (ids[member] != 0) & (region > 0)
@@ -148,8 +150,9 @@ def mutual_overlaps(
         np.maximum.at(of_instances, instance, overlap)
         annotated = np.bincount(instance, weights=voxels, minlength=len(sizes))
         counted = (annotated > sizes / 2) & (sizes >= smallest)
-        number = np.count_nonzero(ids) + np.count_nonzero(counted)
-        totals.append((of_objects.sum() + of_instances[counted].sum(), number))
+        instance_weights = np.sqrt(np.where(counted, sizes, 0))
+        weighted = of_objects @ object_weights + of_instances @ instance_weights
+        totals.append((weighted, object_weights.sum() + instance_weights.sum()))
     return np.array(totals, np.float64).T
 
 
