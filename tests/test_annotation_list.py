@@ -40,6 +40,13 @@ class TestAnnotatedSoFar:
         assert annotated_so_far(dataset, images, labels) == [{"image": str(images[0]), "label": str(labels[0])}]
         assert annotated_so_far(dataset, images) == [{"image": str(images[0])}]
 
+    def test_two_images_of_one_name_are_refused(self, dataset):
+        (dataset / "other").mkdir()
+        (dataset / "other" / "a.tif").touch()
+        images, labels = [dataset / "images" / "a.tif", dataset / "other" / "a.tif"], [dataset / "labels/b.nii.gz"] * 2
+        with pytest.raises(ValueError, match="expected one image a name"):
+            annotated_so_far(dataset, images, labels)
+
 
 def scene(annotated: bool = True) -> dict[str, MetaTensor]:
     """Two squares of 6 x 6 pixels in a file of 20 x 40; the networks agree on the left one only."""

@@ -165,7 +165,7 @@ class TestTrainingFollowsTheForeground:
         loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
         assert {name: loss.weights[name] for name in terms} == terms
 
-    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 3.6), ("estimated", 2.0)])
+    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
     def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
         ids = {"foreground": foreground, "min_size": 50}
         assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold

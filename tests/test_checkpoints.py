@@ -98,6 +98,15 @@ class TestSettings:
         with pytest.raises(ValueError, match="found list, expected a JSON object"):
             read_settings(tmp_path)
 
+    @pytest.mark.parametrize(("trained", "asked", "remedy"), [(2, 3, "add configs"), (3, 2, "leave configs")])
+    def test_weights_for_other_images_say_which_config_fits(
+        self, tmp_path: Path, trained: int, asked: int, remedy: str
+    ) -> None:
+        (tmp_path / "model.json").write_text(f'{{"spatial_dims": {trained}}}')
+        with pytest.raises(ValueError, match=f"model.json: found weights for {trained}D images.*{remedy}"):
+            read_settings(tmp_path, asked)
+        assert read_settings(tmp_path, trained) == {"spatial_dims": trained}
+
 
 class TestBestWeightsSaver:
     """The weights are those of the best validation; their bias tells which one that was."""

@@ -35,7 +35,9 @@ def annotated_so_far(
         FileNotFoundError, ValueError: see `datalist.image_list` and `datalist.image_label_pairs`.
     """
     if labels is not None:
-        return image_label_pairs(dataset_dir, images, labels, masks)
+        pairs = image_label_pairs(dataset_dir, images, labels, masks)
+        image_list(dataset_dir, [pair["image"] for pair in pairs])  # refuses two of one name, whose maps were one file
+        return pairs
     entries, folder = image_list(dataset_dir, images, masks), Path(dataset_dir) / "labels"
     if images is not None or not folder.is_dir():
         return entries

@@ -65,8 +65,12 @@ def weights_fit(network: nn.Module, path: Path | str | None) -> bool:
         return False
 
 
-def read_settings(ckpt_dir: Path | str) -> dict[str, Any]:
-    """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them."""
+def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict[str, Any]:
+    """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them.
+
+    Raises:
+        ValueError: a broken file, or weights for images of other than `spatial_dims` axes.
+    """
     path = Path(ckpt_dir) / SETTINGS_NAME
     if not path.is_file():
         return {}
@@ -76,6 +80,12 @@ def read_settings(ckpt_dir: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path}: found broken JSON ({error}), expected what the training wrote.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: found {type(settings).__name__}, expected a JSON object.")
+    trained_dims = settings.get("spatial_dims", spatial_dims)
+    if spatial_dims is not None and trained_dims != spatial_dims:
+        remedy = "add configs/2d.json" if trained_dims == 2 else "leave configs/2d.json out"
+        raise ValueError(
+            f"{path}: found weights for {trained_dims}D images, expected {spatial_dims}D; for {trained_dims}D {remedy}."
+        )
     return settings
 
 
