@@ -133,6 +133,15 @@ class TestNumberByClass:
         assert scores[ids - 1].tolist() == pytest.approx([0.1, 0.2, 0.4, 0.5])
         assert len(scores) == 26004
 
+    def test_of_more_instances_than_ids_the_largest_are_kept(self) -> None:
+        instances = torch.cat([torch.arange(1, 1501), torch.tensor([1200, 1500])])[None].int()
+        data = {"pred": instances, "pred_scores": torch.linspace(0, 1, 1500, dtype=torch.float64)}
+        numbered = NumberByClassd("pred", [26], has_masks=False)(data)
+        ids = numbered["pred"].flatten()
+        assert sorted(set(ids.tolist())) == [0, *range(26000, 27000)]
+        assert (ids[997], ids[998], ids[1199], ids[1499], ids[1200]) == (26997, 0, 26998, 26999, 0)
+        assert numbered["pred_scores"][26999 - 1] == 1
+
     def test_without_classes_ids_stay(self) -> None:
         assert self.number(None) == self.INSTANCES.flatten().tolist()
 

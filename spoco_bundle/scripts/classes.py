@@ -138,6 +138,8 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
 class NumberByClassd(MapTransform):
     """Give the instances of each class the ids 1000 * class, 1000 * class + 1, ..., in the order they have.
 
+    Of more than 1000 instances of a class, which has no more ids, the largest are kept.
+
     Args:
         keys: instances 1..K, (1, *spatial), each inside one class. Their scores follow: under ``pred_scores`` the
             first one is that of id 1, and ids that no instance has get none (not a number).
@@ -171,9 +173,12 @@ class NumberByClassd(MapTransform):
                 mask = torch.as_tensor(result[self.mask_key]).to(instances.device)
                 class_of[instances.flatten()] = mask.flatten().long()
             class_of[0] = 0
+            sizes = instances.flatten().bincount(minlength=len(class_of))
             new_id = torch.zeros_like(class_of, dtype=torch.int32)
             for class_ in self.classes:
                 members = (class_of == class_).nonzero()[:, 0]
+                largest = sizes[members].argsort(descending=True, stable=True)[:IDS_OF_A_CLASS]
+                members = members[largest.sort().values]
                 new_id[members] = class_ * IDS_OF_A_CLASS + torch.arange(len(members), dtype=torch.int32)
             pred, numbered = result[key], new_id[instances]
             result[key] = MetaTensor(numbered, meta=pred.meta) if isinstance(pred, MetaTensor) else numbered
