@@ -127,12 +127,17 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
         instances = cluster(mask == class_)
         sizes = np.bincount(instances.ravel())
         sizes[0] = 0
-        largest = np.sort(np.argsort(-sizes, kind="stable")[: min(IDS_OF_A_CLASS, np.count_nonzero(sizes))])
+        largest = largest_of_a_class(sizes)
         new_id = np.zeros(len(sizes), np.int32)
         new_id[largest] = np.arange(count + 1, count + 1 + len(largest))
         result += new_id[instances]
         count += len(largest)
     return result
+
+
+def largest_of_a_class(sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Indices, ascending, of the largest of some sizes, as many as a class has ids; not of those that are 0."""
+    return np.sort(np.argsort(-sizes, kind="stable")[: min(IDS_OF_A_CLASS, np.count_nonzero(sizes))])
 
 
 class NumberByClassd(MapTransform):
@@ -173,12 +178,11 @@ class NumberByClassd(MapTransform):
                 mask = torch.as_tensor(result[self.mask_key]).to(instances.device)
                 class_of[instances.flatten()] = mask.flatten().long()
             class_of[0] = 0
-            sizes = instances.flatten().bincount(minlength=len(class_of))
+            sizes = instances.flatten().bincount(minlength=len(class_of)).cpu()
             new_id = torch.zeros_like(class_of, dtype=torch.int32)
             for class_ in self.classes:
-                members = (class_of == class_).nonzero()[:, 0]
-                largest = sizes[members].argsort(descending=True, stable=True)[:IDS_OF_A_CLASS]
-                members = members[largest.sort().values]
+                # one more each, so that an id without a voxel keeps its place
+                members = torch.from_numpy(largest_of_a_class(torch.where(class_of == class_, sizes + 1, 0).numpy()))
                 new_id[members] = class_ * IDS_OF_A_CLASS + torch.arange(len(members), dtype=torch.int32)
             pred, numbered = result[key], new_id[instances]
             result[key] = MetaTensor(numbered, meta=pred.meta) if isinstance(pred, MetaTensor) else numbered
