@@ -92,7 +92,7 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
         with torch.no_grad():
             embeddings = torch.as_tensor(inferer(sample["image"][None].to(device), network)[0].cpu().numpy())
         labels = resample_nearest(torch.as_tensor(sample["label"].numpy()), embeddings.shape[1:])[0].numpy()
-        min_size = max(1, round(parser.get_parsed_content("min_size") * labels.size / sample["label"].numel()))
+        min_size = max(1, round(parser.get_parsed_content("smallest_instance")))
         name = Path(sample["label"].meta["filename_or_obj"]).name.split(".")[0]
         own = is_foreground(embeddings).numpy() if choice == "estimated" else np.ones(labels.shape, bool)
         for source, foreground in ((choice, own), ("true", labels > 0)):

@@ -19,6 +19,7 @@ from scripts.agglomeration import (
     merge_regions,
 )
 from scripts.interfaces import measure_interfaces
+from scripts.metrics import instance_metrics
 from scripts.voxels import ForegroundVoxels
 
 DELTA_VAR = 0.5
@@ -157,6 +158,17 @@ class TestAgglomerate:
         labels = agglomerate(embeddings, everywhere(embeddings))
         assert [len(np.unique(labels[:, start : start + 8])) for start in (0, 8, 16)] == [1, 1, 1]
         assert labels.max() == 3
+
+    def test_winding_rods_two_pixels_wide_are_one_each(self) -> None:
+        # where a rod steps to the next row, its regions touch at one or two faces; noise as large as the loss allows
+        truth = np.zeros((60, 80), np.int32)
+        for rod in range(11):
+            for x in range(1, 78):
+                y = 2 + 5 * rod + abs(x // 4 % 4 - 2)
+                truth[y : y + 2, x] = rod + 1
+        embeddings = torch.from_numpy(4.0 * truth[None]).float().repeat(4, 1, 1)
+        embeddings = embeddings + noise((4, 60, 80), DELTA_VAR / 4**0.5)
+        assert instance_metrics(agglomerate(embeddings, torch.from_numpy(truth > 0)), truth)["ap50"] == 1
 
     def test_a_larger_threshold_makes_fewer_instances(self) -> None:
         embeddings = noise((3, 30, 30))

@@ -45,6 +45,9 @@ def read(name: str) -> dict[str, Any]:
 
 
 TRAIN, INFERENCE, EVALUATE, METADATA = map(read, ("train.json", "inference.json", "evaluate.json", "metadata.json"))
+# what a client of MONAI Label may change is defined in one place of its own, methods of clustering as a choice
+DISPLAYABLE = INFERENCE["displayable_configs"]
+INFERENCE_IDS = {**INFERENCE, **DISPLAYABLE, "clustering": DISPLAYABLE["clustering"][0]}
 CHANNELS = METADATA["network_data_format"]["inputs"]["image"]["num_channels"]
 
 
@@ -167,8 +170,21 @@ class TestTrainingFollowsTheForeground:
 
     @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
     def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
-        ids = {"foreground": foreground, "min_size": 50}
+        ids = {"foreground": foreground, "smallest_instance": 50}
         assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold
+
+
+def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
+    """As its generic app does: update the section, parse again, build the parts."""
+    inference = parser("inference.json")
+    changed = {"clustering": "hdbscan", "delta_var": 0.7, "min_size": 12, "merge_threshold": 3.0, "min_score": 0.4}
+    inference["displayable_configs"].update({**changed, "roi_size": [32] * 3, "overlap": 0.5})
+    inference.parse()
+    cluster = inference.get_parsed_content("postprocessing").transforms[0]
+    used = [cluster.method, cluster.delta_var, cluster.sizes[0], cluster.merge_threshold, cluster.min_score]
+    assert used == list(changed.values())
+    inferer = inference.get_parsed_content("inferer")
+    assert (inferer.roi_size, inferer.overlap) == ([32] * 3, 0.5)
 
 
 class TestTrainingAndInferenceAgree:
@@ -184,27 +200,27 @@ class TestTrainingAndInferenceAgree:
         return {id_: (match[1], match[2]) for id_, match in matches.items() if match}
 
     def test_ids_of_both_have_one_definition(self) -> None:
-        shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE).keys()
-        differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE[id_]}
-        of_the_data = {"working_spacing"}  # training measures it, inference is told
+        shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
+        differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
+        of_the_data = {"working_spacing", "smallest_instance"}  # training measures them, inference is told
         assert differing <= {"imports", "initialize", "network", "run", "settings"} | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
-        assert {name for name, _ in self.settings_of(INFERENCE).values()} <= self.WRITTEN.keys()
+        assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= self.WRITTEN.keys()
 
     def test_without_settings_inference_assumes_the_defaults_of_training(self) -> None:
         train = parser("train.json")
-        for id_, (name, default) in self.settings_of(INFERENCE).items():
+        for id_, (name, default) in self.settings_of(INFERENCE_IDS).items():
             written = self.WRITTEN[name].lstrip("@")
             from_data = isinstance(TRAIN.get(written), dict)
             if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(written), id_
 
     def test_without_settings_instances_merge_as_without_annotation(self) -> None:
-        assert ast.literal_eval(self.settings_of(INFERENCE)["merge_threshold"][1]) == MERGE_THRESHOLD
+        assert ast.literal_eval(self.settings_of(INFERENCE_IDS)["merge_threshold"][1]) == MERGE_THRESHOLD
 
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
-        assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE)
+        assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE_IDS)
 
     @pytest.mark.parametrize("ids", [{}, {"voxel_shape": [4.0, 1.0, 1.0], "filters": [8, 16, 32], "in_channels": 2}])
     def test_both_build_the_same_network(self, ids: dict[str, Any]) -> None:

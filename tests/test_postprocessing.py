@@ -62,6 +62,15 @@ def test_min_size_counts_voxels_of_the_file() -> None:
     assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": pred})["pred"].max() == 0
 
 
+def test_without_min_size_voxels_of_the_working_grid_count() -> None:
+    pred = two_objects_on_background()  # objects of 30 voxels
+    coarse, original = torch.diag(torch.tensor([2.0, 2.0, 1.0])), torch.eye(3)
+    for image in (pred, MetaTensor(pred, affine=coarse, meta={"original_affine": original})):
+        for smallest, count in ((28.5, 2), (31.5, 0)):
+            cluster = ClusterEmbeddingsd("pred", 2, min_size=0, smallest_instance=smallest)
+            assert cluster({"pred": image})["pred"].max() == count
+
+
 def test_small_instances_that_were_not_drawn_together_are_dropped() -> None:
     pred = torch.cat(
         [

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from scripts.working_grid import (
     Survey,
     fitting_patch,
+    inference_smallest,
     inference_spacing,
     smallest_instance,
     survey_objects,
@@ -139,10 +140,25 @@ class TestFittingPatch:
 
 class TestSmallestInstance:
     def test_a_sixteenth_of_the_typical_ellipse(self) -> None:
-        assert smallest_instance(SURVEY) == 13  # pi / 4 * 8 * 32 = 201
+        assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 16)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        assert smallest_instance(Survey([1.0] * 3, [16, 16, 16], [50.0] * 3)) == 134  # pi / 6 * 16^3 = 2145
+        survey = Survey([1.0] * 3, [16, 16, 16], [50.0] * 3)
+        assert smallest_instance(survey, [1.0] * 3) == pytest.approx(math.pi / 6 * 16**2)
 
-    def test_at_least_one_voxel(self) -> None:
-        assert smallest_instance(Survey([1.0] * 2, [1, 2], [50.0] * 2)) == 1
+    def test_in_voxels_of_the_working_grid(self) -> None:
+        survey = Survey([1.0] * 3, [32, 32, 16], [50.0] * 3)
+        assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
+
+    def test_what_the_user_says_counts_voxels_of_the_files(self) -> None:
+        assert smallest_instance(Survey([0.5] * 2, [9, 9], [50.0] * 2), [1.0, 2.0], min_size=80) == 10
+
+    def test_without_annotation_what_the_training_found(self) -> None:
+        assert inference_smallest(None, trained=77.5) == 77.5
+
+    def test_objects_of_a_given_size_have_the_standard_one(self) -> None:
+        assert inference_smallest([3.0, 0.1], trained=50) == pytest.approx(math.pi / 4 * 16)
+
+    def test_a_size_that_is_none(self) -> None:
+        with pytest.raises(ValueError, match="object_size must be a list of positive numbers, one an axis, got 16"):
+            inference_smallest(16, trained=50)

@@ -30,7 +30,7 @@ from .voxels import ForegroundVoxels
 Labels = NDArray[np.int32]
 
 PRIOR_FACES = 2  # that are added to those of each interface
-PRIOR_JUMP = 6.0  # in delta_var: more than any threshold that makes sense, so that few faces do not bridge a border
+PRIOR_JUMP = 4.0  # in delta_var: as far from the inside of an object as from a border that the loss is content with
 MERGE_THRESHOLD = 3.8  # in delta_var, nearly half of what lies between objects: if no annotation tells (`calibration`)
 
 

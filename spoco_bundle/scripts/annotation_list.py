@@ -21,7 +21,7 @@ from .foreground import foreground_logit
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 from .readers import SUFFIXES, split_suffix
-from .resampling import working_voxels_per_voxel
+from .resampling import smallest_in_working_voxels
 from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table
 
@@ -70,7 +70,7 @@ class FindNextObjectsd(MapTransform):
         embedding_dim: E.
         in_channels: channels of the image without coordinates, of which the mean is looked at.
         delta_var: radius of an instance in embedding space.
-        min_size: smallest object that may have been missed, in voxels of the image's file.
+        min_size, smallest_instance: smaller objects have not been missed, see `resampling.smallest_in_working_voxels`.
         foreground: as in `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
         instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
@@ -83,6 +83,7 @@ class FindNextObjectsd(MapTransform):
         in_channels: int = 1,
         delta_var: float = 0.5,
         min_size: int = 50,
+        smallest_instance: float = 1,
         foreground: str = "estimated",
         background_label: int | None = None,
         ignore_label: int | None = None,
@@ -93,7 +94,8 @@ class FindNextObjectsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
-        self.min_size, self.foreground, self.special = min_size, foreground, (background_label, ignore_label)
+        self.sizes, self.foreground = (min_size, smallest_instance), foreground
+        self.special = background_label, ignore_label
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
         self.heat_key = heat_key
 
@@ -108,7 +110,7 @@ class FindNextObjectsd(MapTransform):
             probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             probability = probability if self.foreground == "estimated" else None
             instances = np.asarray(result[self.instances_key], np.int32)[0]
-            min_size = max(1, round(self.min_size * working_voxels_per_voxel(picture)))
+            min_size = smallest_in_working_voxels(*self.sizes, picture)
             regions = candidate_regions(instances, probability, labels > 0, min_size)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)

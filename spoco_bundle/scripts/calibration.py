@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from .agglomeration import Hierarchy, build_hierarchy
 from .foreground import is_foreground
-from .resampling import resample_nearest, working_voxels_per_voxel
+from .resampling import resample_nearest, smallest_in_working_voxels
 from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
-TOLERANCE = 0.01  # so much better must the best threshold be than one nearer to the preferred one: objects are few
+TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
 class MergeCalibration(Transform):
@@ -39,7 +39,7 @@ class MergeCalibration(Transform):
         embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
-        min_size: smaller instances do not count; in voxels of the image file, as for `ClusterEmbeddingsd`.
+        min_size, smallest_instance: smaller instances do not count, see `resampling.smallest_in_working_voxels`.
         fixed: a threshold that is used as it is; None: choose one.
         preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
@@ -53,6 +53,7 @@ class MergeCalibration(Transform):
         background_label: int | None = None,
         ignore_label: int | None = None,
         min_size: int = 50,
+        smallest_instance: float = 1,
         fixed: float | None = None,
         preferred: float = PREFERRED,
         pred_key: str = "pred",
@@ -62,7 +63,7 @@ class MergeCalibration(Transform):
         if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
             raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.min_size, self.fixed, self.preferred = min_size, fixed, preferred
+        self.sizes, self.fixed, self.preferred = (min_size, smallest_instance), fixed, preferred
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -98,7 +99,7 @@ class MergeCalibration(Transform):
             return np.zeros_like(self.totals)
         voxels = ForegroundVoxels(embeddings, torch.from_numpy(foreground))
         hierarchy = build_hierarchy(voxels, self.delta_var, THRESHOLDS[-1])
-        smallest = max(1, round(self.min_size * working_voxels_per_voxel(data[self.pred_key])))
+        smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
         regions = voxels.image(torch.from_numpy(hierarchy.regions))
         return mutual_overlaps(replace(hierarchy, regions=regions), labels, THRESHOLDS, smallest)
 

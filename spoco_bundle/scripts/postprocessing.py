@@ -17,7 +17,7 @@ from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
 from .foreground import is_foreground
 from .fragments import drop_fragments
-from .resampling import working_voxels_per_voxel
+from .resampling import smallest_in_working_voxels
 from .voxels import plain_tensor
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
@@ -32,8 +32,8 @@ class ClusterEmbeddingsd(MapTransform):
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
         embedding_dim: E.
-        method, delta_var, min_size: see `clustering.cluster_embeddings`; min_size counts voxels of the image
-            file, also when the embeddings live on a coarser working grid.
+        method, delta_var: see `clustering.cluster_embeddings`.
+        min_size, smallest_instance: smaller instances are dropped, see `resampling.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
@@ -51,6 +51,7 @@ class ClusterEmbeddingsd(MapTransform):
         method: str = "auto",
         delta_var: float = 0.5,
         min_size: int = 50,
+        smallest_instance: float = 1,
         foreground: str = "estimated",
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
@@ -69,7 +70,8 @@ class ClusterEmbeddingsd(MapTransform):
         if not isinstance(merge_threshold, SupportsFloat) or not float(merge_threshold) > 0:
             raise ValueError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
-        self.delta_var, self.min_size, self.position_scale = delta_var, min_size, position_scale
+        self.delta_var, self.position_scale = delta_var, position_scale
+        self.sizes = min_size, smallest_instance
         self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
         self.min_score, self.scores_postfix = min_score, scores_postfix
 
@@ -79,7 +81,7 @@ class ClusterEmbeddingsd(MapTransform):
             pred = result[key]
             vectors = plain_tensor(torch.as_tensor(pred)).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
-            min_size = max(1, round(self.min_size * working_voxels_per_voxel(pred)))
+            min_size = smallest_in_working_voxels(*self.sizes, pred)
             cluster = partial(
                 cluster_embeddings,
                 student,

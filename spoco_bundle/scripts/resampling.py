@@ -61,6 +61,17 @@ def working_voxels_per_voxel(image: Tensor) -> float:
     return float(torch.linalg.det(original).abs() / torch.linalg.det(image.affine.double()).abs())
 
 
+def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
+    """How many voxels of the working grid the smallest instance of an image has.
+
+    Args:
+        min_size: the same in voxels of the image file, if the user says so; 0 if not.
+        smallest_instance: what counts otherwise, in working voxels, see `working_grid.smallest_instance`.
+        image: on the working grid.
+    """
+    return max(1, round(min_size * working_voxels_per_voxel(image) if min_size else smallest_instance))
+
+
 class ResampleToSpacingd(MapTransform):
     """Resample images and label maps to the working voxel size.
 

@@ -176,13 +176,32 @@ def fitting_patch(
     return [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
 
 
-def smallest_instance(survey: Survey) -> int:
-    """The smallest volume, in voxels of the training files, at which an instance is taken for an object.
+def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 0) -> float:
+    """The smallest volume, in working voxels, at which an instance is taken for an object.
 
-    Typical is an ellipsoid (in 2D an ellipse) of the annotated objects' typical extents.
+    In working voxels, for which all images show objects alike, however fine their files are.
+
+    Args:
+        survey: of the training files. Typical is an ellipsoid (in 2D an ellipse) of the objects' typical extents.
+        spacing: the working voxel size.
+        min_size: the volume in voxels of the training files, if the user says so.
     """
     radii = [extent / 2 for extent in survey.object_extents]
-    return max(1, round(SMALLEST_SHARE * unit_ball_volume(len(radii)) * math.prod(radii)))
+    in_files = min_size or SMALLEST_SHARE * unit_ball_volume(len(radii)) * math.prod(radii)
+    return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
+
+
+def inference_smallest(object_size: Sequence[float] | None, trained: float) -> float:
+    """The same where there are no annotated objects to ask.
+
+    Args:
+        object_size: how large the objects are, if the user says so: as large as `inference_spacing` makes them.
+        trained: what the training found.
+    """
+    if object_size is None:
+        return trained
+    dims = len(inference_spacing(object_size, None))
+    return SMALLEST_SHARE * unit_ball_volume(dims) * (STANDARD_OBJECT_SIZE / 2) ** dims
 
 
 def unit_ball_volume(dims: int) -> float:

@@ -80,7 +80,9 @@ class TestCvppp:
 
     def test_what_training_was_given_holds_for_inference_too(self, a1: Path) -> None:
         settings = json.loads((a1.parent / "weights" / "model.json").read_text(encoding="utf-8"))
-        assert (settings["in_channels"], settings["min_size"]) == (3, 10)  # and not the 30 of the overlay
+        assert settings["in_channels"] == 3
+        # the 10 pixels it was given, and not the 30 of the overlay, in working ones
+        assert settings["smallest_instance"] == pytest.approx(10 / np.prod(settings["spacing"]))
 
     def test_a_label_map_of_colours_is_refused(self, a1: Path, tmp_path: Path) -> None:
         folder = write_plants(tmp_path / "A1", range(1, 3))
