@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -163,9 +164,9 @@ class TestAgglomerate:
         # where a rod steps to the next row, its regions touch at one or two faces; noise as large as the loss allows
         truth = np.zeros((60, 80), np.int32)
         for rod in range(11):
-            for x in range(1, 78):
-                y = 2 + 5 * rod + abs(x // 4 % 4 - 2)
-                truth[y : y + 2, x] = rod + 1
+            rows = 2 + 5 * rod + np.arange(78) // 4 % 3
+            for x, (before, after) in enumerate(pairwise(rows), start=1):
+                truth[min(before, after) : max(before, after) + 2, x] = rod + 1
         embeddings = torch.from_numpy(4.0 * truth[None]).float().repeat(4, 1, 1)
         embeddings = embeddings + noise((4, 60, 80), DELTA_VAR / 4**0.5)
         assert instance_metrics(agglomerate(embeddings, torch.from_numpy(truth > 0)), truth)["ap50"] == 1
