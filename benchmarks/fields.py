@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from scripts.agglomeration import MERGE_THRESHOLD
 from scripts.checkpoints import load_weights
 from scripts.foreground import is_foreground
 from scripts.resampling import resample_nearest
@@ -32,7 +31,7 @@ class Field(NamedTuple):
     foreground: NDArray[np.bool_]  # (*spatial)
     labels: Labels  # (*spatial), the truth
     min_size: int
-    merge_threshold: float = MERGE_THRESHOLD
+    merge_threshold: float | None = None
 
 
 class Kind(NamedTuple):

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from scripts.agglomeration import (
+    HIGHEST_THRESHOLD,
+    LOWEST_THRESHOLD,
     PRIOR_FACES,
     PRIOR_JUMP,
+    QUARTILES,
     Hierarchy,
     RegionGraph,
     agglomerate,
     build_hierarchy,
+    estimated_threshold,
     merge_regions,
 )
 from scripts.interfaces import measure_interfaces
@@ -108,6 +112,36 @@ class TestMerging:
         merges, evidence = merge_regions(row_graph([0, 0, 0], [1, 0, 2]))
         assert merges.shape == (0, 2)
         assert evidence.shape == (0,)
+
+
+class TestEstimatedThreshold:
+    def threshold(self, embeddings: Tensor, delta_var: float = DELTA_VAR) -> float:
+        return estimated_threshold(ForegroundVoxels(embeddings, everywhere(embeddings)), delta_var)
+
+    def test_it_grows_with_the_steps_inside_objects(self) -> None:
+        assert self.threshold(strip(*np.arange(40) * 0.125)) == pytest.approx(QUARTILES * 0.125 / DELTA_VAR)
+
+    def test_it_grows_with_the_jumps_at_borders(self) -> None:
+        # a tenth of all steps is a border, and 3 delta_var high
+        assert self.threshold(strip(*np.arange(60) // 10 * 3 * DELTA_VAR)) == pytest.approx(3)
+
+    @pytest.mark.parametrize("values", [[0] * 40, [0]])
+    def test_calm_embeddings_have_the_lowest(self, values: list[float]) -> None:
+        assert self.threshold(strip(*values)) == LOWEST_THRESHOLD
+
+    def test_embeddings_that_scatter_have_the_highest(self) -> None:
+        assert self.threshold(noise((4, 20, 20), DELTA_VAR)) == HIGHEST_THRESHOLD
+
+    def test_it_has_no_unit(self) -> None:
+        embeddings = strip(*np.arange(40) * 0.13)
+        assert self.threshold(10 * embeddings, 10 * DELTA_VAR) == pytest.approx(self.threshold(embeddings))
+
+    def test_it_is_used_where_none_is_given(self) -> None:
+        embeddings = noise((2, 30, 30), 0.1) + strip(*[0] * 15, *[1.2] * 15, height=30)
+        voxels = everywhere(embeddings)
+        threshold = self.threshold(embeddings)
+        assert LOWEST_THRESHOLD < threshold < HIGHEST_THRESHOLD
+        assert np.array_equal(agglomerate(embeddings, voxels), agglomerate(embeddings, voxels, threshold=threshold))
 
 
 class TestCut:

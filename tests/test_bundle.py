@@ -30,7 +30,6 @@ from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from scripts.agglomeration import MERGE_THRESHOLD
 from scripts.cropping import OBJECTS
 from scripts.synthetic import synthetic_nuclei
 
@@ -215,9 +214,6 @@ class TestTrainingAndInferenceAgree:
             from_data = isinstance(TRAIN.get(written), dict)
             if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(written), id_
-
-    def test_without_settings_instances_merge_as_without_annotation(self) -> None:
-        assert ast.literal_eval(self.settings_of(INFERENCE_IDS)["merge_threshold"][1]) == MERGE_THRESHOLD
 
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
         assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE_IDS)

@@ -128,6 +128,6 @@ def test_refuses_unknown_choices() -> None:
         ClusterEmbeddingsd("pred", 2, foreground="otsu")
     with pytest.raises(ValueError, match=r"min_score must lie in \[0, 1\], got 50"):
         ClusterEmbeddingsd("pred", 2, min_score=50)
-    for threshold in (0, -1, float("nan"), "high", None):
+    for threshold in (0, -1, float("nan"), "high"):
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
             ClusterEmbeddingsd("pred", 2, merge_threshold=threshold)

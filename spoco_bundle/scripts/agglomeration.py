@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .interfaces import Interfaces, measure_interfaces
-from .regions import small_regions
+from .regions import small_regions, typical_steps
 from .voxels import ForegroundVoxels
 
 Labels = NDArray[np.int32]
 
 PRIOR_FACES = 2  # that are added to those of each interface
 PRIOR_JUMP = 4.0  # in delta_var: as far from the inside of an object as from a border that the loss is content with
-MERGE_THRESHOLD = 3.8  # in delta_var, nearly half of what lies between objects: if no annotation tells (`calibration`)
+LOWEST_THRESHOLD = 2.0  # in delta_var, of those that are estimated: below it, what is thin falls to pieces
+HIGHEST_THRESHOLD = 3.8  # the same: nearly half of what lies between objects
+QUARTILES = 11.0  # lower quartiles of the steps from voxel to voxel in a threshold
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Hierarchy:
 
 
 def agglomerate(
-    embeddings: Tensor, foreground: Tensor, delta_var: float = 0.5, threshold: float = MERGE_THRESHOLD
+    embeddings: Tensor, foreground: Tensor, delta_var: float = 0.5, threshold: float | None = None
 ) -> Labels:
     """Cluster embeddings into spatially connected instances.
 
@@ -60,14 +62,26 @@ def agglomerate(
         embeddings: (E, *spatial) float32.
         foreground: (*spatial) bool, where instances may be.
         delta_var: distance of an embedding to its object's centre that the loss allows.
-        threshold: of the evidence for a border: with less, neighbours become one.
+        threshold: of the evidence for a border: with less, neighbours become one; None: `estimated_threshold`.
 
     Returns:
         (*spatial) instance map, 0 outside the foreground.
     """
     voxels = ForegroundVoxels(embeddings, foreground)
+    if threshold is None:
+        threshold = estimated_threshold(voxels, delta_var)
     hierarchy = build_hierarchy(voxels, delta_var, threshold)
     return hierarchy.cut(threshold)[voxels.image(torch.from_numpy(hierarchy.regions))]
+
+
+def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:
+    """How much evidence makes a border, where no annotation tells (see `calibration`).
+
+    Networks whose embeddings change little inside objects, or jump little at borders, need a low one, those whose
+    embeddings scatter a high one: docs/clustering.md has the numbers.
+    """
+    inside, at_borders = typical_steps(voxels)
+    return min(max(LOWEST_THRESHOLD, QUARTILES * inside / delta_var, at_borders / delta_var), HIGHEST_THRESHOLD)
 
 
 def build_hierarchy(voxels: ForegroundVoxels, delta_var: float = 0.5, limit: float = math.inf) -> Hierarchy:

@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
-from .agglomeration import MERGE_THRESHOLD, agglomerate
+from .agglomeration import agglomerate
 from .pairwise import squared_distances
 from .voxels import plain_tensor
 
@@ -42,7 +42,7 @@ def cluster_embeddings(
     delta_var: float = 0.5,
     min_size: int = 50,
     teacher_embeddings: ArrayLike | Tensor | None = None,
-    merge_threshold: float = MERGE_THRESHOLD,
+    merge_threshold: float | None = None,
 ) -> Labels:
     """Group pixel or voxel embeddings into instances.
 
@@ -56,7 +56,7 @@ def cluster_embeddings(
         min_size: smaller connected components, in voxels, are given to the instances they touch, or dropped.
         teacher_embeddings: (E, *spatial) of the momentum network; ``consistency`` needs them.
         merge_threshold: for ``auto``: the mean jump of the embeddings, in delta_var, that is a border; lower makes
-            more and smaller instances.
+            more and smaller instances. None: estimated from the embeddings (`agglomeration.estimated_threshold`).
 
     Returns:
         (*spatial) int32 instance map, 0 = background, ids 1..K; every instance is one connected component. The same
@@ -76,7 +76,7 @@ def cluster_embeddings(
         raise ValueError(f"delta_var must be finite and positive, got {delta_var}")
     if not isinstance(min_size, Integral) or min_size < 0:
         raise ValueError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
-    if not merge_threshold > 0:
+    if merge_threshold is not None and not merge_threshold > 0:
         raise ValueError(f"merge_threshold must be positive, got {merge_threshold}")
     if method == "consistency" and teacher_embeddings is None:
         raise ValueError("method 'consistency' needs teacher_embeddings, got None")

@@ -11,7 +11,6 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from .agglomeration import MERGE_THRESHOLD
 from .classes import cluster_each_class
 from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
@@ -57,7 +56,7 @@ class ClusterEmbeddingsd(MapTransform):
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
         min_score: float = 0.0,
-        merge_threshold: SupportsFloat = MERGE_THRESHOLD,
+        merge_threshold: SupportsFloat | None = None,
         scores_postfix: str = "scores",
     ) -> None:
         super().__init__(keys)
@@ -67,7 +66,8 @@ class ClusterEmbeddingsd(MapTransform):
             raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
-        if not isinstance(merge_threshold, SupportsFloat) or not float(merge_threshold) > 0:
+        given = merge_threshold is not None
+        if given and not (isinstance(merge_threshold, SupportsFloat) and float(merge_threshold) > 0):
             raise ValueError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
@@ -89,7 +89,7 @@ class ClusterEmbeddingsd(MapTransform):
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
-                merge_threshold=float(self.merge_threshold),
+                merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
             )
             if self.mask_key in result:
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
