@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
+from .grids import check_same_grid
 from .networks import size_divisor
 from .readers import describe_shape, refusal
 
@@ -117,8 +118,9 @@ class CheckLabelsd(MapTransform):
     """Refuse label maps that break the label convention; what passes becomes int32, or int64 if need be.
 
     The convention: integers on the image's grid, 0 = unlabelled, 1..N = one id for each wholly annotated
-    object. No value is changed. As label and image share a grid, the label takes over the image's affine:
-    a TIFF and a NIfTI file of one volume state theirs in different units.
+    object. No value is changed. A grid that contradicts the image's is refused (see `grids`). As label and image
+    share one, the label takes over the image's affine: a TIFF and a NIfTI file of one volume state theirs in
+    different units.
 
     Args:
         label_key: key of the label map, (1, *spatial).
@@ -162,6 +164,8 @@ class CheckLabelsd(MapTransform):
             label_shape = describe_shape(file, label.shape[1:])
             image_shape = describe_shape(image_file, image.shape[1:])
             raise refusal(file, f"a label map of shape {label_shape}", f"the shape {image_shape} of {image_file}")
+        if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+            check_same_grid(file, label, image_file, image)
 
     def _check_ids(self, file: str, label: torch.Tensor) -> None:
         if label.is_floating_point() or label.is_complex():

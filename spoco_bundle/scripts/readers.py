@@ -99,7 +99,14 @@ def _existing_file(path: PathLike) -> Path:
 
 
 def _volume(
-    path: Path, array: np.ndarray, affine: np.ndarray, has_channels: bool, unit: str, has_palette: bool = False
+    path: Path,
+    array: np.ndarray,
+    affine: np.ndarray,
+    has_channels: bool,
+    unit: str,
+    stated_voxel_size: Sequence[float],
+    is_placed: bool = False,
+    has_palette: bool = False,
 ) -> Volume:
     """Put voxels and grid into the form in which MONAI's ``LoadImage`` takes them from a reader."""
     meta = {
@@ -110,6 +117,8 @@ def _volume(
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if has_channels else math.nan,
         MetaKeys.SPACE: SpaceKeys.RAS,
         "unit": unit,
+        "stated_voxel_size": np.asarray(stated_voxel_size, np.float64),  # not-a-number where the file says nothing
+        "is_placed": is_placed,  # the affine tells where the voxels lie and how the axes run
         "has_palette": has_palette,  # the values are places in a list of colours
     }
     return Volume(_torch_ready(path, array), meta)
@@ -200,7 +209,9 @@ def read_tiff(path: PathLike) -> Volume:
     if "S" in header.axes and set(page.extrasamples) & ALPHA:
         array = array[:-1]
     has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
-    return _volume(path, array, np.diag([*spacing, 1.0]), has_channels, header.unit, has_palette)
+    stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
+    affine = np.diag([*spacing, 1.0])
+    return _volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)
 
 
 def _open_tiff(path: Path) -> tifffile.TiffFile:
@@ -399,7 +410,10 @@ def read_nifti(path: PathLike) -> Volume:
     else:
         affine = header.affine[:, [2, 1, 0, 3]]
     unit = NIFTI_UNITS.get(header.header.get_xyzt_units()[0], "unknown")
-    return _volume(path, array.transpose(), affine, bool(channels), unit)
+    codes = header.header["qform_code"], header.header["sform_code"]
+    is_placed = len(spatial_shape) == 3 and any(codes)
+    voxel_size = np.linalg.norm(affine[:-1, :-1], axis=0)
+    return _volume(path, array.transpose(), affine, bool(channels), unit, voxel_size, is_placed)
 
 
 def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -455,7 +469,7 @@ def read_png(path: PathLike) -> Volume:
     if array.ndim == 3:
         has_alpha = array.shape[2] in (2, 4)
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
-    return _volume(path, array, np.eye(3), array.ndim == 3, "pixel", has_palette)
+    return _volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
 
 
 # ------------------------------------------------------------------------------------------- MONAI readers

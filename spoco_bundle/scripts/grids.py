@@ -1,0 +1,95 @@
+"""Whether the files of an image and of its label map state one grid, as far as both of them state any.
+
+What a file says of its grid is in the metadata that `readers` gives: `stated_voxel_size` per axis, not-a-number where
+nothing is said, and `is_placed`, whether its affine tells where the voxels lie and how the axes run. Programs that know
+none of it write voxels of 1 and the origin 0: that says nothing, either.
+"""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+from monai.data import MetaTensor
+from monai.utils import MetaKeys
+from numpy.typing import NDArray
+
+from .readers import describe_shape, refusal
+
+TOLERANCE = 0.05  # of a voxel's edge, along each axis: programs round what they write
+FARTHEST = 1.0  # voxels between the two first voxels: some programs count from a voxel's corner, others from its middle
+LENGTHS = {"micrometre": 1.0, "millimetre": 1e3, "metre": 1e6}
+
+
+def check_same_grid(label_file: str, label: MetaTensor, image_file: str, image: MetaTensor) -> None:
+    """Refuse a label map whose voxels cannot be those of the image.
+
+    Args:
+        label_file, image_file: for the message.
+        label, image: as read, of one shape, each on the grid of its file.
+
+    Raises:
+        ValueError: other voxel sizes; other axes, or another place, where both files state theirs.
+    """
+    factor = _common_factor(label, image)
+    both_placed = _is_placed(image) and _is_placed(label) and not _is_usual(label)
+    if factor is not None and (not both_placed or _same_place(label, image, factor)):
+        return
+    expected = (
+        f"that of {image_file}, {_describe(image_file, image)}; resample the labels onto it, or copy its header "
+        "where the voxels are the same ones"
+    )
+    raise refusal(label_file, f"a grid of {_describe(label_file, label)}", expected)
+
+
+def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
+    """The label's lengths over the image's, 1 where nothing is stated; None when the two contradict each other.
+
+    Numbers may be equal in spite of the units: ITK calls every length millimetres. In unlike or unknown units only the
+    proportions of a voxel can be compared.
+    """
+    ratios = _stated_voxel_size(label) / _stated_voxel_size(image)
+    ratios = ratios[np.isfinite(ratios)]
+    units = label.meta.get("unit"), image.meta.get("unit")
+    if not len(ratios):
+        return 1.0
+    if all(unit in LENGTHS for unit in units):
+        factors = [1.0, LENGTHS[units[1]] / LENGTHS[units[0]]]
+    else:
+        factors = [1.0] if units[0] == units[1] else [float(ratios[0])]
+    return next((factor for factor in factors if np.allclose(ratios / factor, 1, rtol=0, atol=TOLERANCE)), None)
+
+
+def _same_place(label: MetaTensor, image: MetaTensor, factor: float) -> bool:
+    in_label = np.diag([1 / factor] * 3 + [1]) @ _affine(label)
+    moved = np.linalg.solve(_affine(image), in_label) - np.eye(4)  # label index -> image index, without the identity
+    return bool(np.abs(moved[:, :-1]).max() <= TOLERANCE and np.abs(moved[:, -1]).max() <= FARTHEST)
+
+
+def _describe(file: str, tensor: MetaTensor) -> str:
+    sizes = ["?" if np.isnan(size) else f"{size:.4g}" for size in _stated_voxel_size(tensor)]
+    text = f"voxels of {describe_shape(file, sizes)}, unit {tensor.meta.get('unit')}"
+    if not _is_placed(tensor):
+        return text
+    affine = _affine(tensor)
+    axes = "".join(nibabel.aff2axcodes(affine[:, [2, 1, 0, 3]]))
+    return f"{text}, axes {axes}, origin ({', '.join(f'{at:.4g}' for at in affine[:3, 3])})"
+
+
+def _stated_voxel_size(tensor: MetaTensor) -> NDArray[np.float64]:
+    stated = np.asarray(tensor.meta.get("stated_voxel_size", [np.nan] * (tensor.ndim - 1)), np.float64)
+    says_nothing = (stated == 1).all() and (not _is_placed(tensor) or _is_usual(tensor))
+    return np.full_like(stated, np.nan) if says_nothing else stated
+
+
+def _is_placed(tensor: MetaTensor) -> bool:
+    return bool(tensor.meta.get("is_placed", False))
+
+
+def _is_usual(tensor: MetaTensor) -> bool:
+    """Whether a NIfTI affine has the origin 0 and the axes of NIfTI, or of ITK, where x and y run the other way."""
+    signs = np.sign(_affine(tensor)[:, [2, 1, 0, 3]])
+    return any(np.array_equal(signs, np.diag([*axes, 1])) for axes in ([1, 1, 1], [-1, -1, 1]))
+
+
+def _affine(tensor: MetaTensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.meta[MetaKeys.ORIGINAL_AFFINE], np.float64)
