@@ -8,7 +8,15 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from scripts.checkpoints import BestWeightsSaver, WeightsLoader, load_weights, read_settings, start_from, weights_fit
+from scripts.checkpoints import (
+    BestWeightsSaver,
+    WeightsLoader,
+    load_weights,
+    read_settings,
+    start_from,
+    starting_weights,
+    weights_fit,
+)
 from scripts.files import UnwritableFile
 
 
@@ -69,9 +77,30 @@ class TestWeightsFit:
     def test_others_do_not(self, saved: Path, tmp_path: Path) -> None:
         assert not weights_fit(nn.Linear(4, 2), saved)
         assert not weights_fit(nn.Linear(3, 2), None)
-        assert not weights_fit(nn.Linear(3, 2), tmp_path / "missing.pt")
         (tmp_path / "broken.pt").write_bytes(b"broken")
         assert not weights_fit(nn.Linear(3, 2), tmp_path / "broken.pt")
+
+
+class TestStartingWeights:
+    def test_those_that_are_there(self, saved: Path) -> None:
+        assert starting_weights(str(saved), shipped="models/model.pt") == saved
+
+    @pytest.mark.parametrize("nothing", [None, "null"])
+    def test_none_on_request(self, nothing: str | None) -> None:
+        assert starting_weights(nothing, shipped="models/model.pt") is None
+
+    def test_a_file_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            FileNotFoundError, match=r"typo\.pt: found no such file, expected weights to start from, or"
+        ):
+            starting_weights(tmp_path / "typo.pt", shipped="models/model.pt")
+
+    def test_a_copy_of_the_bundle_without_weights_says_so(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        shipped = str(tmp_path / "models" / "model.pt")
+        assert starting_weights(shipped, shipped) is None
+        assert f"no weights {shipped}" in caplog.text
 
 
 class TestStartFrom:

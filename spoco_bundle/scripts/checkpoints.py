@@ -42,10 +42,30 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     network.load_state_dict(state)
 
 
-def start_from(network: nn.Module, path: Path | str | None) -> nn.Module:
+def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | None:
+    """Where the weights to start from are; None for random ones, and where the shipped ones are not there.
+
+    Args:
+        path: as the user gives it; None, or the text ``null`` that a shell makes of it, for random weights.
+        shipped: the weights that come with the bundle, some copies of which have none.
+
+    Raises:
+        FileNotFoundError: no such file, unless it is the shipped one.
+    """
+    if path is None or path == "null":
+        return None
+    if Path(path).is_file():
+        return Path(path)
+    if Path(path) != Path(shipped):
+        raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
+    logger.warning("this copy of the bundle has no weights %s", path)
+    return None
+
+
+def start_from(network: nn.Module, path: Path | None) -> nn.Module:
     """Start from the weights at `path` when they fit, else from random ones, and say which; returns the network."""
-    if path is None or not Path(path).is_file():
-        logger.info("training starts from random weights: no file %s", path)
+    if path is None:
+        logger.info("training starts from random weights")
         return network
     try:
         load_weights(network, path)
@@ -55,12 +75,12 @@ def start_from(network: nn.Module, path: Path | str | None) -> nn.Module:
     return network
 
 
-def weights_fit(network: nn.Module, path: Path | str | None) -> bool:
-    """Whether a training would start from the weights at `path`: they are there, whole, and of this network."""
-    if path is None or not Path(path).is_file():
+def weights_fit(network: nn.Module, path: Path | None) -> bool:
+    """Whether a training would start from the weights at `path`: they are given, whole, and of this network."""
+    if path is None:
         return False
     try:
-        return _first_difference(network.state_dict(), read_tensors(Path(path), expected="a state_dict")) is None
+        return _first_difference(network.state_dict(), read_tensors(path, expected="a state_dict")) is None
     except ValueError:
         return False
 

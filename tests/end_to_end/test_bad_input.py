@@ -142,6 +142,13 @@ class TestTraining:
         )
         assert weights.read_bytes() == b"precious"
 
+    def test_weights_to_start_from_that_are_not_there(self, dataset: Path) -> None:
+        """Found before any image is read."""
+        shutil.rmtree(dataset)
+        self.assert_refused(
+            dataset, r"typo\.pt: found no such file, expected weights to start from", pretrained="typo.pt"
+        )
+
     def test_a_volume_under_the_2d_config(self, dataset: Path) -> None:
         sentence = r"images/nuclei\.tif: found a 3D image, .*, expected a 2D image \(leave out configs/2d\.json\)"
         self.assert_refused(dataset, sentence, configs=[*TRAIN, "2d.json"], patch_size=[16, 16])
