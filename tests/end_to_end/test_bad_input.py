@@ -142,6 +142,23 @@ class TestTraining:
         )
         assert weights.read_bytes() == b"precious"
 
+    @pytest.mark.parametrize(
+        ("option", "value", "sentence"),
+        [
+            ("epochs", 2.5, r"^epochs: found 2\.5, expected a whole number of at least 1\.$"),
+            ("device", "cuda:99", r"^device: found 'cuda:99', expected a device of this machine"),
+            ("ckpt_dir", 0.1, r"^ckpt_dir: found 0\.1, expected a path; write \./NAME where"),
+        ],
+    )
+    def test_a_wrong_option(self, option: str, value: Any, sentence: str, dataset: Path) -> None:
+        """Found before any image is read."""
+        shutil.rmtree(dataset)
+        self.assert_refused(dataset, sentence, **{option: value})
+
+    @pytest.mark.parametrize(("option", "value"), [("patch_size", "abc"), ("min_size", -1), ("foreground", "nowhere")])
+    def test_a_wrong_option_that_a_training_chooses_by_itself(self, option: str, value: Any, dataset: Path) -> None:
+        self.assert_refused(dataset, rf"^{option}: found {value!r}, expected ", **{option: value})
+
     def test_weights_to_start_from_that_are_not_there(self, dataset: Path) -> None:
         """Found before any image is read."""
         shutil.rmtree(dataset)
@@ -183,6 +200,12 @@ class TestInference:
         torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
         sentence = r"model\.pt: found weights of another architecture \(no entry .*\), expected this network's"
         self.assert_refused(dataset, sentence, tmp_path)
+
+    @pytest.mark.parametrize(("option", "value"), [("overlap", 1), ("ckpt_dir", 0.1), ("device", "cuda:99")])
+    def test_a_wrong_option(self, option: str, value: Any, dataset: Path, trained: Training) -> None:
+        output_dir = dataset.parent / "results"
+        ids = {"dataset_dir": dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": output_dir, option: value}
+        assert refusal_of(INFERENCE, **ids).startswith(f"{option}: found {value!r}, expected ")
 
     def test_consistency_clustering_without_a_teacher(self, dataset: Path, trained: Training, tmp_path: Path) -> None:
         weights = shutil.copytree(trained.ckpt_dir, tmp_path / "weights", ignore=shutil.ignore_patterns("teacher.pt"))
