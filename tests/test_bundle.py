@@ -202,7 +202,7 @@ class TestTrainingAndInferenceAgree:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
         of_the_data = {"working_spacing", "smallest_instance"}  # training measures them, inference is told
-        assert differing <= {"imports", "initialize", "network", "options", "run", "settings"} | of_the_data
+        assert differing <= {"imports", "initialize", "network", "options", "run", "settings", "writable"} | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
         assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= self.WRITTEN.keys()

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import pickle
 import resource
 from collections import Counter
@@ -14,6 +15,7 @@ import torch
 
 from scripts.files import (
     UnwritableFile,
+    check_writable,
     read_tensors,
     warn_if_unwritable,
     whole_file,
@@ -153,3 +155,28 @@ class TestWriteJson:
             write_json(path, {"mean": float("nan")})
         assert json.loads(path.read_text()) == {"mean": 1.0}
         assert list(tmp_path.iterdir()) == [path]
+
+
+class TestCheckWritable:
+    def test_a_folder_that_could_be_made_is_not_made_yet(self, tmp_path: Path) -> None:
+        check_writable([tmp_path, str(tmp_path / "new" / "folder")])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        check_writable(["new/folder"])
+
+    @pytest.mark.parametrize("folder", ["file", "file/below", "n" * 300])
+    def test_a_file_in_the_way_and_a_path_that_cannot_be(self, folder: str, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("kept")
+        with pytest.raises(
+            UnwritableFile, match=rf"{folder}: found that no file can be made there \(.*\), expected a fo"
+        ):
+            check_writable([tmp_path, tmp_path / folder])
+        assert (tmp_path / "file").read_text() == "kept"
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_read_only_folder(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(UnwritableFile, match="Permission denied"):
+            check_writable([tmp_path / "new"])

@@ -7,9 +7,10 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -49,6 +50,24 @@ def whole_file(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(folders: Sequence[Path | str]) -> None:
+    """Refuse folders in which no file can be made; those that are not there yet are not made, either.
+
+    Raises:
+        UnwritableFile: a file in the way, a read-only folder, a path that cannot be.
+    """
+    for folder in map(Path, folders):
+        try:
+            # a file without a name: permissions alone do not tell a read-only disk
+            with TemporaryFile(dir=next(path for path in (folder, *folder.absolute().parents) if path.exists())):
+                pass
+        except OSError as error:
+            raise UnwritableFile(
+                f"{folder}: found that no file can be made there ({error.strerror or error}), expected a folder, or "
+                "place for one, with the right to write."
+            ) from error
 
 
 @contextmanager

@@ -155,6 +155,14 @@ class TestTraining:
         shutil.rmtree(dataset)
         self.assert_refused(dataset, sentence, **{option: value})
 
+    @pytest.mark.parametrize("option", ["ckpt_dir", "output_dir"])
+    def test_a_file_in_the_way_of_a_folder(self, option: str, dataset: Path) -> None:
+        """Found before any image is read."""
+        shutil.rmtree(dataset)
+        (dataset.parent / "notes").touch()
+        sentence = r"notes/new: found that no file can be made there \(.*\), expected a folder, or place for one"
+        self.assert_refused(dataset, sentence, **{option: dataset.parent / "notes" / "new"})
+
     @pytest.mark.parametrize(("option", "value"), [("patch_size", "abc"), ("min_size", -1), ("foreground", "nowhere")])
     def test_a_wrong_option_that_a_training_chooses_by_itself(self, option: str, value: Any, dataset: Path) -> None:
         self.assert_refused(dataset, rf"^{option}: found {value!r}, expected ", **{option: value})
