@@ -16,7 +16,7 @@ from monai.transforms import LoadImaged, SaveImaged
 from PIL import Image
 
 from scripts.readers import TiffHeader, read_nifti, read_png, read_tiff, read_tiff_header
-from scripts.writers import InstanceWriter, SaveInstancesd, write_instances
+from scripts.writers import InstanceWriter, SaveInstancesd, check_targets, write_instances
 
 STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x
 INSTANCES = STACK[::-1].astype(np.int32).copy()
@@ -226,6 +226,27 @@ class TestRefusals:
             write_instances(INSTANCES, source, folder / "b.tif")
         assert [path.name for path in folder.iterdir()] == ["b.tif"]
         assert (folder / "b.tif").read_bytes() == before
+
+
+class TestTargets:
+    """No result takes the place of an input."""
+
+    def test_beside_the_images(self, tmp_path: Path) -> None:
+        check_targets([{"image": f"{tmp_path}/a.tif"}, {"image": f"{tmp_path}/b.nii.gz"}], tmp_path)
+
+    def test_an_image_with_the_name_of_a_result(self, tmp_path: Path) -> None:
+        data = [{"image": f"{tmp_path}/a.tif"}, {"image": f"{tmp_path}/a_instances.tif"}]
+        sentence = (
+            r"a_instances\.tif: found an input in the place of the result of .*a\.tif, expected another output_dir"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            check_targets(data, tmp_path / "new" / "..")
+        check_targets(data, tmp_path / "new")
+        check_targets(data, tmp_path, postfix="next_objects")
+
+    def test_a_mask_with_the_name_of_a_result(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"a_instances\.tif: found an input"):
+            check_targets([{"image": "images/a.tif", "mask": f"{tmp_path}/a_instances.tif"}], tmp_path)
 
 
 class TestSaveInstancesd:

@@ -9,7 +9,7 @@ In a MONAI JSON config, as the last step of the postprocessing::
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,24 @@ class InstanceLayout(FolderLayoutBase):
         """Return the output path for the image at ``subject``; raises ValueError for an unknown extension."""
         name, suffix = split_suffix(subject)
         return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
+
+
+def check_targets(data: Sequence[Mapping[str, str]], output_dir: PathLike, postfix: str = "instances") -> None:
+    """Refuse an output folder in which a result would take the place of an input.
+
+    Args:
+        data: the images to segment under the key ``image``, and what belongs to them under others.
+        output_dir, postfix: see `InstanceLayout`.
+
+    Raises:
+        ValueError: naming the input and the image whose result has its name.
+    """
+    layout = InstanceLayout(output_dir, postfix)
+    inputs = {Path(path).resolve() for entry in data for path in entry.values()}
+    for entry in data:
+        target = Path(layout.filename(entry["image"]))
+        if target.resolve() in inputs:
+            raise refusal(target, f"an input in the place of the result of {entry['image']}", "another output_dir")
 
 
 class InstanceWriter(ImageWriter):
