@@ -286,8 +286,16 @@ class TestTrainingAndInferenceAgree:
         assert shared == [step for step in inference if "SaveInstances" not in step["_target_"]]
 
     def test_both_slide_the_same_window(self) -> None:
-        validation, inference = TRAIN["validate"]["inferer"], INFERENCE["inferer"]
-        assert {key: value for key, value in inference.items() if not key.startswith("teacher")} == validation
+        validation, inference = (
+            {key: value for key, value in config.items() if not key.startswith("teacher")}
+            for config in (TRAIN["validate"]["inferer"], INFERENCE["inferer"])
+        )
+        assert validation == inference
+
+    def test_evaluation_asks_the_teacher_as_inference_does(self) -> None:
+        asked = {key: value for key, value in INFERENCE["inferer"].items() if key.startswith("teacher")}
+        assert {key: EVALUATE[f"validate#inferer#{key}"] for key in asked} == asked
+        assert EVALUATE["teacher_def"] == INFERENCE["teacher_def"]
 
 
 def pins(python_version: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bundle_runs import (
     TRAIN,
     nuclei,
     read_nifti,
+    refusal_of,
     run_here,
     run_in_shell,
     write,
@@ -124,6 +125,17 @@ class TestEvaluation:
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
         run_here(EVALUATE, **ids, device="$torch.device('cpu')", sparse_truth=True)
         assert {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()} == before
+
+
+class TestConsistencyClustering:
+    def test_training_and_evaluation_ask_the_teacher_too(self, tmp_path: Path) -> None:
+        dataset = write_pair(tmp_path / "data", *nuclei((16, 20, 24)))
+        ids = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "output_dir": tmp_path, "clustering": "consistency"}
+        run_here(TRAIN, **TINY_TRAINING, **ids)
+        run_here(EVALUATE, **ids, **EAGER_INFERENCE)
+        assert (tmp_path / "metrics.json").is_file()
+        (tmp_path / "teacher.pt").unlink()
+        assert "teacher.pt: found no such file" in refusal_of(EVALUATE, **ids, **EAGER_INFERENCE)
 
 
 class TestTwoDimensions:
