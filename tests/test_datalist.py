@@ -83,6 +83,33 @@ def test_patterns_of_folders_and_names(tmp_path: Path) -> None:
     assert names(pairs) == [("aachen_1_raw.png", "aachen_1_ids.png"), ("bochum_1_raw.png", "bochum_1_ids.png")]
 
 
+class TestBracketsInNames:
+    """A glob pattern could mean one of the characters between them."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "[day 1]").mkdir()
+        return dataset(tmp_path / "[day 1]", ["a[0].tif", "b[0].tif"], ["a[0].tif", "b[0].tif"])
+
+    def test_in_a_dataset(self, folder: Path) -> None:
+        assert names(image_label_pairs(folder)) == [("a[0].tif", "a[0].tif"), ("b[0].tif", "b[0].tif")]
+
+    def test_in_the_folders_of_a_pattern(self, folder: Path) -> None:
+        pairs = image_label_pairs("unused", f"{folder}/images/*.tif", f"{folder}/labels/*.tif")
+        assert names(pairs) == [("a[0].tif", "a[0].tif"), ("b[0].tif", "b[0].tif")]
+        (folder / "labels" / "a[0].tif").unlink()
+        dataset(folder, [], ["c[0].tif"])
+        with pytest.raises(ValueError, match=r"found as the label of .*a\[0\]\.tif in sorted order"):
+            image_label_pairs("unused", f"{folder}/images/*.tif", f"{folder}/labels/*.tif")
+
+    def test_a_single_file(self, folder: Path) -> None:
+        assert image_list("unused", f"{folder}/images/a[0].tif") == [{"image": f"{folder}/images/a[0].tif"}]
+
+    def test_they_are_wildcards_where_no_such_file_is(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a1.tif", "a2.tif", "a3.tif"], [])
+        assert names(image_list("unused", f"{tmp_path}/images/a[12].tif")) == [("a1.tif",), ("a2.tif",)]
+
+
 class TestRefusals:
     def test_patterns_that_shift_the_pairs(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["plant1_rgb.png", "plant2_rgb.png"], ["plant2_label.png", "plant3_label.png"])

@@ -103,18 +103,29 @@ def _wildcard_texts(pattern: Paths, path: str) -> tuple[str, ...]:
     """
     if not isinstance(pattern, str):
         return ()
-    literal = [re.escape(part) for part in re.split(r"\*+|\?|\[.*?\]", str(Path(pattern)))]
-    match = re.fullmatch("(.*)".join(literal), path)
+    folder, rest = _folder_and_pattern(pattern)
+    literal = [re.escape(part) for part in re.split(r"\*+|\?|\[.*?\]", rest)]
+    match = re.fullmatch("(.*)".join(literal), str(Path(path).relative_to(folder)))
     return match.groups() if match else ()
 
 
+def _folder_and_pattern(pattern: str) -> tuple[Path, str]:
+    """Split a glob pattern after the folders that exist as written: brackets in their names are no wildcards."""
+    whole = Path(pattern)
+    folder = next((path for path in whole.parents if path.exists()), Path())
+    return folder, str(whole.relative_to(folder))
+
+
 def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
-    """Return the paths of a list, which must exist, or the matches of a glob pattern."""
+    """Return the paths of a list, which must exist, the one path that a text is, or the matches of a glob pattern."""
     if isinstance(paths, str):
-        matches = sorted(glob(paths, recursive=True))
+        if Path(paths).exists():
+            return [str(Path(paths))]
+        folder, pattern = _folder_and_pattern(paths)
+        matches = sorted(str(folder / path) for path in glob(pattern, root_dir=folder, recursive=True))
         if not matches:
             raise ValueError(f"{paths}: found no file, expected {kind} that match this pattern.")
-        return [str(Path(path)) for path in matches]
+        return matches
     if not paths:
         raise ValueError(f"Found an empty list of {kind}, expected at least one path.")
     for path in paths:

@@ -115,7 +115,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
     **dict.fromkeys(("position_scale", "foreground_weight", "border_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("cache_rate", "upside_down", "min_score"), SHARE),
-    **dict.fromkeys(("largest_patch", "patch_size", "roi_size"), _each_axis(_whole(1))),
+    **dict.fromkeys(("patch_size", "roi_size"), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
     **dict.fromkeys(("images", "labels", "masks"), _or_null(PATHS)),
     **dict.fromkeys(("amp", "sparse_truth"), _one_of(True, False)),

@@ -127,6 +127,19 @@ class TestEvaluation:
         assert {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()} == before
 
 
+class TestFolderNames:
+    def test_numbers_and_brackets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The shell's `--ckpt_dir 2024` reaches the configs as a number."""
+        monkeypatch.chdir(tmp_path)
+        dataset = write_pair(tmp_path / "[1]", *nuclei((16, 20, 24)), name="a[0].tif")
+        ids = {"dataset_dir": dataset, "ckpt_dir": 2024, "output_dir": 2024}
+        run_here(TRAIN, **TINY_TRAINING, **ids)
+        run_here(INFERENCE, **ids, **EAGER_INFERENCE)
+        run_here(EVALUATE, **ids, **EAGER_INFERENCE)
+        results = {"model.pt", "a[0]_instances.tif", "metrics.json"}
+        assert results <= {path.name for path in (tmp_path / "2024").iterdir()}
+
+
 class TestConsistencyClustering:
     def test_training_and_evaluation_ask_the_teacher_too(self, tmp_path: Path) -> None:
         dataset = write_pair(tmp_path / "data", *nuclei((16, 20, 24)))
