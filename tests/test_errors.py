@@ -55,6 +55,14 @@ def test_a_full_disk_is_no_defect_whoever_writes_to_it() -> None:
     assert refusal_behind(OSError(errno.EIO, "Input/output error")) is None
 
 
+def test_a_path_without_access_is_no_defect_whoever_opens_it(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as opened:
+        tmp_path.read_text()
+    refusal = refusal_behind(opened.value)
+    assert str(tmp_path) in str(refusal)
+    assert refusal_behind(PermissionError(errno.EACCES, "Permission denied", "a.png")) is not None
+
+
 def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

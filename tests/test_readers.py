@@ -482,6 +482,18 @@ class TestAsMonaiReader:
         with pytest.raises(FileNotFoundError, match="no such file"):
             load(tmp_path / name)
 
+    @pytest.mark.parametrize("name", ["a.tif", "a.nii.gz", "a.png"])
+    def test_a_folder_in_the_place_of_a_file(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=f"{name}: found a folder, expected a file"):
+            load(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["a.tif", "a.nii", "a.nii.gz", "a.png"])
+    def test_an_empty_file(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=f"{name}: found .*, expected .*"):
+            load(tmp_path / name)
+
     def test_another_format(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a\.jpg: found the extension \.jpg, expected one of \.ome\.tiff"):
             load(tmp_path / "a.jpg")

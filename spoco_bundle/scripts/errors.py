@@ -11,14 +11,15 @@ from types import TracebackType
 from monai.apps.utils import get_logger
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def explain_refusals() -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is the innermost
-    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, or a full disk.
-    Anything else is a defect and keeps its traceback.
+    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, a full disk, or a path
+    that cannot be read or written. Anything else is a defect and keeps its traceback.
     """
     sys.excepthook = _print_exception
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
@@ -29,7 +30,7 @@ def refusal_behind(error: BaseException | None) -> BaseException | None:
     while error is not None:
         if isinstance(error, ValueError | TypeError | OSError) and _raised_in_scripts(error):
             return error
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
+        if isinstance(error, OSError) and error.errno in FULL_DISK + NO_ACCESS:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -93,6 +93,8 @@ class Volume(NamedTuple):
 
 def _existing_file(path: PathLike) -> Path:
     path = Path(path)
+    if path.is_dir():
+        raise refusal(path, "a folder", "a file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     return path
