@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,31 @@ class TestTiffVoxelSize:
         assert load(path).pixdim.tolist() == [1.0, 0.5, 0.5]
         assert read_tiff_header(path).voxel_size == {"Y": 0.5, "X": 0.5}
 
+    @pytest.mark.parametrize("stated", ["-0.5", "INF", "NaN"])
+    def test_what_cannot_be_is_one_with_a_warning(
+        self, tmp_path: Path, stated: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        image = load(self.with_size_x(tmp_path / "a.ome.tif", stated))
+        assert image.pixdim.tolist() == [1.0, 2.0, 1.0]
+        assert re.search(r"a\.ome\.tif: found the voxel size .* along X, which is taken for 1", caplog.text)
+
+    def test_zero_is_one_as_many_programs_mean_by_it_that_they_know_none(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert load(self.with_size_x(tmp_path / "a.ome.tif", "0")).pixdim.tolist() == [1.0, 2.0, 1.0]
+        assert caplog.text == ""
+
+    def test_a_decimal_comma_is_refused(self, tmp_path: Path) -> None:
+        message = r"a\.ome\.tif: found a voxel size that is no number \(.*'1,5 '\), expected one such as 0\.5\.$"
+        with pytest.raises(ValueError, match=message):
+            load(self.with_size_x(tmp_path / "a.ome.tif", "1,5"))
+
+    def with_size_x(self, path: Path, stated: str) -> Path:
+        metadata = {"axes": "ZYX", "PhysicalSizeY": 2.0, "PhysicalSizeX": 77.0}
+        write_tiff(path, ome=True, metadata=metadata)
+        path.write_bytes(path.read_bytes().replace(b'"77.0"', f'"{stated:4}"'.encode()))
+        return path
+
     def test_a_real_ome_file(self) -> None:
         path = SHARED / "nuclei3d" / "1135_image.ome.tif"
         if not path.exists():
@@ -334,6 +360,15 @@ class TestNifti:
             path.write_bytes(whole[:length])
             with pytest.raises(ValueError, match=r"a\.nii.*: found .*, expected .*\."):
                 read_nifti(path)
+
+    @pytest.mark.parametrize("size", [0.0, float("nan")])
+    def test_voxels_of_no_size_are_refused(self, tmp_path: Path, size: float) -> None:
+        image = nibabel.Nifti1Image(STACK.astype(np.int16).transpose(), np.eye(4))
+        image.header["srow_x"][0] = size
+        image.header["sform_code"] = 1
+        (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + STACK.astype(np.int16).tobytes())
+        with pytest.raises(ValueError, match=r"a\.nii: found the affine \[.*\], expected finite numbers, and no voxel"):
+            load(tmp_path / "a.nii")
 
     def test_a_wrong_checksum_is_refused(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 1000, (20, 20, 20), dtype=np.int16)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import math
 import struct
 import zlib
@@ -53,6 +54,8 @@ TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 
 TIFF_TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
 ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 NIFTI_UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
+
+logger = logging.getLogger(__name__)
 
 
 def refusal(path: PathLike, found: str, expected: str) -> ValueError:
@@ -189,7 +192,8 @@ def read_tiff(path: PathLike) -> Volume:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: time series, several images, unequal pages, truncated or undecodable data.
+        ValueError: time series, several images, unequal pages, truncated or undecodable data, a voxel size that is no
+            number.
     """
     path = Path(path)
     with _open_tiff(path) as tif:
@@ -266,20 +270,26 @@ def _tiff_header(path: Path, tif: tifffile.TiffFile, series: list[tifffile.TiffP
     flavour = series[0].kind
     if flavour not in ("ome", "imagej", "shaped"):
         flavour = "ome" if tif.is_ome else "imagej" if tif.is_imagej else "plain"
-    voxel_size, unit = _tiff_voxel_size(tif, flavour)
+    voxel_size, unit = _tiff_voxel_size(path, tif, flavour)
     return TiffHeader(axes, shape, stored_shape, voxel_size, unit, flavour, tif.is_bigtiff)
 
 
-def _tiff_voxel_size(tif: tifffile.TiffFile, flavour: str) -> tuple[dict[str, float], str]:
+def _tiff_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple[dict[str, float], str]:
     """Return the stated voxel sizes by axis, and their unit.
 
     Lengths in pixels, or in no known unit, are kept as they are: they still say how anisotropic the grid is.
     """
     lengths: dict[str, tuple[float, str]] = {}
-    if flavour == "ome":
-        lengths = _ome_lengths(tif.ome_metadata)
-    elif flavour == "imagej":
-        lengths = _imagej_lengths(tif)
+    try:
+        if flavour == "ome":
+            lengths = _ome_lengths(tif.ome_metadata)
+        elif flavour == "imagej":
+            lengths = _imagej_lengths(tif)
+    except ValueError as error:
+        raise refusal(path, f"a voxel size that is no number ({error})", "one such as 0.5") from error
+    for axis, (value, _) in lengths.items():
+        if not 0 <= value < math.inf:  # 0 is how many programs say that they know none
+            logger.warning("%s: found the voxel size %g along %s, which is taken for 1", path, value, axis)
     lengths = {axis: (value, unit) for axis, (value, unit) in lengths.items() if 0 < value < math.inf}
     if lengths and all(unit in MICROMETRES for _, unit in lengths.values()):
         return {axis: value * MICROMETRES[unit] for axis, (value, unit) in lengths.items()}, "micrometre"
@@ -399,7 +409,7 @@ def read_nifti(path: PathLike) -> Volume:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: axes beyond these, RGB or complex voxels, truncated or damaged data.
+        ValueError: axes beyond these, RGB or complex voxels, voxels of no size, truncated or damaged data.
     """
     path = Path(path)
     header = open_nifti(path)
@@ -411,6 +421,8 @@ def read_nifti(path: PathLike) -> Volume:
         affine = np.diag([*header.header.get_zooms()[1::-1], 1.0]).astype(np.float64)
     else:
         affine = header.affine[:, [2, 1, 0, 3]]
+    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise refusal(path, f"the affine {affine.tolist()}", "finite numbers, and no voxel of size 0")
     unit = NIFTI_UNITS.get(header.header.get_xyzt_units()[0], "unknown")
     codes = header.header["qform_code"], header.header["sform_code"]
     is_placed = len(spatial_shape) == 3 and any(codes)
