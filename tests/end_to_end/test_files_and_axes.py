@@ -8,7 +8,17 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
-from bundle_runs import EAGER_INFERENCE, INFERENCE, nuclei, read_nifti, run_here, write
+from bundle_runs import (
+    EAGER_INFERENCE,
+    INFERENCE,
+    TINY_TRAINING,
+    TRAIN,
+    nuclei,
+    read_nifti,
+    run_here,
+    write,
+    write_pair,
+)
 from conftest import Training
 
 # An array of (Z, Y, X) as each kind of file: name, and how it is written.
@@ -52,3 +62,14 @@ def test_one_volume_in_four_formats(results: Path) -> None:
     assert nifti.get_data_dtype() == np.int32
     np.testing.assert_array_equal(nifti.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
     np.testing.assert_array_equal(np.asarray(nifti.dataobj), anisotropic.transpose())
+
+
+def test_images_too_small_for_the_network_to_halve(tmp_path: Path) -> None:
+    """They are continued by their outermost voxels, in training as in inference."""
+    image, labels = nuclei((16, 24, 20))
+    dataset = write_pair(tmp_path / "data", image[6:9], labels[6:9])
+    ids = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "output_dir": tmp_path}
+    options = {name: value for name, value in TINY_TRAINING.items() if name != "patch_size"}
+    run_here(TRAIN, **options, **ids)
+    run_here(INFERENCE, **EAGER_INFERENCE, **ids)
+    assert tifffile.imread(tmp_path / "nuclei_instances.tif").shape == (3, 24, 20)
