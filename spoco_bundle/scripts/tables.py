@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data.utils import affine_to_spacing
 from numpy.typing import ArrayLike, NDArray
 from skimage.measure import regionprops_table
 
@@ -20,16 +20,15 @@ UNIT_SYMBOLS = {"micrometre": "um", "millimetre": "mm", "metre": "m"}
 UNSTATED = "unit"  # stands in for the symbol where the file names no unit
 
 
-def instance_table(
-    instances: NDArray[np.integer], scores: ArrayLike, voxel_size: Sequence[float], unit: str = ""
-) -> Table:
+def instance_table(instances: NDArray[np.integer], scores: ArrayLike, affine: ArrayLike, unit: str = "") -> Table:
     """Measure the instances of a map.
 
     Args:
         instances: (*spatial) with axes (Z, Y, X) or (Y, X), 0 = background, ids from 1..K. Those that are not in the
             map get no row.
         scores: (K,), the first one that of id 1.
-        voxel_size: along each axis, in `unit`.
+        affine: (ndim + 1, ndim + 1), from indices to places in `unit`. Its columns need not be at right angles: then a
+            voxel is a parallelepiped, smaller than the product of its edges.
         unit: of lengths: "micrometre", "millimetre", "metre", or anything else for none that is known.
 
     Returns:
@@ -49,6 +48,8 @@ def instance_table(
     axes = "zyx"[-instances.ndim :]
     symbol = UNIT_SYMBOLS.get(unit, UNSTATED)
     size_name = f"area_{symbol}2" if instances.ndim == 2 else f"volume_{symbol}3"
+    linear = np.asarray(affine)[: instances.ndim, : instances.ndim]
+    voxel_size, voxel_volume = affine_to_spacing(linear, r=instances.ndim), abs(np.linalg.det(linear))
     found = regionprops_table(instances, properties=("label", "num_pixels", "centroid", "bbox"))
     ids, centroids = found["label"], [found[f"centroid-{axis}"] for axis in range(len(axes))]
     corners = [found[f"bbox-{side}"] for side in range(2 * len(axes))]  # the last ones do not belong to the box
@@ -56,7 +57,7 @@ def instance_table(
         "id": ids,
         "score": np.asarray(scores, np.float64)[ids - 1],
         "voxels": found["num_pixels"],
-        size_name: found["num_pixels"] * math.prod(voxel_size),
+        size_name: found["num_pixels"] * voxel_volume,
         **{f"centroid_{a}_{symbol}": index * edge for a, index, edge in zip(axes, centroids, voxel_size, strict=True)},
         **{f"centroid_{a}_voxel": index for a, index in zip(axes, centroids, strict=True)},
         **{f"min_{a}_voxel": corner for a, corner in zip(axes, corners, strict=False)},

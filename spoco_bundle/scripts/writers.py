@@ -19,7 +19,6 @@ import tifffile
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import FolderLayoutBase, ImageWriter
-from monai.data.utils import affine_to_spacing
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 from PIL import Image
@@ -259,7 +258,6 @@ class SaveInstancesd(SaveImaged):
             writer.write(target)
             scores = result.get(f"{key}_{self.scores_postfix}")
             if scores is not None:
-                voxel_size = affine_to_spacing(meta[MetaKeys.ORIGINAL_AFFINE], r=writer.data_obj.ndim).tolist()
-                table = instance_table(writer.data_obj, scores, voxel_size, meta.get("unit", ""))
+                table = instance_table(writer.data_obj, scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
                 write_table(target.with_name(f"{split_suffix(target)[0]}.csv"), table)
         return result
