@@ -1,0 +1,91 @@
+"""Instances in one piece: what to do with those that a change of the grid has divided or lost."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from skimage.segmentation import watershed
+
+Labels = NDArray[np.int32]
+Regions = NDArray[np.integer]
+Sizes = NDArray[np.int64]
+
+
+def count_pieces(instances: Labels, count: int) -> tuple[Sizes, Sizes]:
+    """How many connected components and voxels of (*spatial) each of the ids 0..count - 1 has; of 0 only voxels."""
+    _, owner, sizes = _components(instances)
+    voxels = np.bincount(owner, weights=sizes, minlength=count).astype(np.int64)
+    return np.bincount(owner[1:], minlength=count), voxels
+
+
+def keep_largest_pieces(instances: Labels, regions: Regions) -> Labels:
+    """Keep the largest connected component of each instance; give the others to what they touch, or drop them.
+
+    Args:
+        instances: (*spatial), 0 = background.
+        regions: (*spatial), over whose borders nothing is given to another instance.
+    """
+    components, owner, sizes = _components(instances)
+    by_size = sizes[1:].argsort(kind="stable") + 1
+    largest = np.zeros(int(instances.max()) + 1, np.int64)
+    largest[owner[by_size]] = by_size  # the last one written stays
+    kept = np.where(largest[instances] == components, instances, 0)
+    for region in np.unique(regions[kept != instances]):
+        crumbs = (kept != instances) & (regions == region)
+        around = binary_dilation(crumbs) & (instances > 0) & (regions == region)
+        kept = np.where(crumbs, watershed(np.zeros(kept.shape, np.uint8), kept, mask=around), kept)
+    return kept.astype(np.int32)
+
+
+def give_back(instances: Labels, source: Labels, source_regions: Regions, regions: Regions) -> Labels:
+    """Give each instance of `source` that is not in `instances` one voxel.
+
+    It is the nearest one to the place of the instance that is background, or that can be taken without dividing or
+    removing another instance; none where the voxels around the place have no such one.
+
+    Args:
+        instances, regions: (*spatial), of one grid.
+        source, source_regions: of another grid that covers the same space.
+    """
+    result = instances.copy()
+    is_lost = np.ones(int(source.max()) + 1, bool)
+    is_lost[np.unique(instances)] = False
+    is_lost[0] = False
+    members = np.flatnonzero(is_lost[source])
+    members = members[source.ravel()[members].argsort(kind="stable")]
+    _, first, sizes = np.unique(source.ravel()[members], return_index=True, return_counts=True)
+    scale = np.array(instances.shape) / source.shape
+    reach = np.ceil(scale).astype(int) + 1
+    for member in members[first + sizes // 2]:  # of each the voxel in the middle of its list
+        center = (np.array(np.unravel_index(member, source.shape)) + 0.5) * scale - 0.5
+        low = np.maximum(np.round(center).astype(int) - reach, 0)
+        high = np.minimum(np.round(center).astype(int) + reach + 1, instances.shape)
+        near = sorted(product(*map(range, low, high)), key=lambda voxel: sum(((voxel - center) / scale) ** 2))
+        for voxel in near:
+            if regions[voxel] == source_regions.flat[member] and _is_spare(result, voxel):
+                result[voxel] = source.flat[member]
+                break
+    return result
+
+
+def _is_spare(instances: Labels, voxel: tuple[int, ...]) -> bool:
+    """Whether a voxel is background or what is left of its instance is one piece, as far as its neighbours tell."""
+    owner = instances[voxel]
+    around = tuple(slice(max(0, index - 1), index + 2) for index in voxel)
+    others = instances[around] == owner
+    others[tuple(min(index, 1) for index in voxel)] = False
+    return owner == 0 or _components(others.astype(np.int32))[2].size == 2
+
+
+def _components(instances: Labels) -> tuple[NDArray[np.uint32], Sizes, Sizes]:
+    """Connected components of instances (*spatial) from 1, and of each its instance and its size."""
+    connectivity = 4 if instances.ndim == 2 else 6
+    components = cc3d.connected_components(instances, connectivity=connectivity, out_dtype=np.uint32)
+    sizes = np.bincount(components.ravel())
+    owner = np.zeros(len(sizes), np.int64)
+    owner[components.ravel()] = instances.ravel()
+    return components, owner, sizes
