@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.annotation_list import FindNextObjectsd, NextObjectsWriter, annotated_so_far
+from scripts.annotation_list import FindNextObjectsd, NextObjectsWriter, PaintDoubtd, annotated_so_far
 from scripts.resampling import ResampleToSpacingd
 
 
@@ -80,7 +80,7 @@ def written(tmp_path, *samples, count=20):
 
 class TestFind:
     def test_what_the_networks_disagree_on_is_hot(self):
-        heat = find(scene())["heat"][0]
+        heat = PaintDoubtd("regions")(find(scene()))["heat"][0]
         assert heat[6, 6] == 0
         assert 50 < heat[6, 26] <= 100
         assert heat[0, 0] == 0

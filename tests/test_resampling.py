@@ -81,6 +81,28 @@ class TestWorkingGrid:
         assert torch.equal(restored.affine, source.affine)
 
 
+class TestMask:
+    """A mask of the file with borders where voxels of the working grid, twice as large, have none."""
+
+    def restored(self, classes: list[int] | None) -> list[int]:
+        file_mask = image((2, 10), (1, 1), torch.int64)
+        file_mask[:] = torch.tensor([0, 24, 24, 24, 24, 26, 26, 26, 9, 0])
+        data = {"image": image((2, 10), (1, 1)), "mask": file_mask, "file_mask": file_mask}
+        data = ResampleToSpacingd(["image", "mask"], (1, 2), label_keys="mask")(data)
+        inside = data["mask"] > 0 if classes is None else torch.isin(data["mask"], torch.tensor(classes))
+        of_class = (data["mask"] == 26) & (classes is not None)
+        data["pred"] = (inside * (1 + of_class)).to(torch.int32)
+        restored = RestoreGridd("pred", classes=classes)(data)["pred"][0]
+        assert torch.equal(restored[0], restored[1])
+        return restored[0].tolist()
+
+    def test_instances_lie_in_the_mask_of_the_file(self) -> None:
+        assert self.restored(None) == [0, 1, 1, 1, 1, 1, 1, 1, 1, 0]
+
+    def test_instances_lie_in_their_class(self) -> None:
+        assert self.restored([24, 26]) == [0, 1, 1, 1, 1, 2, 2, 2, 0, 0]
+
+
 class TestStandardSpacing:
     def test_objects_get_one_size_along_every_axis(self) -> None:
         assert standard_spacing([0.3, 0.1], [8, 64], object_size=16) == pytest.approx([0.15, 0.4])

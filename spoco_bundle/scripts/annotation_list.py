@@ -61,9 +61,9 @@ class AnnotationCandidates(NamedTuple):
 
 
 class FindNextObjectsd(MapTransform):
-    """Find what could be annotated next in an image, and paint each with its doubt in percent.
+    """Find what could be annotated next in an image.
 
-    Adds `AnnotationCandidates` under ``candidates``, and under `heat_key` the map (1, *spatial) int32 in [0, 100].
+    Adds `AnnotationCandidates` under ``candidates``, and under `regions_key` the map (1, *spatial) of their numbers.
 
     Args:
         keys: embeddings (2 E, *spatial), student's and teacher's.
@@ -90,14 +90,14 @@ class FindNextObjectsd(MapTransform):
         instances_key: str = "pred",
         image_key: str = "image",
         label_key: str = "label",
-        heat_key: str = "heat",
+        regions_key: str = "regions",
     ) -> None:
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
         self.sizes, self.foreground = (min_size, smallest_instance), foreground
         self.special = background_label, ignore_label
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
-        self.heat_key = heat_key
+        self.regions_key = regions_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -113,8 +113,7 @@ class FindNextObjectsd(MapTransform):
             min_size = smallest_in_working_voxels(*self.sizes, picture)
             regions = candidate_regions(instances, probability, labels > 0, min_size)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
-            percent = np.concatenate([[0], np.round(100 * found.doubts)]).astype(np.int32)
-            result[self.heat_key] = MetaTensor(torch.from_numpy(percent[regions])[None], meta=picture.meta)
+            result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
         return result
 
@@ -124,6 +123,26 @@ class FindNextObjectsd(MapTransform):
             return np.zeros(shape, np.int32)
         labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
         return number_objects(labels, *self.special)[1].numpy().astype(np.int32)
+
+
+class PaintDoubtd(MapTransform):
+    """Paint each region with the doubt of its candidate in percent: under `heat_key` (1, *spatial) int32 in [0, 100].
+
+    Args:
+        keys: numbers of the candidates, (1, *spatial), on any grid; see `FindNextObjectsd`.
+    """
+
+    def __init__(self, keys: KeysCollection, heat_key: str = "heat") -> None:
+        super().__init__(keys)
+        self.heat_key = heat_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            regions, doubts = result[key], torch.from_numpy(result["candidates"].found.doubts)
+            percent = torch.cat([doubts.new_zeros(1), (100 * doubts).round()]).int()
+            result[self.heat_key] = MetaTensor(percent[regions.as_tensor().long()], meta=regions.meta)
+        return result
 
 
 class NextObjectsWriter:

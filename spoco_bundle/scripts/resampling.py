@@ -14,6 +14,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -129,27 +130,48 @@ class ResampleToSpacingd(MapTransform):
 class RestoreGridd(MapTransform):
     """Bring a map from the working grid back to the grid of the image file: instances with smooth outlines.
 
+    Where the data hold a mask, its borders are those of the file: instances lie inside it, and inside one class of it
+    each, on the grid of the file as on the working grid.
+
     Args:
-        keys: maps (1, *working); integers are instances, of other maps voxels are picked.
+        keys: maps (1, *working); integers are instances, see `outlines.resample_instances`; of other maps voxels are
+            picked.
         source_key: the image, whose metadata (`spatial_shape`, `original_affine`) tell the grid of the file.
+        classes: values of the mask in which instances lie, each in one; None takes all that is not 0 for one class.
+        mask_key, file_mask_key: the mask on the working grid and on that of the file, (1, *spatial).
     """
 
-    def __init__(self, keys: KeysCollection, source_key: str = "image") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        source_key: str = "image",
+        classes: Sequence[int] | None = None,
+        mask_key: str = "mask",
+        file_mask_key: str = "file_mask",
+    ) -> None:
         super().__init__(keys)
-        self.source_key = source_key
+        self.source_key, self.classes = source_key, classes
+        self.mask_key, self.file_mask_key = mask_key, file_mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         meta = dict(result[self.source_key].meta)
         shape = [int(n) for n in np.asarray(meta["spatial_shape"])]
+        regions = None
+        if self.mask_key in result:
+            regions = self._regions(result[self.mask_key]), self._regions(result[self.file_mask_key])
         for key in self.key_iterator(result):
             found = torch.as_tensor(np.asarray(result[key]))
             if found.is_floating_point():
                 restored = resample_nearest(found, shape)
             else:
-                restored = torch.from_numpy(resample_instances(found[0].numpy(), shape))[None]
+                restored = torch.from_numpy(resample_instances(found[0].numpy(), shape, regions))[None]
             result[key] = MetaTensor(restored, meta={**meta, "affine": meta["original_affine"]})
         return result
+
+    def _regions(self, mask: Tensor) -> NDArray[np.generic]:
+        classes = torch.as_tensor(mask).cpu().numpy()[0]
+        return classes != 0 if self.classes is None else np.where(np.isin(classes, self.classes), classes, 0)
 
 
 def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequence[int]) -> Tensor:
