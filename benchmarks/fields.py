@@ -86,14 +86,16 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
     device, inferer = parser.get_parsed_content("device"), parser.get_parsed_content("validate#inferer")
     network = parser.get_parsed_content("network").eval()
     load_weights(network, Path(ckpt_dir) / "model.pt")
-    choice, merge_threshold = (parser.get_parsed_content(name) for name in ("foreground", "merge_threshold"))
+    choice, merge_threshold, threshold = (
+        parser.get_parsed_content(name) for name in ("foreground", "merge_threshold", "foreground_threshold")
+    )
     for sample in parser.get_parsed_content("validate#dataset"):
         with torch.no_grad():
             embeddings = torch.as_tensor(inferer(sample["image"][None].to(device), network)[0].cpu().numpy())
         labels = resample_nearest(torch.as_tensor(sample["label"].numpy()), embeddings.shape[1:])[0].numpy()
         min_size = max(1, round(parser.get_parsed_content("smallest_instance")))
         name = Path(sample["label"].meta["filename_or_obj"]).name.split(".")[0]
-        own = is_foreground(embeddings).numpy() if choice == "estimated" else np.ones(labels.shape, bool)
+        own = is_foreground(embeddings, threshold).numpy() if choice == "estimated" else np.ones(labels.shape, bool)
         for source, foreground in ((choice, own), ("true", labels > 0)):
             truth = labels.astype(np.int32)
             yield (

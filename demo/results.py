@@ -29,8 +29,9 @@ from demo.plan import Plan, read_array
 from demo.report import Content, Figure, Row
 from demo.steps import SEED, Step
 from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
+from scripts.checkpoints import read_settings
 from scripts.datalist import image_label_pairs
-from scripts.foreground import is_foreground
+from scripts.foreground import THRESHOLD, is_foreground
 from scripts.pictures import embedding_picture, gray_picture
 from scripts.readers import split_suffix
 
@@ -141,7 +142,8 @@ def _tested_rows(plan: Plan, tested: Tested, output: Path) -> list[Row]:
     gray = gray_picture(image)
     embeddings = middle_embeddings(tested.path, output / "weights", plan.spatial_dims)
     colored = embedding_picture(embeddings)
-    colored[~is_foreground(torch.from_numpy(embeddings)).numpy()] //= 4
+    threshold = read_settings(output / "weights").get("foreground_threshold", THRESHOLD)
+    colored[~is_foreground(torch.from_numpy(embeddings), threshold).numpy()] //= 4
     first = [
         Figure("image", gray),
         Figure(

@@ -159,13 +159,19 @@ class TestTrainingFollowsTheForeground:
     @pytest.mark.parametrize(
         ("foreground", "terms"),
         [
-            ("everywhere", {"foreground": 0.0, "border": 3.0}),  # nothing to learn about a background
-            ("estimated", {"foreground": 0.1, "border": 0.0}),  # the shipped weights know a foreground
+            ("everywhere", {"foreground": 0.0, "first_foreground": 0.0, "border": 3.0}),  # no background to learn
+            ("estimated", {"foreground": 0.1, "first_foreground": 1.0, "border": 0.0}),  # the shipped weights know one
         ],
     )
     def test_terms_of_the_loss(self, foreground: str, terms: dict[str, float]) -> None:
         loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
         assert {name: loss.weights[name] for name in terms} == terms
+
+    @pytest.mark.parametrize("ids", [{"pretrained": None}, {"background_label": 9}, {"coordinate_period": 16.0}])
+    def test_there_may_be_no_foreground_to_keep(self, ids: dict[str, Any]) -> None:
+        train = parser("train.json", foreground="estimated", voxel_shape=[1.0] * 3, **ids)
+        assert train.get_parsed_content("loss").weights["first_foreground"] == 0
+        assert train.get_parsed_content("train#maps") == ["image", "label"]
 
     @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
     def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
@@ -211,7 +217,7 @@ class TestTrainingAndInferenceAgree:
         train = parser("train.json")
         for id_, (name, default) in self.settings_of(INFERENCE_IDS).items():
             written = self.WRITTEN[name].lstrip("@")
-            from_data = isinstance(TRAIN.get(written), dict)
+            from_data = isinstance(TRAIN.get(written), dict) or written.startswith("$@calibration")
             if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(written), id_
 
@@ -280,8 +286,10 @@ class TestTrainingAndInferenceAgree:
         )
         (calibrated,) = (step for step in training if "merge_threshold" in step)
         assert calibrated.pop("merge_threshold") == "@calibration"
+        assert calibrated.pop("foreground_threshold") == "$@calibration.foreground_threshold"
         (clustering,) = (step for step in inference if "merge_threshold" in step)
         assert clustering.pop("merge_threshold") == "@merge_threshold"
+        assert clustering.pop("foreground_threshold") == "@foreground_threshold"
         shared = [step for step in training if step["_target_"] != "CopyItemsd"]
         assert shared == [step for step in inference if "SaveInstances" not in step["_target_"]]
 

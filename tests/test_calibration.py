@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scripts.agglomeration import Hierarchy
 from scripts.calibration import PREFERRED, THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlaps
+from scripts.foreground import SHARPNESS, THRESHOLD
 
 LENGTH = 40  # of an object, in pixels
 
@@ -139,3 +140,33 @@ class TestCalibration:
     def test_a_threshold_that_is_none(self, fixed: float) -> None:
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
             MergeCalibration(embedding_dim=1, fixed=fixed)
+
+
+class TestForegroundThreshold:
+    """A square of 20 x 20 pixels, annotated; its probability falls from 0.95 inside to 0.78 around to 0.3 outside."""
+
+    def data(self) -> dict[str, Tensor]:
+        probability = torch.full((40, 40), 0.3)
+        probability[6:34, 6:34] = 0.78
+        probability[10:30, 10:30] = 0.95
+        label = torch.zeros(1, 40, 40, dtype=torch.int32)
+        label[0, 10:30, 10:30] = 3
+        return {"pred": torch.stack([torch.logit(probability) / SHARPNESS, torch.zeros(40, 40)]), "label": label}
+
+    def chosen(self, **options: float) -> tuple[float, float]:
+        calibration = MergeCalibration(embedding_dim=2, **options)
+        calibration(self.data())
+        return float(calibration.foreground_threshold), float(calibration)
+
+    def test_the_annotated_objects_tell(self) -> None:
+        assert self.chosen() == (0.8, PREFERRED)  # of 0.8, 0.85 and 0.9, which are as good
+
+    def test_a_fixed_one_is_used_as_it_is(self) -> None:
+        assert self.chosen(fixed_foreground=0.6)[0] == 0.6
+
+    def test_it_is_chosen_where_the_other_one_is_fixed(self) -> None:
+        assert self.chosen(fixed=3.3) == (0.8, 3.3)
+
+    @pytest.mark.parametrize("options", [{"foreground": "everywhere"}, {"background_label": 3}])
+    def test_where_nothing_tells_it_is_the_usual_one(self, options: dict[str, object]) -> None:
+        assert self.chosen(**options)[0] == THRESHOLD

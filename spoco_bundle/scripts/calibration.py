@@ -1,12 +1,13 @@
-"""How much evidence makes a border: the threshold of `agglomeration`, chosen by the annotated objects.
+"""Two thresholds, chosen by the annotated objects: of the foreground, and of the evidence for a border.
 
 How sharp borders are in embedding space depends on the images, on the objects' shape and on how long the network was
-trained. Each annotated object tells: at a low threshold it is in pieces, at a high one its neighbours swallow it.
+trained. Each annotated object tells: at a low threshold of `agglomeration` it is in pieces, at a high one its
+neighbours swallow it. Of the foreground's probability a low threshold makes it too fat, a high one too thin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -19,28 +20,39 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from .agglomeration import Hierarchy, build_hierarchy
-from .foreground import is_foreground
+from .foreground import THRESHOLD, foreground_logit
 from .resampling import resample_nearest, smallest_in_working_voxels
 from .voxels import ForegroundVoxels, plain_tensor
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
+FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
+class ChosenValue:
+    """A number that changes: ``float()`` of it is the newest."""
+
+    def __init__(self, choose: Callable[[], float]) -> None:
+        self.choose = choose
+
+    def __float__(self) -> float:
+        return self.choose()
+
+
 class MergeCalibration(Transform):
-    """Chooses the threshold at which annotated objects and instances of the validation images overlap best.
+    """Chooses the thresholds at which annotated objects and instances of the validation images overlap best.
 
     A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
     handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
-    for all images so far.
+    of the evidence for all images so far, that of its `foreground_threshold` the other one.
 
     Args:
         embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `resampling.smallest_in_working_voxels`.
-        fixed: a threshold that is used as it is; None: choose one.
+        fixed, fixed_foreground: thresholds that are used as they are; None: choose one.
         preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
     """
@@ -55,6 +67,7 @@ class MergeCalibration(Transform):
         min_size: int = 50,
         smallest_instance: float = 1,
         fixed: float | None = None,
+        fixed_foreground: float | None = None,
         preferred: float = PREFERRED,
         pred_key: str = "pred",
         label_key: str = "label",
@@ -64,6 +77,8 @@ class MergeCalibration(Transform):
             raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
         self.sizes, self.fixed, self.preferred = (min_size, smallest_instance), fixed, preferred
+        self.probabilities = FOREGROUND_THRESHOLDS if fixed_foreground is None else (float(fixed_foreground),)
+        self.foreground_threshold = ChosenValue(self._choose_foreground)
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -74,37 +89,59 @@ class MergeCalibration(Transform):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
-        if self.fixed is None:
+        if self.fixed is None or len(self.probabilities) > 1:
             self.totals += self._overlaps(data)
         return data
 
     def __float__(self) -> float:
         if self.fixed is not None:
             return float(self.fixed)
-        overlaps, weights = self.totals
-        return choose_threshold(overlaps / np.maximum(weights, 1), self.preferred)
+        overlaps = self._mean_overlaps()[self.probabilities.index(float(self.foreground_threshold))]
+        return choose_threshold(overlaps, self.preferred)
+
+    def _choose_foreground(self) -> float:
+        """The one nearest to `THRESHOLD` whose best overlap is at most half of `TOLERANCE` below that of all."""
+        best = self._mean_overlaps().max(1)
+        good = np.flatnonzero(best >= best.max() - TOLERANCE / 2)
+        return min((self.probabilities[index] for index in good), key=lambda one: abs(one - THRESHOLD))
+
+    def _mean_overlaps(self) -> NDArray[np.float64]:
+        """(F, T) for each pair of thresholds."""
+        overlaps, weights = self.totals.swapaxes(0, 1)
+        return overlaps / np.maximum(weights, 1)
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
         grid = embeddings.shape[1:]
         labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), grid)[0].numpy()
         labels = np.where(np.isin(labels, [label for label in self.special if label is not None]), 0, labels)
-        if self.mask_key in data:
-            foreground = torch.as_tensor(data[self.mask_key]).cpu().numpy()[0] > 0
-        elif self.foreground == "estimated":
-            foreground = is_foreground(embeddings).cpu().numpy()
-        else:
-            foreground = np.ones(grid, bool)
-        if not foreground.any() or not labels.any():
-            return np.zeros_like(self.totals)
-        voxels = ForegroundVoxels(embeddings, torch.from_numpy(foreground))
-        hierarchy = build_hierarchy(voxels, self.delta_var, THRESHOLDS[-1])
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
+        if not labels.any():
+            return np.zeros_like(self.totals)
+        if self.mask_key in data:
+            known = torch.as_tensor(data[self.mask_key]).cpu()[0] > 0
+        elif self.foreground == "everywhere":
+            known = torch.ones(grid, dtype=torch.bool)
+        else:
+            probability = foreground_logit(embeddings).sigmoid()
+            foregrounds = [probability > threshold for threshold in self.probabilities]
+            return np.stack([self._overlaps_in(embeddings, one, labels, smallest) for one in foregrounds])
+        return np.stack([self._overlaps_in(embeddings, known, labels, smallest)] * len(self.probabilities))
+
+    def _overlaps_in(
+        self, embeddings: torch.Tensor, foreground: torch.Tensor, labels: NDArray[np.integer], smallest: int
+    ) -> NDArray[np.float64]:
+        """`mutual_overlaps` of the instances in one foreground (*spatial)."""
+        if not foreground.any():
+            nothing = Hierarchy(np.zeros(labels.shape, np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
+            return mutual_overlaps(nothing, labels, THRESHOLDS, smallest)
+        voxels = ForegroundVoxels(embeddings, foreground)
+        hierarchy = build_hierarchy(voxels, self.delta_var, THRESHOLDS[-1])
         regions = voxels.image(torch.from_numpy(hierarchy.regions))
         return mutual_overlaps(replace(hierarchy, regions=regions), labels, THRESHOLDS, smallest)
 
     def _forget(self) -> None:
-        self.totals = np.zeros((2, len(THRESHOLDS)))
+        self.totals = np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""

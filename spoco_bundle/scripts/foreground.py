@@ -24,7 +24,7 @@ FOREGROUND_AXIS = 0
 SHARPNESS = 4.0  # the probability rises from 0.02 to 0.98 between -1 and 1, the scale of the other dimensions
 SCALE_WEIGHT = 0.2  # of the cross-entropy: enough to leave the plateau, too little to bend the ratios
 UNLABELED_WEIGHT = 0.125  # all voxels against annotated ones: in dense tissue the probability settles at 1 / 1.125
-THRESHOLD = 0.65  # on nuclei in 2D and 3D the best is 0.6 to 0.7, well below what dense tissue settles at
+THRESHOLD = 0.65  # where no annotation tells a better one (`calibration`); well below what dense tissue settles at
 
 
 def foreground_logit(embeddings: Tensor, axis: int = 0) -> Tensor:
@@ -32,9 +32,9 @@ def foreground_logit(embeddings: Tensor, axis: int = 0) -> Tensor:
     return embeddings.select(axis, FOREGROUND_AXIS) * SHARPNESS
 
 
-def is_foreground(embeddings: Tensor, axis: int = 0) -> Tensor:
+def is_foreground(embeddings: Tensor, threshold: float = THRESHOLD, axis: int = 0) -> Tensor:
     """Where objects are: bool, from embeddings whose dimension `axis` has length E."""
-    return foreground_logit(embeddings, axis).sigmoid() > THRESHOLD
+    return foreground_logit(embeddings, axis).sigmoid() > threshold
 
 
 def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .anchors import draw_anchors
 from .borders import border_term
+from .first_foreground import keeping_term
 from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, fitting_edges, pairwise_sums
 
@@ -169,6 +170,8 @@ class SpocoLoss(nn.Module):
             consistency_weight: one weight a term; the defaults are the paper's.
         foreground_weight: weight of the positive-unlabelled foreground term on the first embedding dimension
             (see `foreground`); 0, the paper's loss, leaves it out.
+        first_foreground_weight: weight of the foreground that the network had at first, where it is given (see
+            `first_foreground`); 0, the paper's loss, leaves it out.
         border_weight: weight of what is asked of pairs of voxels at the objects' rims (see `borders`); 0, the
             paper's loss, leaves it out.
 
@@ -189,6 +192,7 @@ class SpocoLoss(nn.Module):
         instance_weight: float = 1.0,
         consistency_weight: float = 1.0,
         foreground_weight: float = 0.0,
+        first_foreground_weight: float = 0.0,
         border_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -203,30 +207,38 @@ class SpocoLoss(nn.Module):
             "instance": instance_weight,
             "consistency": consistency_weight,
             "foreground": foreground_weight,
+            "first_foreground": first_foreground_weight,
             "border": border_weight,
         }
         self.terms: dict[str, Tensor] = {}
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial) -> scalar."""
+    def forward(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
+    ) -> Tensor:
+        """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
         _check_inputs(student, teacher, labels)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0])
+            terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0], first_foreground)
         means = {name: term.mean() for name, term in terms.items()}
         self.terms = {name: mean.detach() for name, mean in means.items()}
         return sum(self.weights[name] * mean for name, mean in means.items())
 
-    def _terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _terms(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None
+    ) -> dict[str, Tensor]:
         """The terms of each image, (B,)."""
         regions = Regions.of(labels, self.background_label, self.ignore_label)
         anchors = None if self.weights["consistency"] else _no_anchors(labels)  # not worth computing
         terms = _terms(student, teacher, regions, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
+        logit = foreground_logit(student, axis=1).flatten(1)
         if self.weights["foreground"]:
-            logit = foreground_logit(student, axis=1).flatten(1)
             terms["foreground"] = foreground_term(logit, regions.annotated, regions.known, regions.background)
+        if self.weights["first_foreground"] and first_foreground is not None:
+            first = first_foreground.as_subclass(Tensor).to(logit.dtype).flatten(1)
+            terms["first_foreground"] = keeping_term(logit, first, regions.unlabeled)
         if self.weights["border"]:
             masks = (mask.view(labels.shape) for mask in (regions.annotated, regions.known))
             directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own

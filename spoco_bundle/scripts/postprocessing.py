@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 from .classes import cluster_each_class
 from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
-from .foreground import is_foreground
+from .foreground import THRESHOLD, is_foreground
 from .fragments import drop_fragments
 from .resampling import smallest_in_working_voxels
 from .voxels import plain_tensor
@@ -35,6 +35,7 @@ class ClusterEmbeddingsd(MapTransform):
         min_size, smallest_instance: smaller instances are dropped, see `resampling.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
+        foreground_threshold: probability above which a voxel is foreground; ``float()`` of it counts, each time anew.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
@@ -52,6 +53,7 @@ class ClusterEmbeddingsd(MapTransform):
         min_size: int = 50,
         smallest_instance: float = 1,
         foreground: str = "estimated",
+        foreground_threshold: SupportsFloat = THRESHOLD,
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
@@ -73,6 +75,7 @@ class ClusterEmbeddingsd(MapTransform):
         self.delta_var, self.position_scale = delta_var, position_scale
         self.sizes = min_size, smallest_instance
         self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
+        self.foreground_threshold = foreground_threshold
         self.min_score, self.scores_postfix = min_score, scores_postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -95,7 +98,7 @@ class ClusterEmbeddingsd(MapTransform):
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":
-                instances = cluster(is_foreground(student))
+                instances = cluster(is_foreground(student, float(self.foreground_threshold)))
                 instances = drop_fragments(instances, student.cpu().numpy(), self.position_scale, min_size)
             else:
                 instances = cluster(None)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .coordinates import add_positions
 from .files import whole_file, write_tensors
+from .first_foreground import FIRST_FOREGROUND
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -36,7 +37,8 @@ def prepare_two_views(
     """MONAI's `prepare_batch`: the student's input, and what the loss needs besides its output."""
     moved = {
         key: convert_to_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **to)
-        for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)
+        for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL, FIRST_FOREGROUND)
+        if key in batch
     }
     return moved.pop(STUDENT_VIEW), moved
 
@@ -100,13 +102,14 @@ class TeacherLoss(nn.Module):
         self.inferer = inferer or SimpleInferer()
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial)} -> scalar."""
+        """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
+        first_foreground = target.get(FIRST_FOREGROUND)
         student_embeddings = add_positions(student_embeddings, self.position_scale)
         if not self.loss.weights["consistency"]:  # nobody would look at what the teacher says
-            return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL])
+            return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL], first_foreground)
         with torch.no_grad():
             teacher_embeddings = add_positions(self.inferer(target[TEACHER_VIEW], self.teacher), self.position_scale)
-        return self.loss(student_embeddings, teacher_embeddings, target[LABEL])
+        return self.loss(student_embeddings, teacher_embeddings, target[LABEL], first_foreground)
 
 
 class StopAtNan:
