@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from numpy.typing import NDArray
 
 from .datalist import Paths, image_label_pairs, image_list
-from .foreground import foreground_logit
+from .foreground import THRESHOLD, foreground_logit
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 from .readers import SUFFIXES, split_suffix
@@ -71,7 +71,7 @@ class FindNextObjectsd(MapTransform):
         in_channels: channels of the image without coordinates, of which the mean is looked at.
         delta_var: radius of an instance in embedding space.
         min_size, smallest_instance: smaller objects have not been missed, see `resampling.smallest_in_working_voxels`.
-        foreground: as in `postprocessing.ClusterEmbeddingsd`.
+        foreground, foreground_threshold: as in `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
         instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
     """
@@ -85,6 +85,7 @@ class FindNextObjectsd(MapTransform):
         min_size: int = 50,
         smallest_instance: float = 1,
         foreground: str = "estimated",
+        foreground_threshold: float = THRESHOLD,
         background_label: int | None = None,
         ignore_label: int | None = None,
         instances_key: str = "pred",
@@ -95,7 +96,7 @@ class FindNextObjectsd(MapTransform):
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
         self.sizes, self.foreground = (min_size, smallest_instance), foreground
-        self.special = background_label, ignore_label
+        self.special, self.foreground_threshold = (background_label, ignore_label), foreground_threshold
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
         self.regions_key = regions_key
 
@@ -111,7 +112,7 @@ class FindNextObjectsd(MapTransform):
             probability = probability if self.foreground == "estimated" else None
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
-            regions = candidate_regions(instances, probability, labels > 0, min_size)
+            regions = candidate_regions(instances, probability, labels > 0, min_size, self.foreground_threshold)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from .clustering import keep_instances
 from .confidence import instance_scores
+from .foreground import THRESHOLD
 from .working_grid import unit_ball_volume
 
 Floats = NDArray[np.float32]
@@ -28,7 +29,7 @@ Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
-FAINT = 0.3  # probability to be foreground from which on a voxel may belong to an object that was missed
+FAINT = 0.46  # of the foreground's threshold: from there on a voxel may belong to an object that was missed
 RIM = 2  # voxels around an instance in which the probability falls without there being another object
 KIND = 0.1  # standard deviations between two looks at which the second counts 0.4 times: 0.25 found fewer wrong objects
 ANNOTATED = 0.1  # share of annotated voxels above which a region shows an annotated object
@@ -43,7 +44,13 @@ class Candidates(NamedTuple):
     features: Values  # (n, 3) as from `appearance`
 
 
-def candidate_regions(instances: Labels, probability: Floats | None, annotated: Mask, min_size: int) -> Labels:
+def candidate_regions(
+    instances: Labels,
+    probability: Floats | None,
+    annotated: Mask,
+    min_size: int,
+    foreground_threshold: float = THRESHOLD,
+) -> Labels:
     """Instances, and what may have been missed, but not where an object is annotated.
 
     Args:
@@ -51,6 +58,7 @@ def candidate_regions(instances: Labels, probability: Floats | None, annotated: 
         probability: (*spatial) to be foreground; None where every voxel is.
         annotated: (*spatial) voxels of annotated objects.
         min_size: of what may have been missed, in voxels.
+        foreground_threshold: probability above which instances were looked for.
 
     Returns:
         (*spatial) regions with ids 1..n.
@@ -59,7 +67,9 @@ def candidate_regions(instances: Labels, probability: Floats | None, annotated: 
     if probability is not None:
         connectivity = 6 if instances.ndim == 3 else 4
         near = ndimage.binary_dilation((instances > 0) | annotated, iterations=RIM)
-        missed = cc3d.dust((probability > FAINT) & ~near, threshold=min_size, connectivity=connectivity)
+        missed = cc3d.dust(
+            (probability > FAINT * foreground_threshold) & ~near, threshold=min_size, connectivity=connectivity
+        )
         numbered = cc3d.connected_components(missed, connectivity=connectivity).astype(np.int32)
         regions = np.where(numbered > 0, numbered + instances.max(), instances)
     sizes = np.bincount(regions.ravel())
