@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from scripts.agglomeration import Hierarchy
-from scripts.calibration import PREFERRED, THRESHOLDS, MergeCalibration, choose_threshold, mutual_overlaps
+from scripts.calibration import (
+    FOREGROUND_THRESHOLDS,
+    PREFERRED,
+    THRESHOLDS,
+    MergeCalibration,
+    choose_threshold,
+    mutual_overlaps,
+)
 from scripts.foreground import SHARPNESS, THRESHOLD
 
 LENGTH = 40  # of an object, in pixels
@@ -170,3 +177,11 @@ class TestForegroundThreshold:
     @pytest.mark.parametrize("options", [{"foreground": "everywhere"}, {"background_label": 3}])
     def test_where_nothing_tells_it_is_the_usual_one(self, options: dict[str, object]) -> None:
         assert self.chosen(**options)[0] == THRESHOLD
+
+    @pytest.mark.parametrize(("objects", "expected"), [(4, THRESHOLD), (100, 0.8)])
+    def test_few_objects_do_not_move_it_for_little(self, objects: int, expected: float) -> None:
+        calibration = MergeCalibration(embedding_dim=2)
+        calibration.totals[:, 0], calibration.totals[:, 1] = 0.70, 1
+        calibration.totals[FOREGROUND_THRESHOLDS.index(0.8), 0] = 0.71
+        calibration.objects = objects
+        assert float(calibration.foreground_threshold) == expected

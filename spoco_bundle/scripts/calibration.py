@@ -27,6 +27,7 @@ from .voxels import ForegroundVoxels, plain_tensor
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
 FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
+DOUBT = 0.025  # how much worse than the best one the usual foreground threshold may be, for one object; less for many
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
@@ -100,9 +101,9 @@ class MergeCalibration(Transform):
         return choose_threshold(overlaps, self.preferred)
 
     def _choose_foreground(self) -> float:
-        """The one nearest to `THRESHOLD` whose best overlap is at most half of `TOLERANCE` below that of all."""
+        """The one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`."""
         best = self._mean_overlaps().max(1)
-        good = np.flatnonzero(best >= best.max() - TOLERANCE / 2)
+        good = np.flatnonzero(best >= best.max() - DOUBT / max(1.0, self.objects) ** 0.5)
         return min((self.probabilities[index] for index in good), key=lambda one: abs(one - THRESHOLD))
 
     def _mean_overlaps(self) -> NDArray[np.float64]:
@@ -116,6 +117,7 @@ class MergeCalibration(Transform):
         labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), grid)[0].numpy()
         labels = np.where(np.isin(labels, [label for label in self.special if label is not None]), 0, labels)
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
+        self.objects += len(np.setdiff1d(labels, 0))
         if not labels.any():
             return np.zeros_like(self.totals)
         if self.mask_key in data:
@@ -142,11 +144,13 @@ class MergeCalibration(Transform):
 
     def _forget(self) -> None:
         self.totals = np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
+        self.objects = 0
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
             self.totals = idist.all_reduce(torch.from_numpy(self.totals)).cpu().numpy()
+            self.objects = idist.all_reduce(self.objects)
 
 
 def mutual_overlaps(
