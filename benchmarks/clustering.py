@@ -96,7 +96,8 @@ def foreground_iou(field: Field) -> float:
 def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list[Row]:
     rows = []
     with TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "field.npz", **field._asdict())
+        given = {part: value for part, value in field._asdict().items() if value is not None}
+        np.savez(Path(folder) / "field.npz", **given)
         for method in methods:
             row = {
                 "field": name,
