@@ -31,6 +31,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 from scripts.cropping import OBJECTS
+from scripts.foreground import THRESHOLD
 from scripts.synthetic import synthetic_nuclei
 
 REPOSITORY = Path(__file__).parent.parent
@@ -220,6 +221,9 @@ class TestTrainingAndInferenceAgree:
             from_data = isinstance(TRAIN.get(written), dict) or written.startswith("$@calibration")
             if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(written), id_
+
+    def test_without_settings_the_foreground_is_that_without_annotation(self) -> None:
+        assert ast.literal_eval(self.settings_of(INFERENCE_IDS)["foreground_threshold"][1]) == THRESHOLD
 
     def test_evaluation_reads_the_settings_as_inference_does(self) -> None:
         assert self.settings_of(EVALUATE) == self.settings_of(INFERENCE_IDS)

@@ -78,7 +78,9 @@ class MergeCalibration(Transform):
             raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
         self.sizes, self.fixed, self.preferred = (min_size, smallest_instance), fixed, preferred
-        self.probabilities = FOREGROUND_THRESHOLDS if fixed_foreground is None else (float(fixed_foreground),)
+        usual = THRESHOLD if fixed_foreground is None else float(fixed_foreground)
+        may_choose = fixed_foreground is None and foreground == "estimated"
+        self.probabilities = FOREGROUND_THRESHOLDS if may_choose else (usual,)
         self.foreground_threshold = ChosenValue(self._choose_foreground)
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
