@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
-from scripts.inferers import EmbeddingInferer, fitting_window
+from scripts.inferers import EmbeddingInferer, fitting_window, largest_window
 from scripts.networks import embedding_network
 
 
@@ -72,6 +72,23 @@ class TestFittingWindow:
             assert len(set(count.values())) == 1, (length, count)
 
 
+class TestLargestWindow:
+    @pytest.mark.parametrize(
+        ("shape", "voxels", "expected"),
+        [
+            ((8, 16), 128, [8, 16]),  # the image itself
+            ((7, 13), 128, [8, 16]),  # and what is missing to the next multiple
+            ((8, 40), 128, [8, 16]),  # 8 * 24 is too much
+            ((40, 40), 800, [24, 32]),  # of two that are equally long the first becomes shorter
+        ],
+    )
+    def test_by_hand(self, shape: tuple[int, ...], voxels: int, expected: list[int]) -> None:
+        assert largest_window(shape, [8, 8], voxels) == expected
+
+    def test_never_less_than_the_network_can_take(self) -> None:
+        assert largest_window((1, 300, 300), [4, 8, 8], voxels=1) == [4, 8, 8]
+
+
 class TestWindows:
     @pytest.mark.parametrize(
         ("shape", "window"),
@@ -84,6 +101,22 @@ class TestWindows:
         network.seen.clear()
         inferer(torch.rand(1, 1, 64, 64), network)
         assert set(network.seen) == {(32, 32)}  # the next image may be larger
+
+    @pytest.mark.parametrize("shape", [(30, 70), (40, 40), (64, 8), (1, 200)])
+    def test_without_a_size_they_are_as_large_as_allowed(self, shape: tuple[int, int]) -> None:
+        inferer, network, image = (
+            EmbeddingInferer(0, divisor=(8, 8), window_voxels=1024),
+            Watched(),
+            torch.rand(1, 1, *shape),
+        )
+        torch.testing.assert_close(inferer(image, network), image)
+        assert {height * width <= 1024 for height, width in network.seen} == {True}
+        assert (len(network.seen) == 1) == (shape == (64, 8))
+
+    def test_one_number_for_all_axes(self) -> None:
+        network = Watched()
+        EmbeddingInferer(16, divisor=(8, 8))(torch.rand(1, 1, 64, 64), network)
+        assert set(network.seen) == {(16, 16)}
 
     def test_an_image_that_fits_is_seen_once(self) -> None:
         network = Watched()
@@ -150,7 +183,7 @@ class TestRefused:
             EmbeddingInferer((8, 8), overlap=overlap)
         assert str(refusal.value).endswith(repr(overlap))
 
-    @pytest.mark.parametrize("roi_size", [[64, 64], [64] * 4, [], 64, None])
+    @pytest.mark.parametrize("roi_size", [[64, 64], [64] * 4, [], None])
     def test_windows_with_another_number_of_axes(self, roi_size: Any) -> None:
         with pytest.raises(ValueError, match=r"roi_size must have 3 entries, one an axis, got") as refusal:
             EmbeddingInferer(roi_size, divisor=[8, 8, 8])
@@ -163,3 +196,9 @@ class TestRefused:
         ) as refusal:
             EmbeddingInferer([64, size, 64], divisor=[4, 8, 8])
         assert str(refusal.value).endswith(str([64, size, 64]))
+
+    def test_a_number_that_the_network_cannot_take(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"roi_size must hold multiples of \[4, 8, 8\], at least one, got \[60, 60, 60\]"
+        ):
+            EmbeddingInferer(60, divisor=[4, 8, 8])

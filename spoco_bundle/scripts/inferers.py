@@ -26,10 +26,12 @@ class EmbeddingInferer(SlidingWindowInferer):
     window only through what lies beyond the window's rim. An image that fits into one window is seen at once.
 
     Args:
-        roi_size: largest window; it must be divisible by the network's strides.
-        divisor: those strides, see `networks.size_divisor`; 1 along each axis by default. An image of which no such
-            multiple makes one window is continued by its outermost voxels.
+        roi_size: largest window, along each axis or along all of them, divisible by the network's strides; 0: as large
+            as `window_voxels` allows.
+        divisor: those strides, see `networks.size_divisor`; 1 along each axis of `roi_size` by default. An image of
+            which no such multiple makes one window is continued by its outermost voxels.
         overlap: share of a window that its neighbour repeats, in [0, 1).
+        window_voxels: how many voxels a window may have where `roi_size` is 0.
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
@@ -41,18 +43,24 @@ class EmbeddingInferer(SlidingWindowInferer):
 
     def __init__(
         self,
-        roi_size: Sequence[int],
+        roi_size: Sequence[int] | int,
         overlap: float = 0.25,
         divisor: Sequence[int] | None = None,
+        window_voxels: int = 2**23,
         position_scale: float = 0.0,
         teacher: nn.Module | None = None,
         teacher_path: str | None = None,
         **others: Any,
     ) -> None:
-        self.divisor = [1] * len(roi_size) if divisor is None else list(divisor)
-        _check_windows(roi_size, overlap, self.divisor)
-        super().__init__(roi_size=roi_size, overlap=overlap, **others)
-        self.largest_roi = list(roi_size)
+        self.divisor = list(divisor or [1] * len(roi_size))
+        largest_roi = [roi_size] * len(self.divisor) if isinstance(roi_size, int) else roi_size
+        if roi_size != 0:
+            _check_windows(largest_roi, self.divisor)
+        if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
+            raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
+        super().__init__(roi_size=largest_roi, overlap=overlap, **others)
+        self.largest_roi = None if roi_size == 0 else list(largest_roi)
+        self.window_voxels = window_voxels
         self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -88,8 +96,22 @@ class EmbeddingInferer(SlidingWindowInferer):
         return add_positions_(embeddings, self.position_scale)
 
     def _windows_for(self, shape: Sequence[int], overlap: float) -> list[int]:
-        axes = zip(shape, self.largest_roi, self.divisor, strict=True)
+        roi = self.largest_roi or largest_window(shape, self.divisor, self.window_voxels)
+        axes = zip(shape, roi, self.divisor, strict=True)
         return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]
+
+
+def largest_window(shape: Sequence[int], divisor: Sequence[int], voxels: int) -> list[int]:
+    """The window that covers an image, made shorter along its longest axes until it has no more than so many voxels.
+
+    >>> largest_window([10, 100, 60], divisor=[1, 4, 4], voxels=25_000)
+    [10, 48, 52]
+    """
+    window = [step * math.ceil(length / step) for length, step in zip(shape, divisor, strict=True)]
+    while math.prod(window) > voxels and window != list(divisor):
+        longest = max(range(len(window)), key=lambda axis: window[axis] if window[axis] > divisor[axis] else 0)
+        window[longest] -= divisor[longest]
+    return window
 
 
 def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
@@ -111,9 +133,7 @@ def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
     return next(size for size in range(step, largest + 1, step) if count(size) <= count(largest))
 
 
-def _check_windows(roi_size: Sequence[int], overlap: float, divisor: Sequence[int]) -> None:
-    if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
-        raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
+def _check_windows(roi_size: Sequence[int], divisor: Sequence[int]) -> None:
     if not isinstance(roi_size, Sequence) or len(roi_size) != len(divisor):
         raise ValueError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
     if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(roi_size, divisor, strict=True)):

@@ -74,8 +74,15 @@ def _one_of(*choices: Any) -> Rule:
     return Rule(lambda value, _: value in choices, f"one of {', '.join(map(str, choices))}")
 
 
+def _either(first: Rule, second: Rule) -> Rule:
+    return Rule(
+        lambda value, dims: first.accepts(value, dims) or second.accepts(value, dims),
+        f"{first.expected}, or {second.expected}",
+    )
+
+
 def _or_null(rule: Rule) -> Rule:
-    return Rule(lambda value, dims: value is None or rule.accepts(value, dims), f"{rule.expected}, or None")
+    return _either(rule, Rule(lambda value, _: value is None, "None"))
 
 
 def _list_of(rule: Rule, least: int = 1) -> Rule:
@@ -95,8 +102,6 @@ def _each_axis(rule: Rule) -> Rule:
 POSITIVE = Rule(lambda value, _: _is_real(value) and value > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda value, _: _is_real(value) and value >= 0, "a number of at least 0")
 SHARE = Rule(lambda value, _: _is_real(value) and 0 <= value <= 1, "a number in [0, 1]")
-SPACING_WORDS = _one_of("objects", "image")
-SPACING_LIST = _each_axis(POSITIVE)
 # not a float: the shell's 0.10 would be the folder 0.1
 FOLDER = Rule(
     lambda value, _: isinstance(value, str | Path | int) and not isinstance(value, bool) and str(value) != "",
@@ -108,7 +113,9 @@ PATHS = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("epochs", "iterations_per_epoch", "val_interval", "batch_size", "places"), _whole(1)),
+    **dict.fromkeys(
+        ("epochs", "iterations_per_epoch", "val_interval", "batch_size", "places", "window_voxels"), _whole(1)
+    ),
     **dict.fromkeys(("in_channels", "embedding_dim"), _whole(1)),
     **dict.fromkeys(("seed", "num_workers", "min_size"), _whole(0)),
     **dict.fromkeys(("early_stop_patience", "background_label", "ignore_label"), _or_null(_whole(1))),
@@ -116,7 +123,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
     **dict.fromkeys(("position_scale", "foreground_weight", "first_foreground_weight", "border_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("cache_rate", "upside_down", "min_score"), SHARE),
-    **dict.fromkeys(("patch_size", "roi_size"), _each_axis(_whole(1))),
+    "patch_size": _each_axis(_whole(1)),
+    "roi_size": _either(_whole(0), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
     **dict.fromkeys(("images", "labels", "masks"), _or_null(PATHS)),
     **dict.fromkeys(("amp", "sparse_truth"), _one_of(True, False)),
@@ -131,8 +139,5 @@ RULES: dict[str, Rule] = {
     "object_fraction": Rule(lambda value, _: _is_real(value) and 0 < value <= 1, "a number in (0, 1]"),
     "overlap": Rule(lambda value, _: _is_real(value) and 0 <= value < 1, "a number in [0, 1)"),
     "object_size": _or_null(_each_axis(POSITIVE)),
-    "spacing": Rule(
-        lambda value, dims: SPACING_WORDS.accepts(value, dims) or SPACING_LIST.accepts(value, dims),
-        f"{SPACING_WORDS.expected}, or {SPACING_LIST.expected}",
-    ),
+    "spacing": _either(_one_of("objects", "image"), _each_axis(POSITIVE)),
 }
