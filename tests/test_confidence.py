@@ -51,6 +51,9 @@ class TestByHand:
             instances = ids(1, *[0] * (len(embeddings) - 1))
             assert instance_scores(instances, row(*embeddings), DELTA_VAR) == pytest.approx([expected])
 
+    def test_a_mean_like_no_voxel_at_all(self) -> None:
+        assert instance_scores(ids(1, 1), row(-FAR, FAR), DELTA_VAR) == pytest.approx([0])
+
     def test_nothing_found_nothing_scored(self) -> None:
         assert instance_scores(np.zeros((4, 5), np.int32), np.zeros((8, 4, 5), np.float32)).shape == (0,)
 
@@ -74,6 +77,21 @@ class TestProperties:
     def test_where_the_embeddings_lie_does_not_matter(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
         instances, embeddings = scene
         assert instance_scores(instances, embeddings + 50) == pytest.approx(instance_scores(*scene), abs=1e-3)
+
+    @pytest.mark.parametrize("shape", [(70, 50), (33, 41, 9), (200,)])
+    def test_voxels_out_of_reach_may_be_left_out(self, shape: tuple[int, ...]) -> None:
+        """Long objects whose embeddings hold positions: the formula with every voxel of the bounding box."""
+        coordinates = np.indices(shape).astype(np.float32)
+        instances = (1 + coordinates.sum(0) // 5 % 7).astype(np.int32)  # diagonal bands
+        noise = 0.3 * np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+        embeddings = np.concatenate([0.25 * coordinates, instances + noise])
+        expected = []
+        for id_ in range(1, 8):
+            member = instances == id_  # bands reach across the image, so that their boxes are all of it
+            mean = embeddings[:, member].mean(1).reshape(-1, *[1] * len(shape))
+            belongs = 0.5 ** (np.square(embeddings - mean).sum(0) / HALF**2)
+            expected.append(belongs[member].sum() / (member.sum() + belongs[~member].sum()))
+        assert instance_scores(instances, embeddings, DELTA_VAR) == pytest.approx(expected, rel=1e-4)
 
     def test_looser_embeddings_score_less(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
         instances, embeddings = scene
