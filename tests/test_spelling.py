@@ -1,0 +1,75 @@
+"""Ids on the command line that no config has."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from scripts.spelling import check_spelling
+
+CONFIGS = Path(__file__).parents[1] / "spoco_bundle" / "configs"
+TRAIN, INFERENCE, FLAT = (str(CONFIGS / f"{name}.json") for name in ("train", "inference", "2d"))
+PROGRAM = "/anywhere/site-packages/monai/bundle/__main__.py"
+
+
+def command(*arguments: str, configs: str = TRAIN) -> list[str]:
+    return [PROGRAM, "run", "training", "--config_file", configs, *arguments]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ("--epoch", "--epochs"),
+            ("--patchsize", "--patch_size"),
+            ("--learningrate", "--learning_rate"),
+            ("--dataset_dirs", "--dataset_dir"),
+            ("--los#consistency_weight", "--loss"),
+            ("--object-fractions", "--object_fraction"),
+            ("--config_files", "--config_file"),
+        ],
+    )
+    @pytest.mark.parametrize("form", ["{} 3", "{}=3"])
+    def test_what_is_nearly_an_id(self, given: str, meant: str, form: str) -> None:
+        first = given.split("#")[0].replace("-", "_").replace("__", "--", 1)
+        with pytest.raises(ValueError, match=rf"^{first}: found no such id in train.json; expected {meant}\?$"):
+            check_spelling(command(*form.format(given).split()))
+
+    def test_all_config_files_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"in train.json, 2d.json; expected --epochs\?"):
+            check_spelling(command("--epoch", "3", configs=f"['{TRAIN}','{FLAT}']"))
+
+
+class TestAccepted:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--epochs", "3", "--loss#consistency_weight", "0.5", "--object_fraction=0.2"],
+            ["--train#shared_geometry#0#object_share", "0", "--train::dataset::cache_rate", "0"],
+            ["--tracking", "mlflow", "--logging_file", "logging.conf", "--meta_file", "metadata.json"],
+            ["--background-label", "7"],
+        ],
+    )
+    def test_ids_of_the_configs_and_of_monai(self, arguments: list[str], caplog: pytest.LogCaptureFixture) -> None:
+        check_spelling(command(*arguments))
+        assert not caplog.records
+
+    def test_ids_of_an_overlay(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        overlay = tmp_path / "my.json"
+        overlay.write_text('{"my_weight": 2, "loss#instance_weight": "@my_weight"}')
+        check_spelling(command("--my_weight", "3", configs=f"['{TRAIN}','{overlay}']"))
+        assert not caplog.records
+
+    def test_no_option_of_training_is_mistaken_for_one_of_inference(self, caplog: pytest.LogCaptureFixture) -> None:
+        ids = [name for name in ConfigParser.load_config_file(TRAIN) if "#" not in name]
+        with caplog.at_level(logging.WARNING):
+            check_spelling(command(*[f"--{name}=1" for name in ids], configs=INFERENCE))
+        assert "--seed: there is no such id in inference.json, so it changes nothing" in caplog.messages
+
+    @pytest.mark.parametrize("program", ["/usr/bin/pytest", "/anywhere/monailabel/__main__.py", ""])
+    def test_other_programs(self, program: str) -> None:
+        check_spelling([program, *command("--epoch", "3")[1:]])
+
+    def test_a_command_without_configs(self) -> None:
+        check_spelling([PROGRAM, "run", "--args_file", "arguments.json", "--epoch", "3"])
