@@ -13,7 +13,8 @@ from monai.bundle import ConfigParser
 
 from demo.sample import make_sample
 from scripts.datalist import image_label_pairs
-from scripts.readers import VolumeReader, split_suffix
+from scripts.image_files import split_suffix
+from scripts.readers import VolumeReader
 from scripts.resampling import working_shape
 from scripts.sampling import annotated_ids
 

@@ -32,8 +32,8 @@ from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
 from scripts.checkpoints import read_settings
 from scripts.datalist import image_label_pairs
 from scripts.foreground import THRESHOLD, is_foreground
+from scripts.image_files import split_suffix
 from scripts.pictures import embedding_picture, gray_picture
-from scripts.readers import split_suffix
 
 Labels = NDArray[np.integer]
 

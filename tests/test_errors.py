@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import explain_refusals, refusal_behind
-from scripts.readers import split_suffix
+from scripts.image_files import split_suffix
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
 from scripts.errors import explain_refusals
-from scripts.readers import split_suffix
+from scripts.image_files import split_suffix
 explain_refusals()
 try:
     {statement}

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from .datalist import Paths, image_label_pairs, image_list
 from .foreground import THRESHOLD, foreground_logit
+from .image_files import SUFFIXES, split_suffix
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
-from .readers import SUFFIXES, split_suffix
 from .resampling import smallest_in_working_voxels
 from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table

@@ -18,8 +18,8 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from .grids import check_same_grid
+from .image_files import describe_shape, refusal
 from .networks import size_divisor
-from .readers import describe_shape, refusal
 
 
 def _file_of(key: Hashable, tensor: torch.Tensor) -> str:

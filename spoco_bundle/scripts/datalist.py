@@ -16,7 +16,7 @@ from pathlib import Path
 
 from monai.config import PathLike
 
-from .readers import SUFFIXES, split_suffix
+from .image_files import SUFFIXES, split_suffix
 
 Paths = Sequence[PathLike] | str | None
 

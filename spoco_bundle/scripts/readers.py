@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import imagecodecs
@@ -32,14 +32,11 @@ import numpy as np
 import tifffile
 from monai.config import PathLike
 from monai.data import ImageReader
-from monai.utils import MetaKeys, SpaceKeys
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
-TIFF_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-PNG_SUFFIXES = (".png",)
-SUFFIXES = TIFF_SUFFIXES + NIFTI_SUFFIXES + PNG_SUFFIXES
+from .image_files import NIFTI_SUFFIXES, PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, existing_file, refusal, split_suffix
+from .volumes import Volume, make_volume
 
 # One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
 MICROMETRES = {
@@ -56,89 +53,6 @@ ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 NIFTI_UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
 
 logger = logging.getLogger(__name__)
-
-
-def refusal(path: PathLike, found: str, expected: str) -> ValueError:
-    """The one-sentence error of this package: which file, what was found, what was expected."""
-    one_line = " ".join(found.split())  # errors of other libraries may run over several lines
-    return ValueError(f"{path}: found {one_line}, expected {expected}.")
-
-
-def split_suffix(path: PathLike) -> tuple[str, str]:
-    """Split a file name into name and volume suffix, whatever the case of the suffix.
-
-    ``"/data/a.b.ome.tif"`` gives ``("a.b", ".ome.tif")``.
-
-    Raises:
-        ValueError: when the suffix is none of ``SUFFIXES``.
-    """
-    file_name = Path(path).name
-    for suffix in SUFFIXES:
-        if file_name.lower().endswith(suffix):
-            return file_name[: -len(suffix)], file_name[-len(suffix) :]
-    raise refusal(path, f"the extension {Path(path).suffix or '(none)'}", f"one of {', '.join(SUFFIXES)}")
-
-
-def describe_shape(path: PathLike, shape: Sequence[int]) -> str:
-    """Write a spatial shape, given in array order, in the axis order of the file: ``7 x 5 x 3 (x, y, z)``."""
-    axes, sizes = "zyx"[-len(shape) :], list(shape)
-    if str(path).lower().endswith(NIFTI_SUFFIXES):
-        axes, sizes = axes[::-1], sizes[::-1]
-    return f"{' x '.join(map(str, sizes))} ({', '.join(axes)})"
-
-
-class Volume(NamedTuple):
-    """MONAI metadata, and an array with axes (Z, Y, X) or (Y, X), after a C where the file has channels."""
-
-    array: np.ndarray
-    meta: dict[str, Any]
-
-
-def _existing_file(path: PathLike) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise refusal(path, "a folder", "a file")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
-    return path
-
-
-def _volume(
-    path: Path,
-    array: np.ndarray,
-    affine: np.ndarray,
-    has_channels: bool,
-    unit: str,
-    stated_voxel_size: Sequence[float],
-    is_placed: bool = False,
-    has_palette: bool = False,
-) -> Volume:
-    """Put voxels and grid into the form in which MONAI's ``LoadImage`` takes them from a reader."""
-    meta = {
-        MetaKeys.AFFINE: affine,
-        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-        MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[1:] if has_channels else array.shape),
-        # not-a-number is MONAI's way to say that there is no channel axis yet
-        MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if has_channels else math.nan,
-        MetaKeys.SPACE: SpaceKeys.RAS,
-        "unit": unit,
-        "stated_voxel_size": np.asarray(stated_voxel_size, np.float64),  # not-a-number where the file says nothing
-        "is_placed": is_placed,  # the affine tells where the voxels lie and how the axes run
-        "has_palette": has_palette,  # the values are places in a list of colours
-    }
-    return Volume(_torch_ready(path, array), meta)
-
-
-def _torch_ready(path: Path, array: np.ndarray) -> np.ndarray:
-    """Make integers int32, or int64 where the file's type needs it, and floats of the native byte order."""
-    if array.dtype.kind == "f":
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.kind not in "biu":
-        raise refusal(path, f"values of type {array.dtype}", "integers or floats")
-    if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise refusal(path, f"the value {array.max()}", "integers below 2**63")
-    fits = array.dtype.kind == "b" or np.can_cast(array.dtype, np.int32)
-    return array.astype(np.int32 if fits else np.int64, copy=False)
 
 
 # --------------------------------------------------------------------------------------------------- TIFF
@@ -217,11 +131,11 @@ def read_tiff(path: PathLike) -> Volume:
     has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
     stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
     affine = np.diag([*spacing, 1.0])
-    return _volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)
+    return make_volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)
 
 
 def _open_tiff(path: Path) -> tifffile.TiffFile:
-    _existing_file(path)
+    existing_file(path)
     try:
         return tifffile.TiffFile(path)
     except Exception as error:  # tifffile, struct and the file system each have their own
@@ -383,7 +297,7 @@ def open_nifti(path: PathLike) -> nibabel.Nifti1Image:
         FileNotFoundError: no such file.
         ValueError: not NIfTI, or a damaged header.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     try:
         image = nibabel.load(path)
     except (
@@ -427,7 +341,7 @@ def read_nifti(path: PathLike) -> Volume:
     codes = header.header["qform_code"], header.header["sform_code"]
     is_placed = len(spatial_shape) == 3 and any(codes)
     voxel_size = np.linalg.norm(affine[:-1, :-1], axis=0)
-    return _volume(path, array.transpose(), affine, bool(channels), unit, voxel_size, is_placed)
+    return make_volume(path, array.transpose(), affine, bool(channels), unit, voxel_size, is_placed)
 
 
 def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -470,7 +384,7 @@ def read_png(path: PathLike) -> Volume:
         FileNotFoundError: no such file.
         ValueError: no PNG, truncated or damaged data.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     data = path.read_bytes()
     has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
     try:
@@ -483,7 +397,7 @@ def read_png(path: PathLike) -> Volume:
     if array.ndim == 3:
         has_alpha = array.shape[2] in (2, 4)
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
-    return _volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
+    return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
 
 
 # ------------------------------------------------------------------------------------------- MONAI readers

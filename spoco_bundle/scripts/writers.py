@@ -24,18 +24,8 @@ from monai.utils import ImageMetaKey, MetaKeys
 from PIL import Image
 
 from .files import whole_file
-from .readers import (
-    PNG_SUFFIXES,
-    TIFF_SUFFIXES,
-    TiffHeader,
-    describe_shape,
-    nifti_spatial_shape,
-    open_nifti,
-    read_png,
-    read_tiff_header,
-    refusal,
-    split_suffix,
-)
+from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, refusal, split_suffix
+from .readers import TiffHeader, nifti_spatial_shape, open_nifti, read_png, read_tiff_header
 from .tables import instance_table, write_table
 
 

@@ -1,0 +1,72 @@
+"""What is read of an image file: voxels and grid, in the form in which MONAI's ``LoadImage`` takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.utils import MetaKeys, SpaceKeys
+
+from .image_files import refusal
+
+
+class Volume(NamedTuple):
+    """MONAI metadata, and an array with axes (Z, Y, X) or (Y, X), after a C where the file has channels."""
+
+    array: np.ndarray
+    meta: dict[str, Any]
+
+
+def make_volume(
+    path: Path,
+    array: np.ndarray,
+    affine: np.ndarray,
+    has_channels: bool,
+    unit: str,
+    stated_voxel_size: Sequence[float],
+    is_placed: bool = False,
+    has_palette: bool = False,
+) -> Volume:
+    """Describe voxels and their grid as MONAI's ``LoadImage`` wants them of a reader.
+
+    Args:
+        path: the file, for messages.
+        array: axes as of `Volume`.
+        affine: from indices, in the order of the array's spatial axes, to the world of the file.
+        has_channels: whether the array's first axis is C.
+        unit: of the affine, such as "micrometre".
+        stated_voxel_size: along each spatial axis, not-a-number where the file says nothing.
+        is_placed: the affine tells where the voxels lie and how the axes run.
+        has_palette: the values are places in a list of colours.
+
+    Raises:
+        ValueError: values that are neither integers nor floats, integers from 2**63.
+    """
+    meta = {
+        MetaKeys.AFFINE: affine,
+        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[1:] if has_channels else array.shape),
+        # not-a-number is MONAI's way to say that there is no channel axis yet
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if has_channels else math.nan,
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        "unit": unit,
+        "stated_voxel_size": np.asarray(stated_voxel_size, np.float64),
+        "is_placed": is_placed,
+        "has_palette": has_palette,
+    }
+    return Volume(_torch_ready(path, array), meta)
+
+
+def _torch_ready(path: Path, array: np.ndarray) -> np.ndarray:
+    """Make integers int32, or int64 where the file's type needs it, and floats of the native byte order."""
+    if array.dtype.kind == "f":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind not in "biu":
+        raise refusal(path, f"values of type {array.dtype}", "integers or floats")
+    if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise refusal(path, f"the value {array.max()}", "integers below 2**63")
+    fits = array.dtype.kind == "b" or np.can_cast(array.dtype, np.int32)
+    return array.astype(np.int32 if fits else np.int64, copy=False)
