@@ -21,7 +21,7 @@ from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
 from scripts.datalist import image_label_pairs
 from scripts.metrics import METRIC_NAMES, instance_metrics
-from scripts.readers import read_tiff
+from scripts.tiff_files import read_tiff
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
 from scripts.image_files import describe_shape, split_suffix
-from scripts.readers import NiftiReader, TiffReader, read_nifti, read_tiff, read_tiff_header
+from scripts.readers import NiftiReader, TiffReader, read_nifti
+from scripts.tiff_files import read_tiff
+from scripts.tiff_headers import read_tiff_header
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x

@@ -15,7 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 from PIL import Image
 
-from scripts.readers import TiffHeader, read_nifti, read_png, read_tiff, read_tiff_header
+from scripts.readers import read_nifti, read_png
+from scripts.tiff_files import read_tiff
+from scripts.tiff_headers import TiffHeader, read_tiff_header
 from scripts.writers import InstanceWriter, SaveInstancesd, check_targets, write_instances
 
 STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x

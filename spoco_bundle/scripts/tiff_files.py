@@ -1,0 +1,54 @@
+"""Read plain, ImageJ and OME TIFF files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from monai.config import PathLike
+
+from .image_files import refusal
+from .tiff_completeness import check_tiff_is_complete
+from .tiff_headers import image_series, open_tiff, series_header
+from .volumes import Volume, make_volume
+
+ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
+
+
+def read_tiff(path: PathLike) -> Volume:
+    """Read a plain, ImageJ or OME TIFF; axes come out as (C, Z, Y, X), without those of length one.
+
+    The stack axis of a plain file is Z. An alpha channel is left out. The affine is the voxel size in
+    micrometres where OME or ImageJ metadata state it. Resolution tags alone are ignored: in plain files they
+    are the 72 or 96 dots an inch of some screen. What is not stated is 1.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: time series, several images, unequal pages, truncated or undecodable data, a voxel size that is no
+            number.
+    """
+    path = Path(path)
+    with open_tiff(path) as tif:
+        series = image_series(path, tif)
+        header = series_header(path, tif, series)
+        check_tiff_is_complete(path, tif, series)
+        page = series[0].keyframe
+        try:
+            arrays = [one.asarray(maxworkers=1) for one in series]  # the data loader has workers of its own
+        except MemoryError:
+            raise
+        except Exception as error:  # each codec of imagecodecs has an error class of its own
+            raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged TIFF") from error
+    array = (arrays[0] if len(arrays) == 1 else np.stack(arrays)).reshape(header.shape)
+    order = [header.axes.index(axis) for axis in "CSZYX" if axis in header.axes]
+    spacing = [header.voxel_size.get(axis, 1.0) for axis in "ZYX" if axis in header.axes]
+    has_channels = len(order) > len(spacing)
+    array = array.transpose(order)
+    if "S" in header.axes and set(page.extrasamples) & ALPHA:
+        array = array[:-1]
+    has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
+    stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
+    affine = np.diag([*spacing, 1.0])
+    return make_volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)

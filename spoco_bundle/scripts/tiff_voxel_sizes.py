@@ -1,0 +1,82 @@
+"""The voxel size that a TIFF states: in OME metadata, or in ImageJ's description and resolution tags."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import tifffile
+
+from .image_files import refusal
+
+# One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
+MICROMETRES = {
+    **dict.fromkeys(("μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+    **{"pm": 1e-6, "å": 1e-4, "cm": 1e4, "m": 1e6},
+}
+
+logger = logging.getLogger(__name__)
+
+
+def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple[dict[str, float], str]:
+    """Return the stated voxel sizes by axis, and their unit.
+
+    Lengths in pixels, or in no known unit, are kept as they are: they still say how anisotropic the grid is.
+
+    Args:
+        path: the file, for messages.
+        tif: the file, open.
+        flavour: see `tiff_headers.TiffHeader`.
+
+    Raises:
+        ValueError: a voxel size that is no number.
+    """
+    lengths: dict[str, tuple[float, str]] = {}
+    try:
+        if flavour == "ome":
+            lengths = _ome_lengths(tif.ome_metadata)
+        elif flavour == "imagej":
+            lengths = _imagej_lengths(tif)
+    except ValueError as error:
+        raise refusal(path, f"a voxel size that is no number ({error})", "one such as 0.5") from error
+    for axis, (value, _) in lengths.items():
+        if not 0 <= value < math.inf:  # 0 is how many programs say that they know none
+            logger.warning("%s: found the voxel size %g along %s, which is taken for 1", path, value, axis)
+    lengths = {axis: (value, unit) for axis, (value, unit) in lengths.items() if 0 < value < math.inf}
+    if lengths and all(unit in MICROMETRES for _, unit in lengths.values()):
+        return {axis: value * MICROMETRES[unit] for axis, (value, unit) in lengths.items()}, "micrometre"
+    return {axis: value for axis, (value, _) in lengths.items()}, "pixel"
+
+
+def _ome_lengths(xml: str) -> dict[str, tuple[float, str]]:
+    """Return axis -> (length, unit) of the first ``Pixels`` element."""
+    pixels = next(element for element in ElementTree.fromstring(xml).iter() if element.tag.endswith("Pixels"))
+    return {
+        axis: (
+            float(pixels.get(f"PhysicalSize{axis}", 0)),
+            pixels.get(f"PhysicalSize{axis}Unit", "µm").casefold(),
+        )
+        for axis in "ZYX"
+    }
+
+
+def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
+    """Return axis -> (length, unit): Z from ImageJ's description, Y and X from the resolution tags."""
+    metadata = tif.imagej_metadata or {}
+
+    def unit_of(key: str, default: str) -> str:
+        return str(metadata.get(key, default)).replace("\\u00B5", "µ").strip().casefold()
+
+    unit = unit_of("unit", "pixel")
+    lengths = {"Z": (abs(float(metadata.get("spacing", 0))), unit_of("zunit", unit))}
+    if unit in MICROMETRES:  # without a unit the tags are not a calibration
+        tags = tif.pages.first.tags
+        for axis, axis_unit in (("Y", unit_of("yunit", unit)), ("X", unit)):
+            pixels, per_length = tags.valueof(f"{axis}Resolution", default=(0, 0))
+            lengths[axis] = (per_length / pixels if pixels else 0.0, axis_unit)
+    return lengths
