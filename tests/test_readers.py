@@ -20,7 +20,8 @@ from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
 from scripts.image_files import describe_shape, split_suffix
-from scripts.readers import NiftiReader, TiffReader, read_nifti
+from scripts.nifti_files import read_nifti
+from scripts.readers import NiftiReader, TiffReader
 from scripts.tiff_files import read_tiff
 from scripts.tiff_headers import read_tiff_header
 

@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 from PIL import Image
 
-from scripts.readers import read_nifti, read_png
+from scripts.nifti_files import read_nifti
+from scripts.png_files import read_png
 from scripts.tiff_files import read_tiff
 from scripts.tiff_headers import TiffHeader, read_tiff_header
 from scripts.writers import InstanceWriter, SaveInstancesd, check_targets, write_instances

@@ -14,143 +14,19 @@ check after it can refuse it.
 
 from __future__ import annotations
 
-import gzip
-import io
-import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
-import nibabel
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
-from nibabel.spatialimages import HeaderDataError
-from PIL import Image
 
-from .image_files import NIFTI_SUFFIXES, PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, existing_file, refusal, split_suffix
+from .image_files import NIFTI_SUFFIXES, PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, refusal, split_suffix
+from .nifti_files import read_nifti
+from .png_files import read_png
 from .tiff_files import read_tiff
-from .volumes import Volume, make_volume
-
-NIFTI_UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
-
-
-# -------------------------------------------------------------------------------------------------- NIfTI
-
-
-def open_nifti(path: PathLike) -> nibabel.Nifti1Image:
-    """Open a NIfTI file without reading its voxels.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not NIfTI, or a damaged header.
-    """
-    path = existing_file(path)
-    try:
-        image = nibabel.load(path)
-    except (
-        nibabel.filebasedimages.ImageFileError,
-        HeaderDataError,
-        OSError,
-        EOFError,
-        ValueError,
-        zlib.error,
-    ) as error:
-        raise refusal(path, f"no readable NIfTI header ({error})", "a NIfTI file") from error
-    if not isinstance(image, nibabel.Nifti1Image):  # Nifti2Image is a subclass
-        raise refusal(path, f"a file of type {type(image).__name__}", "a NIfTI file")
-    return image
-
-
-def read_nifti(path: PathLike) -> Volume:
-    """Read a NIfTI file; axes (x, y, z) come out as (Z, Y, X), and the affine's columns follow them.
-
-    The affine maps (z, y, x) indices to the file's world coordinates, in the file's unit; nothing is
-    reoriented. Of a single plane the result is (Y, X), and the affine holds the pixel size alone. Channels
-    are the fourth axis, as many programs write them, or the fifth, as the standard has it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: axes beyond these, RGB or complex voxels, voxels of no size, truncated or damaged data.
-    """
-    path = Path(path)
-    header = open_nifti(path)
-    spatial_shape, channels = _nifti_shape(path, header.shape)
-    if header.get_data_dtype().kind not in "biuf":
-        raise refusal(path, f"voxels of type {header.get_data_dtype()}", "one integer or float a voxel")
-    array = _nifti_voxels(path, type(header)).reshape(spatial_shape + channels)
-    if len(spatial_shape) == 2:
-        affine = np.diag([*header.header.get_zooms()[1::-1], 1.0]).astype(np.float64)
-    else:
-        affine = header.affine[:, [2, 1, 0, 3]]
-    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        raise refusal(path, f"the affine {affine.tolist()}", "finite numbers, and no voxel of size 0")
-    unit = NIFTI_UNITS.get(header.header.get_xyzt_units()[0], "unknown")
-    codes = header.header["qform_code"], header.header["sform_code"]
-    is_placed = len(spatial_shape) == 3 and any(codes)
-    voxel_size = np.linalg.norm(affine[:-1, :-1], axis=0)
-    return make_volume(path, array.transpose(), affine, bool(channels), unit, voxel_size, is_placed)
-
-
-def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a NIfTI file in array order, (Z, Y, X), or (Y, X) for a single plane."""
-    return _nifti_shape(Path(path), shape)[0][::-1]
-
-
-def _nifti_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split a NIfTI shape into spatial axes and channels, () for a single one."""
-    spatial, channels, rest = shape[:3], tuple(n for n in shape[3:5] if n > 1), shape[5:]
-    if len(spatial) < 2 or len(channels) > 1 or math.prod(rest) > 1:
-        expected = "one volume (x, y, z) or image (x, y), with or without one axis of channels"
-        raise refusal(path, f"shape {' x '.join(map(str, shape))}", expected)
-    if len(spatial) == 3 and spatial[2] == 1:
-        spatial = spatial[:2]
-    return spatial, channels
-
-
-def _nifti_voxels(path: Path, image_class: type[nibabel.Nifti1Image]) -> np.ndarray:
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-            array = np.asarray(image_class.from_stream(stream).dataobj)
-            while stream.read(1 << 20):  # the checksum of a gzip file is only tested at its end
-                pass
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise refusal(path, f"data that cannot be read ({error})", "an undamaged NIfTI file") from error
-    return array
-
-
-# ---------------------------------------------------------------------------------------------------- PNG
-
-
-def read_png(path: PathLike) -> Volume:
-    """Read a PNG file as (Y, X), or as (C, Y, X) where it has colours; pixels have the size 1.
-
-    Of a palette image the result is the indices, not the colours: that is how label maps are stored. An
-    alpha channel is left out.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no PNG, truncated or damaged data.
-    """
-    path = existing_file(path)
-    data = path.read_bytes()
-    has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
-    try:
-        # Pillow keeps 8 of the 16 bits of a colour, imagecodecs keeps no palette
-        array = np.asarray(Image.open(io.BytesIO(data))) if has_palette else imagecodecs.png_decode(data)
-    except MemoryError:
-        raise
-    except Exception as error:  # both libraries have several
-        raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged PNG file") from error
-    if array.ndim == 3:
-        has_alpha = array.shape[2] in (2, 4)
-        array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
-    return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
-
-
-# ------------------------------------------------------------------------------------------- MONAI readers
+from .volumes import Volume
 
 
 def read_volume(path: PathLike) -> Volume:

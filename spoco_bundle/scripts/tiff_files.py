@@ -1,4 +1,4 @@
-"""Read plain, ImageJ and OME TIFF files."""
+"""Read plain, ImageJ and OME TIFF files, whole or not at all."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from PIL import Image
 
 from .files import whole_file
 from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, refusal, split_suffix
-from .readers import nifti_spatial_shape, open_nifti, read_png
+from .nifti_files import nifti_spatial_shape, open_nifti
+from .png_files import read_png
 from .tables import instance_table, write_table
 from .tiff_headers import TiffHeader, read_tiff_header
 

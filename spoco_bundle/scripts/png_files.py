@@ -1,0 +1,40 @@
+"""Read PNG files: grey values, colours as channels, and palettes as their indices."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import imagecodecs
+import numpy as np
+from monai.config import PathLike
+from PIL import Image
+
+from .image_files import existing_file, refusal
+from .volumes import Volume, make_volume
+
+
+def read_png(path: PathLike) -> Volume:
+    """Read a PNG file as (Y, X), or as (C, Y, X) where it has colours; pixels have the size 1.
+
+    Of a palette image the result is the indices, not the colours: that is how label maps are stored. An
+    alpha channel is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no PNG, truncated or damaged data.
+    """
+    path = existing_file(path)
+    data = path.read_bytes()
+    has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
+    try:
+        # Pillow keeps 8 of the 16 bits of a colour, imagecodecs keeps no palette
+        array = np.asarray(Image.open(io.BytesIO(data))) if has_palette else imagecodecs.png_decode(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # both libraries have several
+        raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged PNG file") from error
+    if array.ndim == 3:
+        has_alpha = array.shape[2] in (2, 4)
+        array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
+    return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
