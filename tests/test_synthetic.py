@@ -9,15 +9,9 @@ import cc3d
 import numpy as np
 import pytest
 
-from scripts.synthetic import (
-    Form,
-    NucleusStyle,
-    Optics,
-    TissueStyle,
-    random_sample,
-    synthetic_membranes,
-    synthetic_nuclei,
-)
+from scripts.synthetic import random_sample, synthetic_membranes, synthetic_nuclei
+from scripts.synthetic_optics import Optics
+from scripts.synthetic_styles import Form, NucleusStyle, TissueStyle
 
 SHAPES = [(24, 48, 40), (96, 80)]
 GENERATORS = [synthetic_nuclei, synthetic_membranes]
