@@ -33,7 +33,7 @@ from measuring import Row, peak_megabytes, report  # noqa: E402
 from scripts import postprocessing  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
-SIDES = {2: (256, 1024, 1536), 3: (64, 128, 144)}
+SIDES = {2: (256, 1024, 3072), 3: (64, 128, 256)}
 PARTS = {
     "LoadImaged": "reading",
     "ResampleToSpacingd": "resampling",
