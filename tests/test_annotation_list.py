@@ -99,6 +99,13 @@ class TestFind:
     def test_without_labels_nothing_is_annotated(self):
         assert len(find(scene(annotated=False))["candidates"].known) == 0
 
+    def test_what_is_left_out_by_a_mask_has_not_been_missed(self):
+        data = scene()
+        data["pred"][0, 4:10, 24:30] = 0  # faint, and not found
+        assert find(data, min_size=10)["candidates"].voxels.tolist() == [[6, 6], [6, 26]]
+        data["mask"] = MetaTensor((data["pred"] > 0).int(), meta=data["pred"].meta)
+        assert find(data, min_size=10)["candidates"].voxels.tolist() == [[6, 6]]
+
     def test_places_are_those_of_the_file(self):
         """On a working grid of half the size: the voxel at (3, 13) there was picked from (7, 27)."""
         data = ResampleToSpacingd(

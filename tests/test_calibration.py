@@ -12,7 +12,7 @@ from scripts.calibration import (
     FOREGROUND_THRESHOLDS,
     PREFERRED,
     THRESHOLDS,
-    MergeCalibration,
+    ThresholdCalibration,
     choose_threshold,
     mutual_overlaps,
 )
@@ -37,7 +37,7 @@ def annotation(*objects: tuple[int, int]) -> Tensor:
 
 
 def calibrated(embeddings: Tensor, labels: Tensor, **options: float) -> float:
-    calibration = MergeCalibration(embedding_dim=1, foreground="everywhere", **options)
+    calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere", **options)
     calibration({"pred": embeddings, "label": labels})
     return float(calibration)
 
@@ -117,7 +117,7 @@ class TestCalibration:
         assert calibrated(embeddings, labels, ignore_label=1) == PREFERRED
 
     def test_all_images_count(self) -> None:
-        calibration = MergeCalibration(embedding_dim=1, foreground="everywhere")
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
         calibration({"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))})
         alone = float(calibration)
         for _ in range(9):
@@ -134,19 +134,19 @@ class TestCalibration:
         assert calibrated(embeddings, finer) == calibrated(embeddings, labels)
 
     def test_a_mask_says_where_objects_are(self) -> None:
-        calibration = MergeCalibration(embedding_dim=1, foreground="estimated")
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="estimated")
         mask = torch.ones(1, 20, 2 * LENGTH)
         calibration({"pred": long_objects(step=1.5) - 20, "label": annotation((0, LENGTH)), "mask": mask})
         assert float(calibration) > PREFERRED
 
     def test_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))}
-        assert MergeCalibration(embedding_dim=1)(data) is data
+        assert ThresholdCalibration(embedding_dim=1)(data) is data
 
     @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
     def test_a_threshold_that_is_none(self, fixed: float) -> None:
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
-            MergeCalibration(embedding_dim=1, fixed=fixed)
+            ThresholdCalibration(embedding_dim=1, fixed=fixed)
 
 
 class TestForegroundThreshold:
@@ -161,7 +161,7 @@ class TestForegroundThreshold:
         return {"pred": torch.stack([torch.logit(probability) / SHARPNESS, torch.zeros(40, 40)]), "label": label}
 
     def chosen(self, **options: float) -> tuple[float, float]:
-        calibration = MergeCalibration(embedding_dim=2, **options)
+        calibration = ThresholdCalibration(embedding_dim=2, **options)
         calibration(self.data())
         return float(calibration.foreground_threshold), float(calibration)
 
@@ -180,7 +180,7 @@ class TestForegroundThreshold:
 
     @pytest.mark.parametrize(("objects", "expected"), [(4, THRESHOLD), (100, 0.8)])
     def test_few_objects_do_not_move_it_for_little(self, objects: int, expected: float) -> None:
-        calibration = MergeCalibration(embedding_dim=2)
+        calibration = ThresholdCalibration(embedding_dim=2)
         calibration.totals[:, 0], calibration.totals[:, 1] = 0.70, 1
         calibration.totals[FOREGROUND_THRESHOLDS.index(0.8), 0] = 0.71
         calibration.objects = objects

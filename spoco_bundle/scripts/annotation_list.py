@@ -74,6 +74,7 @@ class FindNextObjectsd(MapTransform):
         foreground, foreground_threshold: as in `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
         instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
+        mask_key: where there is such a map, what is not an instance has not been missed, but left out.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class FindNextObjectsd(MapTransform):
         instances_key: str = "pred",
         image_key: str = "image",
         label_key: str = "label",
+        mask_key: str = "mask",
         regions_key: str = "regions",
     ) -> None:
         super().__init__(keys)
@@ -98,7 +100,7 @@ class FindNextObjectsd(MapTransform):
         self.sizes, self.foreground = (min_size, smallest_instance), foreground
         self.special, self.foreground_threshold = (background_label, ignore_label), foreground_threshold
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
-        self.regions_key = regions_key
+        self.mask_key, self.regions_key = mask_key, regions_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -109,7 +111,8 @@ class FindNextObjectsd(MapTransform):
             image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
             labels = self._objects(result.get(self.label_key), image.shape)
             probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
-            probability = probability if self.foreground == "estimated" else None
+            everywhere = self.foreground == "everywhere" or self.mask_key in result  # a mask is full of instances
+            probability = None if everywhere else probability
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
             regions = candidate_regions(instances, probability, labels > 0, min_size, self.foreground_threshold)

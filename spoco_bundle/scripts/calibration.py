@@ -41,7 +41,7 @@ class ChosenValue:
         return self.choose()
 
 
-class MergeCalibration(Transform):
+class ThresholdCalibration(Transform):
     """Chooses the thresholds at which annotated objects and instances of the validation images overlap best.
 
     A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a

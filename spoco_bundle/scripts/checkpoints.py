@@ -136,7 +136,7 @@ class BestWeightsSaver:
         ckpt_dir: folder of the files.
         networks: file name -> network, whose bare state_dict is written.
         settings: what inference must know, written beside the weights; values that change with the weights
-            (`calibration.MergeCalibration`) as they are at that moment.
+            (`calibration.ThresholdCalibration`) as they are at that moment.
     """
 
     def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
