@@ -1,11 +1,13 @@
 """Ids on the command line that no config has."""
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
 
+from scripts.options import RULES
 from scripts.spelling import check_spelling
 
 CONFIGS = Path(__file__).parents[1] / "spoco_bundle" / "configs"
@@ -40,6 +42,24 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"in train.json, 2d.json; expected --epochs\?"):
             check_spelling(command("--epoch", "3", configs=f"['{TRAIN}','{FLAT}']"))
 
+    def test_one_dash_is_enough_for_fire(self) -> None:
+        with pytest.raises(ValueError, match=r"^--epoch: .*expected --epochs\?$"):
+            check_spelling(command("-epoch", "3"))
+
+    def test_ids_of_a_file_of_arguments(self, tmp_path: Path) -> None:
+        file = tmp_path / "arguments.json"
+        file.write_text(json.dumps({"config_file": [TRAIN, FLAT], "epoch": 3}))
+        with pytest.raises(
+            ValueError, match=r"^--epoch: found no such id in train.json, 2d.json; expected --epochs\?$"
+        ):
+            check_spelling([PROGRAM, "run", "training", "--args_file", str(file)])
+
+    def test_of_the_command_line_beside_such_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "arguments.json"
+        file.write_text(json.dumps({"config_file": TRAIN}))
+        with pytest.raises(ValueError, match=r"^--epoch: "):
+            check_spelling([PROGRAM, "run", "training", "--args_file", str(file), "--epoch", "3"])
+
 
 class TestAccepted:
     @pytest.mark.parametrize(
@@ -49,6 +69,9 @@ class TestAccepted:
             ["--train#shared_geometry#0#object_share", "0", "--train::dataset::cache_rate", "0"],
             ["--tracking", "mlflow", "--logging_file", "logging.conf", "--meta_file", "metadata.json"],
             ["--background-label", "7"],
+            ["--tracking", "mlflow", "--tracking_uri", "here", "--experiment_name", "mine", "--run_name", "first"],
+            ["--workflow_type", "train", "--properties_path", "properties.json", "--_meta_#version", "1"],
+            ["--noamp", "--early_stop_patience", "-8", "--", "--trace"],
         ],
     )
     def test_ids_of_the_configs_and_of_monai(self, arguments: list[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -61,6 +84,13 @@ class TestAccepted:
         check_spelling(command("--my_weight", "3", configs=f"['{TRAIN}','{overlay}']"))
         assert not caplog.records
 
+    @pytest.mark.parametrize("name", RULES)
+    @pytest.mark.parametrize("overlay", ["2d", "next_objects", "cityscapes"])
+    def test_no_option_of_another_command_is_refused(self, name: str, overlay: str) -> None:
+        """`patch_size`, of training alone, resembles the `batch_size` that 2d.json brings into inference."""
+        configs = f"['{INFERENCE}','{CONFIGS / overlay}.json']"
+        check_spelling(command(f"--{name}=1", configs=configs))
+
     def test_no_option_of_training_is_mistaken_for_one_of_inference(self, caplog: pytest.LogCaptureFixture) -> None:
         ids = [name for name in ConfigParser.load_config_file(TRAIN) if "#" not in name]
         with caplog.at_level(logging.WARNING):
@@ -72,4 +102,7 @@ class TestAccepted:
         check_spelling([program, *command("--epoch", "3")[1:]])
 
     def test_a_command_without_configs(self) -> None:
-        check_spelling([PROGRAM, "run", "--args_file", "arguments.json", "--epoch", "3"])
+        check_spelling([PROGRAM, "run", "--epoch", "3"])
+
+    def test_other_commands_of_monai(self) -> None:
+        check_spelling([PROGRAM, "verify_net_in_out", *command("--epoch", "3")[2:]])

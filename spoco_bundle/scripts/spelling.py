@@ -10,12 +10,18 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+from .options import RULES
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +31,8 @@ SIMILAR = 0.8  # of 1: `epoch` and `label`, but not `seed` in the place of `sett
 def check_spelling(command: Sequence[str]) -> None:
     """Refuse an id that is nearly one of the configs', and warn of any other one that they do not know.
 
-    An id that resembles none is only told: one list of options may serve several commands, and not each knows them all.
+    An id that resembles none, or is an option of another command, is only told: one list of options may serve several
+    commands, and not each knows them all. Ids in a file given as ``--args_file`` count like those of the command line.
 
     Args:
         command: as in `sys.argv`; any other than ``monai.bundle run`` with config files is left alone.
@@ -33,33 +40,61 @@ def check_spelling(command: Sequence[str]) -> None:
     Raises:
         ValueError: naming the id and the one that was probably meant.
     """
-    given = dict(_options(command))
-    if not command[0].replace("\\", "/").endswith("monai/bundle/__main__.py") or "config_file" not in given:
+    if not command[0].replace("\\", "/").endswith("monai/bundle/__main__.py") or command[1:2] != ["run"]:
+        return
+    given: dict[str, Any] = dict(_options(command))
+    if Path(given.get("args_file", "")).is_file():  # Fire makes a dictionary of some other values
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    if "config_file" not in given:
         return
     files = _paths(given["config_file"])
-    known = {name.split("#")[0].split("::")[0] for name in ConfigParser.load_config_files(files)}
-    known.update(inspect.signature(monai_run).parameters)
+    known = {_first_part(name) for name in ConfigParser.load_config_files(files)} | _known_to_monai(given)
     names = ", ".join(Path(file).name for file in files)
-    for name in given:
+    for name in dict.fromkeys(map(_first_part, given)):
         if name in known:
             continue
-        if meant := get_close_matches(name, known, n=1, cutoff=SIMILAR):
+        meant = get_close_matches(name, known, n=1, cutoff=SIMILAR)
+        if meant and name not in RULES:
             raise ValueError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
         logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
 
 
+def _known_to_monai(given: dict[str, Any]) -> set[str]:
+    """What MONAI itself takes, the settings of the experiment tracking that is asked for among it."""
+    names = {*inspect.signature(monai_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+    tracking = DEFAULT_EXP_MGMT_SETTINGS.get(str(given.get("tracking")), {"configs": {}})
+    return {*names, *tracking["configs"], ConfigParser.meta_key}
+
+
 def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """First part of each id and its value, of ``--id value`` and ``--id=value``."""
-    for argument, following in zip(command, [*command[1:], ""], strict=True):
-        if argument.startswith("--") and len(argument) > 2:
-            name, equals, value = argument[2:].partition("=")
-            yield name.split("#")[0].split("::")[0].replace("-", "_"), value if equals else following
+    """First part of each id and its value, in the forms that Fire reads: ``--id value``, ``--id=value``, ``-id value``.
+
+    ``--noid`` without a value, which is Fire's ``--id False``, is given as ``id``; what follows ``--`` is for Fire.
+    """
+    arguments = list(takewhile(lambda argument: argument != "--", command))
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if not _is_id(argument):
+            continue
+        name, equals, value = argument.lstrip("-").partition("=")
+        name, has_value = name.replace("-", "_"), bool(equals) or not _is_id(following)
+        if not has_value and name.startswith("no"):
+            name = name[2:]
+        yield _first_part(name), value if equals else following
 
 
-def _paths(value: str) -> list[str]:
-    """Of ``a.json`` or ``['a.json','b.json']``, as the command line has them."""
+def _is_id(argument: str) -> bool:
+    """Fire takes one dash as well, before a letter: ``-8`` is a number."""
+    return argument.startswith("--") or re.match("-[a-zA-Z]", argument) is not None
+
+
+def _first_part(name: str) -> str:
+    return name.split("#")[0].split("::")[0]
+
+
+def _paths(value: str | Sequence[str]) -> list[str]:
+    """Of ``a.json`` or ``['a.json','b.json']``, as the command line has them, or a list, as a file has it."""
     try:
-        paths = ast.literal_eval(value)
+        paths = ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError):
         return [value]
     return [str(path) for path in paths] if isinstance(paths, list | tuple) else [str(paths)]
