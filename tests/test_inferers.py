@@ -197,6 +197,11 @@ class TestRefused:
             EmbeddingInferer([64, size, 64], divisor=[4, 8, 8])
         assert str(refusal.value).endswith(str([64, size, 64]))
 
+    @pytest.mark.parametrize("roi_size", [0, 64])
+    def test_a_number_without_the_number_of_axes(self, roi_size: int) -> None:
+        with pytest.raises(ValueError, match=rf"divisor must be given where .* got roi_size {roi_size}$"):
+            EmbeddingInferer(roi_size)
+
     def test_a_number_that_the_network_cannot_take(self) -> None:
         with pytest.raises(
             ValueError, match=r"roi_size must hold multiples of \[4, 8, 8\], at least one, got \[60, 60, 60\]"

@@ -52,6 +52,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         teacher_path: str | None = None,
         **others: Any,
     ) -> None:
+        if divisor is None and isinstance(roi_size, int):
+            raise ValueError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
         self.divisor = list(divisor or [1] * len(roi_size))
         largest_roi = [roi_size] * len(self.divisor) if isinstance(roi_size, int) else roi_size
         if roi_size != 0:
