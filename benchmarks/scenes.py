@@ -43,8 +43,8 @@ class Ellipsoids:
     voxel_size: tuple[float, ...]
     elongation: float = 1.4
 
-    def place(self, random: Generator) -> tuple[Labels, Floats]:
-        """(labels, for each voxel of an object 0 in the middle and 1 at the rim, outside infinity)."""
+    def place(self, random: Generator) -> Labels:
+        """Place one after the other at random; where two overlap, a voxel is of the one whose middle is nearer."""
         labels, depth = np.zeros(self.shape, np.int32), np.full(self.shape, np.inf, np.float32)
         placed: list[tuple[Floats, float]] = []
         for _ in range(TRIES * self.count):
@@ -63,7 +63,7 @@ class Ellipsoids:
                 continue
             placed.append((center, radius))
             labels[box][inside], depth[box][inside] = len(placed), distance[inside]
-        return labels, depth
+        return labels
 
     def _distance(self, center: Floats, axes: Floats, random: Generator) -> tuple[tuple[slice, ...], Floats]:
         """A box around the ellipsoid, turned at random, and each of its voxels' distance, 1 at the surface."""
@@ -133,7 +133,7 @@ class Scene:
 def of_many_sizes(random: Generator) -> Scene:
     """Nuclei in 3D whose radii differ by 3, with slices twice as thick as a pixel is wide."""
     objects = Ellipsoids((48, 160, 160), 220, (4, 13), (2, 1, 1))
-    labels, _ = objects.place(random)
+    labels = objects.place(random)
     brightness = random.uniform(0.5, 1.2, labels.max() + 1)
     brightness[0] = 0.15
     texture = 1 + 0.75 * gaussian_filter(random.normal(size=labels.shape), 1.5)
@@ -151,7 +151,7 @@ def of_dense_tissue(random: Generator) -> Scene:
 def of_dark_objects(random: Generator) -> Scene:
     """Objects in 3D that are darker than the background."""
     objects = Ellipsoids((80, 128, 128), 250, (6, 9), (1, 1, 1))
-    labels, _ = objects.place(random)
+    labels = objects.place(random)
     brightness = random.uniform(0.1, 0.5, labels.max() + 1)
     brightness[0] = 1
     return Scene(observe(brightness[labels], 1.0, 0.1, random), labels, objects.voxel_size)
@@ -160,7 +160,7 @@ def of_dark_objects(random: Generator) -> Scene:
 def of_hollow_objects(random: Generator) -> Scene:
     """Cells in 3D of which only the membrane is stained, hardly brighter inside than outside."""
     objects = Ellipsoids((80, 128, 128), 220, (7, 10), (1, 1, 1))
-    labels, _ = objects.place(random)
+    labels = objects.place(random)
     rim = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
         moved = np.moveaxis(rim, axis, 0)
@@ -174,7 +174,7 @@ def of_hollow_objects(random: Generator) -> Scene:
 def of_rods(random: Generator) -> Scene:
     """Small rods in 2D."""
     objects = Ellipsoids((400, 400), 260, (6, 9), (1, 1), elongation=2.2)
-    labels, _ = objects.place(random)
+    labels = objects.place(random)
     brightness = random.uniform(0.6, 1.1, labels.max() + 1)
     brightness[0] = 0.2
     return Scene(observe(brightness[labels], 1.0, 0.06, random), labels, objects.voxel_size)
@@ -183,7 +183,7 @@ def of_rods(random: Generator) -> Scene:
 def of_faint_objects(random: Generator) -> Scene:
     """Textured nuclei in 2D, some of them hardly brighter than the noise."""
     objects = Ellipsoids((512, 512), 300, (7, 16), (1, 1), elongation=1.5)
-    labels, _ = objects.place(random)
+    labels = objects.place(random)
     texture = 1 + 3.2 * gaussian_filter(random.normal(size=labels.shape), 2)
     brightness = random.uniform(0.2, 1, labels.max() + 1)
     brightness[0] = 0

@@ -33,11 +33,10 @@ WIDTH = 1400  # of the picture, in pixels
 
 def train_and_test(kind: str, folder: Path) -> Row:
     """One row; the test's picture lies in ``folder/evaluation/pictures``."""
-    dims, objects = 0, 0
-    for part, seed, annotated in (("train", 1, ANNOTATED), ("test", 2, None)):
-        scene = SCENES[kind](np.random.default_rng(seed))
-        scene.write(folder / part, annotated)
-        dims, objects = scene.labels.ndim, int(scene.labels.max())
+    SCENES[kind](np.random.default_rng(1)).write(folder / "train", ANNOTATED)
+    tested = SCENES[kind](np.random.default_rng(2))
+    tested.write(folder / "test")
+    dims = tested.labels.ndim
     configs, weights = ["train.json", *(["2d.json"] if dims == 2 else [])], folder / "weights"
     started = time.perf_counter()
     run_bundle(["training"], configs, dataset_dir=folder / "train", ckpt_dir=weights, output_dir=folder / "training")
@@ -47,7 +46,7 @@ def train_and_test(kind: str, folder: Path) -> Row:
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["mean"]
     return {
         "kind": f"{kind}, {dims}D",
-        "objects to find": objects,
+        "objects to find": int(tested.labels.max()),
         "minutes": round(minutes, 1),
         **{name: metrics[name] for name in MEASURED},
     }

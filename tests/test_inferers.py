@@ -113,9 +113,10 @@ class TestWindows:
         assert {height * width <= 1024 for height, width in network.seen} == {True}
         assert (len(network.seen) == 1) == (shape == (64, 8))
 
-    def test_one_number_for_all_axes(self) -> None:
+    @pytest.mark.parametrize("number", [16, 16.0])
+    def test_one_number_for_all_axes(self, number: float) -> None:
         network = Watched()
-        EmbeddingInferer(16, divisor=(8, 8))(torch.rand(1, 1, 64, 64), network)
+        EmbeddingInferer(number, divisor=(8, 8))(torch.rand(1, 1, 64, 64), network)
         assert set(network.seen) == {(16, 16)}
 
     def test_an_image_that_fits_is_seen_once(self) -> None:

@@ -24,6 +24,7 @@ class TestRefused:
         ("given", "meant"),
         [
             ("--epoch", "--epochs"),
+            ("--EPOCHS", "--epochs"),
             ("--patchsize", "--patch_size"),
             ("--learningrate", "--learning_rate"),
             ("--dataset_dirs", "--dataset_dir"),

@@ -52,6 +52,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         teacher_path: str | None = None,
         **others: Any,
     ) -> None:
+        if isinstance(roi_size, float) and roi_size.is_integer():
+            roi_size = int(roi_size)  # as some user interfaces send it
         if divisor is None and isinstance(roi_size, int):
             raise ValueError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
         self.divisor = list(divisor or [1] * len(roi_size))

@@ -53,7 +53,7 @@ def check_spelling(command: Sequence[str]) -> None:
     for name in dict.fromkeys(map(_first_part, given)):
         if name in known:
             continue
-        meant = get_close_matches(name, known, n=1, cutoff=SIMILAR)
+        meant = get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)
         if meant and name not in RULES:
             raise ValueError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
         logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
