@@ -28,7 +28,7 @@ from scenes import SCENES  # noqa: E402
 
 ANNOTATED = 10
 MEASURED = ("ap50", "ap", "pq", "arand", "annotated_iou")
-WIDTH = 1400  # of the picture, in pixels
+WIDTH = 900  # of the picture, in pixels
 
 
 def train_and_test(kind: str, folder: Path) -> Row:
