@@ -30,7 +30,7 @@ def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> N
     index = None
     if spatial_dims == 3:  # one layer of windows around the plane is enough
         depth, index = volume.shape[1], int((file_shape[0] // 2 + 0.5) * volume.shape[1] / file_shape[0])
-        thickness = min(depth, config.get_parsed_content("inferer").largest_roi[0])
+        thickness = min(depth, config.get_parsed_content("inferer").window_for(volume.shape[1:])[0])
         start = min(max(0, index - thickness // 2), depth - thickness)
         volume, index = volume[:, start : start + thickness], index - start
     device = config.get_parsed_content("device")

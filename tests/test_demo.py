@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo import run, sample, steps
 from demo.agreement import ALONE, UNJUDGED, compare, instance_colors, palette, sequential, truth_colors
 from demo.charts import iou_histogram, loss_curve, read_losses
-from demo.plan import Plan, PlanError, check_shapes, config_files, plan_dataset
+from demo.embedding import middle_embeddings
+from demo.plan import BUNDLE, Plan, PlanError, check_shapes, config_files, plan_dataset
 from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
 from scripts.datalist import image_label_pairs
@@ -165,6 +166,21 @@ class TestSteps:
         assert run.main(["--dataset", str(tmp_path / "train")]) == 1
         assert "copy it elsewhere" in capsys.readouterr().err
         assert (tmp_path / "train" / "images" / "a.ome.tif").exists()
+
+
+class TestEmbedding:
+    """What the pictures of the report show, by the real configs and the shipped weights."""
+
+    @pytest.mark.parametrize(
+        ("shape", "spatial_dims", "weights"), [((12, 40, 48), 3, "models"), ((40, 48), 2, "models/2d")]
+    )
+    def test_of_the_middle_plane_on_the_grid_of_the_file(
+        self, shape: tuple[int, ...], spatial_dims: int, weights: str, tmp_path: Path
+    ) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8))
+        plane = middle_embeddings(tmp_path / "a.tif", BUNDLE / weights, spatial_dims)
+        assert plane.shape[1:] == (40, 48)
+        assert np.isfinite(plane).all()
 
 
 class TestAgreement:

@@ -83,10 +83,10 @@ class EmbeddingInferer(SlidingWindowInferer):
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
         shape = inputs.shape[2:]
-        self.roi_size = self._windows_for(shape, self.overlap)
+        self.roi_size = self.window_for(shape)
         missing = [max(0, size - length) for size, length in zip(self.roi_size, shape, strict=True)]
         padded = pad(inputs, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
-        apart = self._windows_for(padded.shape[2:], 0.0)
+        apart = self._fitting(padded.shape[2:], overlap=0.0)
         windows = dense_patch_slices(padded.shape[2:], apart, apart)
 
         def see_windows() -> None:
@@ -99,7 +99,11 @@ class EmbeddingInferer(SlidingWindowInferer):
         embeddings = embeddings[(..., *[slice(length) for length in shape])]
         return add_positions_(embeddings, self.position_scale)
 
-    def _windows_for(self, shape: Sequence[int], overlap: float) -> list[int]:
+    def window_for(self, shape: Sequence[int]) -> list[int]:
+        """The window in which an image with these spatial axes is seen; all of its windows are as large."""
+        return self._fitting(shape, self.overlap)
+
+    def _fitting(self, shape: Sequence[int], overlap: float) -> list[int]:
         roi = self.largest_roi or largest_window(shape, self.divisor, self.window_voxels)
         axes = zip(shape, roi, self.divisor, strict=True)
         return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]
