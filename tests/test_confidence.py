@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scripts import confidence
 from scripts.confidence import KERNEL_RADIUS, MARGIN, drop_unsure, instance_scores
 
 DELTA_VAR = 0.5
@@ -79,8 +80,12 @@ class TestProperties:
         assert instance_scores(instances, embeddings + 50) == pytest.approx(instance_scores(*scene), abs=1e-3)
 
     @pytest.mark.parametrize("shape", [(70, 50), (33, 41, 9), (200,)])
-    def test_voxels_out_of_reach_may_be_left_out(self, shape: tuple[int, ...]) -> None:
+    @pytest.mark.parametrize("many", [0, 10**9])
+    def test_voxels_out_of_reach_may_be_left_out(
+        self, shape: tuple[int, ...], many: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Long objects whose embeddings hold positions: the formula with every voxel of the bounding box."""
+        monkeypatch.setattr(confidence, "MANY_OUTSIDE", many)
         coordinates = np.indices(shape).astype(np.float32)
         instances = (1 + coordinates.sum(0) // 5 % 7).astype(np.int32)  # diagonal bands
         noise = 0.3 * np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)

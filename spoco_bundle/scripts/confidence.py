@@ -27,6 +27,9 @@ KERNEL_RADIUS = 2.0
 MARGIN = 2  # voxels around the bounding box of an instance, in which its neighbours and the background show
 NEGLIGIBLE_EXPONENT = 30.0  # 2^-30: a million such voxels belong less than one thousandth of a voxel
 TILE = 8  # voxels
+MANY_OUTSIDE = (
+    50_000  # voxels of a bounding box: with fewer, it takes longer to tell which are in reach than to ask all
+)
 
 
 def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.5) -> Scores:
@@ -46,7 +49,7 @@ def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.
         array([0.8])
     """
     reach = KERNEL_RADIUS * delta_var * math.sqrt(NEGLIGIBLE_EXPONENT)
-    least, most = (_of_tiles(extreme, embeddings) for extreme in (np.minimum, np.maximum))
+    extremes = None
     voxels = value_indices(instances, ignore_value=0)
     scores = []
     for id_, tight_box in enumerate(find_objects(instances), start=1):
@@ -54,7 +57,9 @@ def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.
         mean = members.mean(1)
         inside = _kernel_sum(members, mean, delta_var)
         box = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in tight_box)
-        box = _within_reach(box, mean, reach, least, most)
+        if math.prod(side.stop - side.start for side in box) > members.shape[1] + MANY_OUTSIDE:
+            extremes = extremes or [_of_tiles(extreme, embeddings) for extreme in (np.minimum, np.maximum)]
+            box = _within_reach(box, mean, reach, *extremes)
         outside = max(0.0, _kernel_sum(embeddings[(slice(None), *box)], mean, delta_var) - inside)
         scores.append(inside / (members.shape[1] + outside))
     return np.array(scores, np.float64)
