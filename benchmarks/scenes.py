@@ -16,6 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
+from skimage.segmentation import find_boundaries
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int32]
@@ -96,6 +97,13 @@ def touching_cells(
     )
 
 
+def paint(labels: Labels, darkest: float, brightest: float, background: float, random: Generator) -> Floats:
+    """Each object in a brightness of its own."""
+    brightness = random.uniform(darkest, brightest, labels.max() + 1)
+    brightness[0] = background
+    return brightness[labels]
+
+
 def observe(image: Floats, blur: float | tuple[float, ...], noise: float, random: Generator) -> NDArray[np.uint16]:
     """Blur, uneven light and noise."""
     image = gaussian_filter(image.astype(np.float32), blur)
@@ -134,10 +142,9 @@ def of_many_sizes(random: Generator) -> Scene:
     """Nuclei in 3D whose radii differ by 3, with slices twice as thick as a pixel is wide."""
     objects = Ellipsoids((48, 160, 160), 220, (4, 13), (2, 1, 1))
     labels = objects.place(random)
-    brightness = random.uniform(0.5, 1.2, labels.max() + 1)
-    brightness[0] = 0.15
+    painted = paint(labels, 0.5, 1.2, 0.15, random)
     texture = 1 + 0.75 * gaussian_filter(random.normal(size=labels.shape), 1.5)
-    return Scene(observe(brightness[labels] * texture, (0.6, 1.2, 1.2), 0.08, random), labels, objects.voxel_size)
+    return Scene(observe(painted * texture, (0.6, 1.2, 1.2), 0.08, random), labels, objects.voxel_size)
 
 
 def of_dense_tissue(random: Generator) -> Scene:
@@ -152,22 +159,14 @@ def of_dark_objects(random: Generator) -> Scene:
     """Objects in 3D that are darker than the background."""
     objects = Ellipsoids((80, 128, 128), 250, (6, 9), (1, 1, 1))
     labels = objects.place(random)
-    brightness = random.uniform(0.1, 0.5, labels.max() + 1)
-    brightness[0] = 1
-    return Scene(observe(brightness[labels], 1.0, 0.1, random), labels, objects.voxel_size)
+    return Scene(observe(paint(labels, 0.1, 0.5, 1, random), 1.0, 0.1, random), labels, objects.voxel_size)
 
 
 def of_hollow_objects(random: Generator) -> Scene:
     """Cells in 3D of which only the membrane is stained, hardly brighter inside than outside."""
     objects = Ellipsoids((80, 128, 128), 220, (7, 10), (1, 1, 1))
     labels = objects.place(random)
-    rim = np.zeros(labels.shape, bool)
-    for axis in range(labels.ndim):
-        moved = np.moveaxis(rim, axis, 0)
-        differs = np.diff(np.moveaxis(labels, axis, 0), axis=0) != 0
-        moved[:-1] |= differs
-        moved[1:] |= differs
-    rim &= labels > 0
+    rim = find_boundaries(labels) & (labels > 0)
     return Scene(observe(0.25 + 0.9 * rim + 0.05 * (labels > 0), 0.8, 0.08, random), labels, objects.voxel_size)
 
 
@@ -175,9 +174,7 @@ def of_rods(random: Generator) -> Scene:
     """Small rods in 2D."""
     objects = Ellipsoids((400, 400), 260, (6, 9), (1, 1), elongation=2.2)
     labels = objects.place(random)
-    brightness = random.uniform(0.6, 1.1, labels.max() + 1)
-    brightness[0] = 0.2
-    return Scene(observe(brightness[labels], 1.0, 0.06, random), labels, objects.voxel_size)
+    return Scene(observe(paint(labels, 0.6, 1.1, 0.2, random), 1.0, 0.06, random), labels, objects.voxel_size)
 
 
 def of_faint_objects(random: Generator) -> Scene:
@@ -185,9 +182,8 @@ def of_faint_objects(random: Generator) -> Scene:
     objects = Ellipsoids((512, 512), 300, (7, 16), (1, 1), elongation=1.5)
     labels = objects.place(random)
     texture = 1 + 3.2 * gaussian_filter(random.normal(size=labels.shape), 2)
-    brightness = random.uniform(0.2, 1, labels.max() + 1)
-    brightness[0] = 0
-    return Scene(observe(0.5 + brightness[labels] * texture, 0.8, 0.15, random), labels, objects.voxel_size)
+    painted = paint(labels, 0.2, 1, 0, random)
+    return Scene(observe(0.5 + painted * texture, 0.8, 0.15, random), labels, objects.voxel_size)
 
 
 SCENES: dict[str, Callable[[Generator], Scene]] = {

@@ -27,9 +27,8 @@ KERNEL_RADIUS = 2.0
 MARGIN = 2  # voxels around the bounding box of an instance, in which its neighbours and the background show
 NEGLIGIBLE_EXPONENT = 30.0  # 2^-30: a million such voxels belong less than one thousandth of a voxel
 TILE = 8  # voxels
-MANY_OUTSIDE = (
-    50_000  # voxels of a bounding box: with fewer, it takes longer to tell which are in reach than to ask all
-)
+# Voxels of a bounding box outside its instance: with fewer, it takes longer to tell which are in reach than to ask all.
+MANY_OUTSIDE = 50_000
 
 
 def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.5) -> Scores:
