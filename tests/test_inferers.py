@@ -151,9 +151,11 @@ class TestWindows:
 
 
 class TestWindowsAgree:
-    # no voxel sees another
-    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()
-    half_empty = torch.rand(1, 1, 32, 64) * (torch.arange(64) < 32)
+    with torch.random.fork_rng():  # of some random weights the variance has few digits in float32
+        torch.manual_seed(0)
+        # no voxel sees another
+        network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()
+        half_empty = torch.rand(1, 1, 32, 64) * (torch.arange(64) < 32)
 
     @torch.no_grad()
     def test_with_the_image_seen_at_once(self) -> None:
