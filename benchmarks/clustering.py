@@ -9,8 +9,9 @@ in one row for each method: means, and on how many fields another method is bett
 in a process of its own, which is ended after `limit` seconds; of scikit-learn's methods the clusters are split into
 connected components and cleaned as ours are. A table for each size is printed and added to
 ``benchmarks/results/clustering.json``, with seconds of processor time (of all cores together, so that a busy machine
-does not show), memory beyond that of the embeddings in units of them, and AP50. Run it in parts: what is measured again
-replaces what was there.
+does not show), memory beyond that of the embeddings in units of them, and AP50. With ``--device cuda`` our methods run
+there, and the table, in ``clustering_cuda.json``, has seconds of wall time and the GPU's memory. Run it in parts: what
+is measured again replaces what was there.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from sklearn.cluster import HDBSCAN, MeanShift
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
 from fields import DELTA_VAR, KINDS, Field, synthetic_field, trained_fields  # noqa: E402
-from measuring import RESULTS, Row, extra_megabytes, report  # noqa: E402
+from measuring import RESULTS, Row, extra_megabytes, report, results_name, wait_for  # noqa: E402
 
 from scripts.clustering import METHODS, clean_components, cluster_embeddings  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
@@ -43,16 +45,16 @@ TOLERANCE = 0.01  # of AP50: less is no difference
 SKLEARN = ("sklearn HDBSCAN", "sklearn MeanShift")
 
 
-def cluster(field: Field, method: str) -> np.ndarray:
-    """An instance map, (*spatial), by one of our methods or of scikit-learn's."""
+def cluster(field: Field, embeddings: torch.Tensor, method: str) -> np.ndarray:
+    """An instance map, (*spatial), by one of our methods, on the device of the embeddings, or of scikit-learn's."""
     if method in METHODS:
         return cluster_embeddings(
-            field.embeddings,
+            embeddings,
             field.foreground,
             method,
             DELTA_VAR,
             field.min_size,
-            teacher_embeddings=field.embeddings,
+            teacher_embeddings=embeddings,
             merge_threshold=field.merge_threshold,
         )
     clusters = np.zeros(field.foreground.shape, np.int32)
@@ -65,24 +67,28 @@ def cluster(field: Field, method: str) -> np.ndarray:
     return clean_components(clusters, field.min_size)
 
 
-def prepare(folder: Path, method: str, limit: int) -> Callable[[], None]:
+def prepare(folder: Path, method: str, limit: int, device: str) -> Callable[[], None]:
     """Read the field; return a function that clusters it and writes what it found, and in which time."""
     with np.load(folder / "field.npz") as arrays:
         # single values come back as numbers
         field = Field(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    embeddings = torch.from_numpy(field.embeddings).to(device)
+
     def run() -> None:
-        start = time.process_time()
+        wait_for(device)
+        start = clock()
         try:
-            instances = cluster(field, method)
+            instances = cluster(field, embeddings, method)
         except Exception as error:
             (folder / "failure.txt").write_text(f"{method}: {error}", encoding="utf-8")
             raise
-        np.savez(folder / "found.npz", instances=instances, seconds=time.process_time() - start)
+        np.savez(folder / "found.npz", instances=instances, seconds=clock() - start)
 
     warm_up = tuple(slice(0, 6) for _ in field.foreground.shape)
     small = Field(field.embeddings[(slice(None), *warm_up)], np.ones((6,) * len(warm_up), bool), None, 5)
-    cluster(small, method)
+    cluster(small, torch.from_numpy(small.embeddings).to(device), method)
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + limit,) * 2)  # ends this process
     return run
 
@@ -93,8 +99,8 @@ def foreground_iou(field: Field) -> float:
     return float((field.foreground & objects).sum() / (field.foreground | objects).sum())
 
 
-def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list[Row]:
-    rows = []
+def measure(field: Field, name: str, methods: Iterable[str], limit: int, device: str) -> list[Row]:
+    rows, seconds_of = [], "processor s" if device == "cpu" else "s"
     with TemporaryDirectory() as folder:
         given = {part: value for part, value in field._asdict().items() if value is not None}
         np.savez(Path(folder) / "field.npz", **given)
@@ -103,13 +109,14 @@ def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list
                 "field": name,
                 "foreground IoU": foreground_iou(field),
                 "method": method,
-                "processor s": f"> {limit}",
+                seconds_of: f"> {limit}",
                 "memory / embeddings": "",
                 "AP50": "",
                 "found": "",
             }
             try:
-                extra = extra_megabytes(prepare, Path(folder), method, limit) * 2**20 / field.embeddings.nbytes
+                extra = extra_megabytes(prepare, Path(folder), method, limit, device, device=device)
+                extra *= 2**20 / field.embeddings.nbytes
             except EOFError:  # the process has ended without an answer: at its limit, or with an exception
                 failure = Path(folder) / "failure.txt"
                 if failure.is_file():
@@ -120,7 +127,7 @@ def measure(field: Field, name: str, methods: Iterable[str], limit: int) -> list
                 instances, seconds = found["instances"], float(found["seconds"])
             ap50 = instance_metrics(instances, field.labels)["ap50"]
             measured = {
-                "processor s": seconds,
+                seconds_of: seconds,
                 "memory / embeddings": extra,
                 "AP50": ap50,
                 "found": int(instances.max()),
@@ -136,7 +143,9 @@ def summed_up(rows: list[Row], name: str) -> list[Row]:
     for row in rows:
         groups[row["field"].partition(", ")[2], row["method"]].append(row)
         best[row["field"]] = max(best[row["field"]], row["AP50"] or 0)
-    averaged = ("foreground IoU", "processor s", "memory / embeddings", "AP50")
+    averaged = [
+        name for name in rows[0] if name in ("foreground IoU", "processor s", "s", "memory / embeddings", "AP50")
+    ]
     return [
         {
             "field": f"{name}, {foreground}",
@@ -150,12 +159,13 @@ def summed_up(rows: list[Row], name: str) -> list[Row]:
     ]
 
 
-def add_to_report(rows: list[Row], title: str) -> None:
+def add_to_report(rows: list[Row], title: str, device: str) -> None:
     """Report the rows together with those that an earlier run has measured and this one has not."""
-    path = RESULTS / "clustering.json"
+    results = results_name("clustering", device)
+    path = RESULTS / f"{results}.json"
     earlier = json.loads(path.read_text(encoding="utf-8")).get(title, []) if path.is_file() else []
     table = {(row["field"], row["method"]): row for row in [*earlier, *rows]}
-    report("clustering", [table[key] for key in sorted(table)], title)
+    report(results, [table[key] for key in sorted(table)], title)
 
 
 if __name__ == "__main__":
@@ -171,6 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--config", nargs="*", default=[], help="overlays over train.json, such as 2d.json")
     parser.add_argument("--images", type=int, help="only so many of them")
     parser.add_argument("--name", help="of these images, which one row sums up for each method")
+    parser.add_argument("--device", default="cpu", help="where our methods run")
     options = parser.parse_args()
     if (options.dataset_dir is None) != (options.ckpt_dir is None):
         parser.error("expected --dataset_dir together with --ckpt_dir")
@@ -178,16 +189,17 @@ if __name__ == "__main__":
         fields = trained_fields(["train.json", *options.config], options.dataset_dir, options.ckpt_dir)
         measured = []
         for name, field in islice(fields, options.images and 2 * options.images):  # two foregrounds each
-            rows = measure(field, name, options.methods, options.limit)
+            rows = measure(field, name, options.methods, options.limit, options.device)
             measured += rows
             if options.name is None:
-                add_to_report(rows, "trained networks")
+                add_to_report(rows, "trained networks", options.device)
         if options.name is not None:
-            add_to_report(summed_up(measured, options.name), "trained networks, means over images")
+            add_to_report(summed_up(measured, options.name), "trained networks, means over images", options.device)
     else:
         for voxels in map(int, options.voxels):
             for dim in options.dims:
                 title = f"{voxels} voxels, {OBJECTS[voxels]} objects, E = {dim}" + ", 2D" * (options.ndim == 2)
                 for kind in options.kinds:
                     field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim, options.ndim)
-                    add_to_report(measure(field, kind, options.methods, options.limit), title)
+                    rows = measure(field, kind, options.methods, options.limit, options.device)
+                    add_to_report(rows, title, options.device)

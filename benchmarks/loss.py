@@ -2,9 +2,11 @@
 
     python benchmarks/loss.py [--device cuda] [--repeats 5]
 
-Prints four tables and writes them to ``benchmarks/results/loss.json``:
+Prints four tables and writes them to ``benchmarks/results/loss.json``
+(of a GPU: ``loss_cuda.json``):
 (a) forward and backward of the loss against those of the default network on the same patch, with the positions that
-    training adds to the embeddings, and without, where every voxel meets every object,
+    training adds to the embeddings, and without, where every voxel meets every object; on a GPU also with the network
+    in bfloat16, whose embeddings the loss turns into float32,
 (b) peak memory above the embeddings, in units of both networks' embeddings,
 (c) time against the number of voxels,
 (d) the paper's terms against a per-object implementation (`reference_loss`), whose terms and gradients must agree.
@@ -28,7 +30,7 @@ from torch import Tensor
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
-from measuring import extra_megabytes, median_seconds, report  # noqa: E402
+from measuring import extra_megabytes, median_seconds, report, results_name  # noqa: E402
 from reference_loss import reference_terms  # noqa: E402
 
 from scripts.coordinates import add_positions  # noqa: E402
@@ -74,15 +76,21 @@ def default_network(name: str) -> torch.nn.Module:
 
 def loss_against_network(device: str, repeats: int) -> None:
     rows = []
-    for name, (batch, *shape) in PATCHES.items():
+    precisions = (torch.float32, torch.bfloat16) if torch.device(device).type == "cuda" else (torch.float32,)
+    for (name, (batch, *shape)), precision in product(PATCHES.items(), precisions):
         network = default_network(name).to(device)
         image = torch.rand(batch, 1, *shape, device=device)
+        autocast = torch.autocast(torch.device(device).type, precision, enabled=precision != torch.float32)
 
-        def run_network(network: torch.nn.Module = network, image: Tensor = image) -> None:
-            network(image).square().mean().backward()
+        def run_network(
+            network: torch.nn.Module = network, image: Tensor = image, autocast: torch.autocast = autocast
+        ) -> None:
+            with autocast:
+                loss = network(image).square().mean()
+            loss.backward()
 
         seconds = median_seconds(run_network, repeats, device)
-        with torch.no_grad():
+        with torch.no_grad(), autocast:
             embeddings = network(image), network(image + 0.05 * torch.randn_like(image))
         for count, scale in product(OBJECTS, (POSITION_SCALE, 0.0)):
             student, teacher = (add_positions(space, scale).detach() for space in embeddings)
@@ -97,6 +105,7 @@ def loss_against_network(device: str, repeats: int) -> None:
             rows.append(
                 {
                     "patch": name,
+                    "network in": str(precision).removeprefix("torch."),
                     "positions": "yes" if scale else "no",
                     "objects": count,
                     "network s": seconds,
@@ -104,14 +113,14 @@ def loss_against_network(device: str, repeats: int) -> None:
                     "loss / network": loss_seconds / seconds,
                 }
             )
-    report("loss", rows, "(a) forward and backward, loss against network")
+    report(results_name("loss", device), rows, "(a) forward and backward, loss against network")
 
 
-def _prepared_loss(objects: int) -> Callable[[], None]:
+def _prepared_loss(objects: int, device: str) -> Callable[[], None]:
     dim, *shape = LARGE
     labels = compact_objects(tuple(shape), objects)
-    student, teacher = embeddings_at_random(dim, tuple(shape), labels)
-    inputs = student[None].requires_grad_(True), teacher[None], labels[None, None]
+    student, teacher = (tensor[None].to(device) for tensor in embeddings_at_random(dim, tuple(shape), labels))
+    inputs = student.requires_grad_(True), teacher, labels[None, None].to(device)
     small = slice(0, 2)  # loads libraries and thread pools, whose memory is not the loss's
     loss = SpocoLoss(border_weight=BORDER_WEIGHT)
     loss(inputs[0][:, :, small], inputs[1][:, :, small], inputs[2][:, :, small]).backward()
@@ -119,15 +128,17 @@ def _prepared_loss(objects: int) -> Callable[[], None]:
     return lambda: loss(*inputs).backward()
 
 
-def peak_memory() -> None:
+def peak_memory(device: str) -> None:
     embeddings = 2 * 4 * torch.Size(LARGE).numel() / 2**20
     rows = []
     for count in OBJECTS:
-        extra = extra_megabytes(_prepared_loss, count)
+        extra = extra_megabytes(_prepared_loss, count, device, device=device)
         rows.append(
             {"objects": count, "embeddings MB": embeddings, "above them MB": extra, "ratio": extra / embeddings}
         )
-    report("loss", rows, "(b) peak memory of forward and backward above the two embedding tensors")
+    report(
+        results_name("loss", device), rows, "(b) peak memory of forward and backward above the two embedding tensors"
+    )
 
 
 def time_against_voxels(device: str, repeats: int) -> None:
@@ -145,7 +156,7 @@ def time_against_voxels(device: str, repeats: int) -> None:
                 "microseconds / 1000 voxels": 1e9 * seconds / labels.numel(),
             }
         )
-    report("loss", rows, "(c) time against voxels, 12 objects")
+    report(results_name("loss", device), rows, "(c) time against voxels, 12 objects")
 
 
 def against_reference(device: str, repeats: int) -> None:
@@ -169,7 +180,11 @@ def against_reference(device: str, repeats: int) -> None:
         slow = median_seconds(lambda total=total: total(reference_terms).backward(), 1, device)
         ours = median_seconds(lambda total=total: total(spoco_terms).backward(), repeats, device)
         rows.append({"objects": count, "per object s": slow, "ours s": ours, "times faster": slow / ours})
-    report("loss", rows, "(d) against a per-object implementation, embeddings " + "x".join(map(str, LARGE)))
+    report(
+        results_name("loss", device),
+        rows,
+        "(d) against a per-object implementation, embeddings " + "x".join(map(str, LARGE)),
+    )
 
 
 if __name__ == "__main__":
@@ -178,6 +193,6 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     loss_against_network(options.device, options.repeats)
-    peak_memory()
+    peak_memory(options.device)
     time_against_voxels(options.device, options.repeats)
     against_reference(options.device, options.repeats)

@@ -1,4 +1,4 @@
-"""Time and peak memory of one function call, and a table that is also a JSON file."""
+"""Time and peak memory of one function call, on a CPU or a GPU, and a table that is also a JSON file."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ def median_seconds(call: Callable[[], Any], repeats: int, device: torch.device |
     """Median wall time of `repeats` calls after one that warms up."""
     seconds = []
     for _ in range(repeats + 1):
-        _wait_for(device)
+        wait_for(device)
         start = time.perf_counter()
         call()
-        _wait_for(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
-def extra_megabytes(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float:
+def extra_megabytes(
+    prepare: Callable[..., Callable[[], Any]], *arguments: Any, device: torch.device | str = "cpu"
+) -> float:
     """By how much the peak memory grows while ``prepare(*arguments)()`` runs, beyond what `prepare` allocated.
 
-    Measured in a process of its own, because the peak of a process never falls.
+    Of a GPU it is the memory of tensors. Measured in a process of its own, because the peak of a process never falls.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, prepare, arguments))
+    process = context.Process(target=_report_peak, args=(sender, prepare, arguments, device))
     process.start()
     sender.close()
     megabytes = receiver.recv()
@@ -64,32 +66,47 @@ def report(name: str, rows: Sequence[Row], title: str) -> None:
     write_json(path, content)
 
 
+def results_name(name: str, device: torch.device | str) -> str:
+    """What is measured on a GPU has a file of its own."""
+    return name if torch.device(device).type == "cpu" else f"{name}_{torch.device(device).type}"
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {"device": device, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
-def _report_peak(sender: Connection, prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+def wait_for(device: torch.device | str) -> None:
+    """Until a GPU has done what it was asked for; others do it at once."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _report_peak(
+    sender: Connection,
+    prepare: Callable[..., Callable[[], Any]],
+    arguments: tuple[Any, ...],
+    device: torch.device | str,
+) -> None:
     call = prepare(*arguments)
-    before = peak_megabytes()
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    before = peak_megabytes(device)
     call()
-    sender.send(peak_megabytes() - before)
+    sender.send(peak_megabytes(device) - before)
 
 
-def peak_megabytes() -> float:
-    """Peak memory of this process so far, in MiB."""
+def peak_megabytes(device: torch.device | str = "cpu") -> float:
+    """Peak memory of this process so far, in MiB; of a GPU, that of tensors."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux `getrusage` starts with the peak of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
-
-
-def _wait_for(device: torch.device | str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _text(value: Any) -> str:

@@ -1,11 +1,12 @@
 """Where does a training step spend its time, and what makes it faster?
 
-    python benchmarks/step.py [--config 2d.json] [--foreground everywhere] [--iterations 40]
+    python benchmarks/step.py [--config 2d.json] [--foreground everywhere] [--iterations 40] [--device cuda]
 
 Trains on a generated image with the real configs and prints two tables, which it also writes to
-``benchmarks/results/step.json``: the parts of a step, in units of what the two networks alone take on the same batch
-(forward and backward of the one that is trained, forward of its moving average), and the whole step when an option of
-the configs is changed. The runs of the second table take turns, so that a busy machine is unfair to none.
+``benchmarks/results/step.json`` (of a GPU: ``step_cuda.json``): the parts of a step, in units of what the two networks
+alone take on the same batch (forward and backward of the one that is trained, forward of its moving average), and the
+whole step when an option of the configs is changed. The runs of the second table take turns, so that a busy machine is
+unfair to none. A GPU is waited for after each part in the first table, and only after all steps in the second.
 """
 
 from __future__ import annotations
@@ -29,18 +30,30 @@ from monai.engines import IterationEvents
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
-from measuring import report  # noqa: E402
+from measuring import median_seconds, report, results_name, wait_for  # noqa: E402
 
 from scripts.precision import AutocastInferer  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
 WARM_UP = 3  # iterations that are not counted
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is": {},
-    "precision: float32": {"precision": "float32"},
-    "memory_format: channels first": {"memory_format": "$torch.contiguous_format"},
-    "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
-    "num_workers: 1": {"num_workers": 1},
+CHANNELS_FIRST = {"memory_format: channels first": {"memory_format": "$torch.contiguous_format"}}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "cpu": {
+        "as it is": {},
+        "precision: float32": {"precision": "float32"},
+        **CHANNELS_FIRST,
+        "data in a thread": {"train#dataloader#_target_": "ThreadDataLoader"},
+        "num_workers: 1": {"num_workers": 1},
+    },
+    "cuda": {
+        "as it is": {},
+        "amp: false": {"amp": False},
+        **CHANNELS_FIRST,
+        "trained_network: compiled": {"trained_network": "$torch.compile(@network)"},
+        "num_workers: 2": {"num_workers": 2},
+        "num_workers: 6": {"num_workers": 6},
+        "amp: false, num_workers: 6": {"amp": False, "num_workers": 6},
+    },
 }
 # What has happened when the event fires
 PARTS = {
@@ -83,12 +96,13 @@ def prepare_trainer(configs: list[str], folder: Path, iterations: int, options: 
 
 def seconds_of_parts(parser: ConfigParser) -> dict[str, float]:
     """Median seconds of each part of a step."""
-    trainer = parser.get_parsed_content("train#trainer")
+    trainer, device = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("device")
     seconds: dict[str, list[float]] = defaultdict(list)
     last = 0.0
 
     def note(engine: Engine, part: str) -> None:
         nonlocal last
+        wait_for(device)
         now = time.perf_counter()
         if engine.state.iteration > WARM_UP:
             seconds[part].append(now - last)
@@ -100,52 +114,70 @@ def seconds_of_parts(parser: ConfigParser) -> dict[str, float]:
     return {part: statistics.median(values) for part, values in seconds.items()}
 
 
-def seconds_of_networks(parser: ConfigParser, repeats: int, precision: str) -> float:
+def seconds_of_steps(parser: ConfigParser) -> float:
+    """Mean seconds of a step, while the next batch may be made and the last one still be computed."""
+    trainer, device = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("device")
+    times: list[float] = []
+
+    def note(engine: Engine) -> None:
+        if engine.state.iteration in (WARM_UP, engine.state.epoch_length):
+            wait_for(device)
+            times.append(time.perf_counter())
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    trainer.run()
+    return (times[1] - times[0]) / (trainer.state.epoch_length - WARM_UP)
+
+
+def seconds_of_networks(parser: ConfigParser, repeats: int, precision: str, amp: bool = False) -> float:
     """Median seconds that the two networks take alone, on a batch as in training."""
     network, teacher = parser.get_parsed_content("network"), parser.get_parsed_content("teacher")
-    infer = AutocastInferer(precision)
+    infer, device = AutocastInferer(precision), parser.get_parsed_content("device")
     shape = (parser["batch_size"], parser["in_channels"], *parser.get_parsed_content("patch_size"))
-    images = torch.rand(shape, device=parser.get_parsed_content("device"))
+    images = torch.rand(shape, device=device)
     network.train()
-    seconds = []
-    for _ in range(repeats + WARM_UP):
-        start = time.perf_counter()
-        infer(images, network).square().mean().backward()
-        with torch.no_grad():
+
+    def run() -> None:
+        with torch.autocast(torch.device(device).type, enabled=amp):  # as MONAI's trainer does
+            loss = infer(images, network).square().mean()
+        loss.backward()
+        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=amp):
             infer(images, teacher)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[WARM_UP:])
+
+    run()
+    return median_seconds(run, repeats, device)
 
 
 def profile(configs: list[str], folder: Path, iterations: int, given: dict[str, Any]) -> None:
     parser = prepare_trainer(configs, folder, iterations, given)
     parts = seconds_of_parts(parser)
     parts["the whole step"] = sum(parts.values())
-    precision = parser.get_parsed_content("precision")
-    networks = seconds_of_networks(parser, iterations, precision)
-    parts[f"(the two networks alone, {precision})"] = networks
-    if precision != "float32":
+    precision, amp = parser.get_parsed_content("precision"), parser.get_parsed_content("amp")
+    networks = seconds_of_networks(parser, iterations, precision, amp)
+    parts[f"(the two networks alone, {'float16' if amp else precision})"] = networks
+    if precision != "float32" or amp:
         parts["(the two networks alone, float32)"] = seconds_of_networks(parser, iterations, "float32")
     rows = [{"part": part, "s": value, "/ networks": value / networks} for part, value in parts.items()]
-    report("step", rows, f"{title(configs, given)}: the parts of a step")
+    report(results_name("step", parser.get_parsed_content("device")), rows, f"{title(configs, given)}: parts of a step")
 
 
 def compare(configs: list[str], folder: Path, iterations: int, rounds: int, given: dict[str, Any]) -> None:
     steps: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
-        for name, options in VARIANTS.items():
+        for name, options in VARIANTS[torch.device(given["device"]).type].items():
             trainer = prepare_trainer(configs, folder, iterations, {**given, **options})
-            steps[name].append(sum(seconds_of_parts(trainer).values()))
+            steps[name].append(seconds_of_steps(trainer))
     medians = {name: statistics.median(values) for name, values in steps.items()}
     rows = [
         {"option": name, "step s": value, "times faster": medians["as it is"] / value}
         for name, value in medians.items()
     ]
-    report("step", rows, f"{title(configs, given)}: options")
+    report(results_name("step", given["device"]), rows, f"{title(configs, given)}: options")
 
 
 def title(configs: list[str], given: dict[str, Any]) -> str:
-    return " ".join(["+".join(configs), *(f"--{name} {value}" for name, value in given.items())])
+    shown = {name: value for name, value in given.items() if name != "device"}  # it has files of its own
+    return " ".join(["+".join(configs), *(f"--{name} {value}" for name, value in shown.items())])
 
 
 if __name__ == "__main__":
@@ -153,12 +185,13 @@ if __name__ == "__main__":
     arguments.add_argument("--config", default=None, help="overlay over train.json")
     arguments.add_argument("--foreground", help="everywhere: with the border term, as in dense tissue")
     arguments.add_argument("--iterations", type=int, default=40)
+    arguments.add_argument("--device", default="cpu")
     given = arguments.parse_args()
     logging.disable(logging.INFO)
     files = ["train.json", *([given.config] if given.config else [])]
     with TemporaryDirectory() as name:
         data = Path(name)
         prepare_dataset(data, 2 if given.config == "2d.json" else 3)
-        options = {"foreground": given.foreground} if given.foreground else {}
+        options = {"device": given.device, **({"foreground": given.foreground} if given.foreground else {})}
         profile(files, data, given.iterations, options)
         compare(files, data, given.iterations // 2, 2, options)

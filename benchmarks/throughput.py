@@ -5,8 +5,8 @@
 
 Runs inference.json on generated images, from the file of the image to that of the instances, and prints for each size
 how long each part takes. What comes after the network shall take at most 30 % of the time. Start-up, which does not
-depend on the image, is left out: a small image is segmented before. Writes the tables to
-``benchmarks/results/throughput.json``.
+depend on the image, is left out: a small image is segmented before. Runs on a GPU where there is one, or on what
+``--device`` says, and writes the tables to ``benchmarks/results/throughput.json`` (of a GPU: ``throughput_cuda.json``).
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any
 from unittest.mock import patch
 
 import tifffile
+import torch
 from monai.bundle import ConfigParser
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
-from measuring import Row, peak_megabytes, report  # noqa: E402
+from measuring import Row, peak_megabytes, report, results_name, wait_for  # noqa: E402
 
 from scripts import postprocessing  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
@@ -47,9 +48,14 @@ AFTER_THE_NETWORK = ("clustering", "scores", "resampling back", "writing")
 
 
 class Clock:
-    """Sums up the seconds that functions take, by the names of their parts; of nested ones each counts its own."""
+    """Sums up the seconds that functions take, by the names of their parts; of nested ones each counts its own.
 
-    def __init__(self) -> None:
+    Args:
+        device: which has done what a function asked for when its time is taken.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0  # seconds of what has finished inside the function that runs
 
@@ -60,6 +66,7 @@ class Clock:
             before, self._inner = self._inner, 0.0
             start = time.perf_counter()
             result = call(*args, **kwargs)
+            wait_for(self.device)
             elapsed = time.perf_counter() - start
             self.seconds[part] += elapsed - self._inner
             self._inner = before + elapsed
@@ -78,13 +85,13 @@ def prepare_image(folder: Path, shape: tuple[int, ...]) -> None:
     tifffile.imwrite(folder / "images" / "generated.tif", image, metadata={"axes": "ZYX"[-len(shape) :]})
 
 
-def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str, float], float]:
+def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tuple[dict[str, float], float]:
     """Seconds of each part of one inference, and of all together."""
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / "configs" / name) for name in configs])
     options = {"dataset_dir": folder, "ckpt_dir": ckpt_dir, "output_dir": folder / "output", "bundle_root": BUNDLE}
-    parser.update({name: str(path) for name, path in options.items()})
-    clock = Clock()
+    parser.update({**{name: str(path) for name, path in options.items()}, "device": device})
+    clock = Clock(device)
     for chain in ("preprocessing", "postprocessing"):
         composed = parser.get_parsed_content(chain)
         composed.transforms = tuple(clock.timed(part_of(step), step) for step in composed.transforms)
@@ -98,18 +105,19 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path) -> tuple[dict[str,
     return clock.seconds, elapsed
 
 
-def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path) -> None:
+def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path, device: str) -> None:
     summary: list[Row] = []
+    results = results_name("throughput", device)
     prepare_image(folder / "warm up", (SIDES[dims][0],) * dims)
-    profile(configs, ckpt_dir, folder / "warm up")
+    profile(configs, ckpt_dir, folder / "warm up", device)
     for side in SIDES[dims]:
         shape = (side,) * dims
         prepare_image(folder / str(side), shape)
-        seconds, elapsed = profile(configs, ckpt_dir, folder / str(side))
+        seconds, elapsed = profile(configs, ckpt_dir, folder / str(side), device)
         seconds["everything else"] += elapsed - sum(seconds.values())
         rows = [{"part": part, "s": seconds[part], "share": seconds[part] / elapsed} for part in seconds]
         title = " x ".join(map(str, shape))
-        report("throughput", rows, f"{'+'.join(configs)}: {title}")
+        report(results, rows, f"{'+'.join(configs)}: {title}")
         after = sum(seconds[part] for part in AFTER_THE_NETWORK)
         summary.append(
             {
@@ -117,21 +125,23 @@ def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path) -> None
                 "s": elapsed,
                 "voxels a second": side**dims / elapsed,
                 "after the network": after / elapsed,
-                "peak MB": peak_megabytes(),
+                "peak MB": peak_megabytes(device),
             }
         )
-    report("throughput", summary, f"{'+'.join(configs)}: all sizes")
+    report(results, summary, f"{'+'.join(configs)}: all sizes")
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", default=None, help="overlay over inference.json")
     arguments.add_argument("--ckpt_dir", type=Path, default=None, help="of trained weights")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments.add_argument("--device", default=default)
     given = arguments.parse_args()
     logging.disable(logging.INFO)
     with TemporaryDirectory() as name:
         data = Path(name)
         if given.config is None:
-            measure(["inference.json"], given.ckpt_dir or BUNDLE / "models", 3, data)
+            measure(["inference.json"], given.ckpt_dir or BUNDLE / "models", 3, data, given.device)
         else:
-            measure(["inference.json", given.config], given.ckpt_dir or BUNDLE / "models" / "2d", 2, data)
+            measure(["inference.json", given.config], given.ckpt_dir or BUNDLE / "models" / "2d", 2, data, given.device)

@@ -150,6 +150,42 @@ class TestWindows:
         torch.testing.assert_close(EmbeddingInferer((8, 8))(image, lambda window: 2 * window), 2 * image)
 
 
+class Small(nn.Module):
+    """A network for whose larger windows there is not enough memory."""
+
+    def __init__(self, voxels: int) -> None:
+        super().__init__()
+        self.voxels = voxels
+        self.refused: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image[0, 0].numel() > self.voxels:
+            self.refused.append(tuple(image.shape[2:]))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 2 * image
+
+
+class TestTooLittleMemory:
+    image = torch.rand(1, 1, 1024, 600)
+
+    def test_windows_are_halved_until_they_fit(self) -> None:
+        network = Small(120_000)
+        embeddings = EmbeddingInferer(0, divisor=[8, 8])(self.image, network)
+        assert torch.allclose(embeddings, 2 * self.image)
+        # seen at once, put together on the device and on the host; then in windows of 307,200 pixels, and 153,600
+        assert network.refused == [(1024, 600), (1024, 600), (416, 344)]
+
+    def test_windows_of_a_given_size_stay(self) -> None:
+        network = Small(300_000)
+        with pytest.raises(torch.OutOfMemoryError):
+            EmbeddingInferer([1024, 600])(self.image, network)
+        assert network.refused == [(1024, 600), (1024, 600)]
+
+    def test_there_is_an_end(self) -> None:
+        with pytest.raises(torch.OutOfMemoryError):
+            EmbeddingInferer(0, divisor=[8, 8])(self.image, Small(0))
+
+
 class TestWindowsAgree:
     with torch.random.fork_rng():  # of some random weights the variance has few digits in float32
         torch.manual_seed(0)

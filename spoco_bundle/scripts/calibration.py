@@ -20,6 +20,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from .agglomeration import Hierarchy, build_hierarchy
+from .device_memory import on_host_if_too_large
 from .foreground import THRESHOLD, foreground_logit
 from .resampling import resample_nearest, smallest_in_working_voxels
 from .voxels import ForegroundVoxels, plain_tensor
@@ -139,10 +140,8 @@ class ThresholdCalibration(Transform):
         if not foreground.any():
             nothing = Hierarchy(np.zeros(labels.shape, np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
             return mutual_overlaps(nothing, labels, THRESHOLDS, smallest)
-        voxels = ForegroundVoxels(embeddings, foreground)
-        hierarchy = build_hierarchy(voxels, self.delta_var, THRESHOLDS[-1])
-        regions = voxels.image(torch.from_numpy(hierarchy.regions))
-        return mutual_overlaps(replace(hierarchy, regions=regions), labels, THRESHOLDS, smallest)
+        hierarchy = on_host_if_too_large(_hierarchy_in_place, embeddings, foreground, self.delta_var)
+        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
 
     def _forget(self) -> None:
         self.totals = np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
@@ -153,6 +152,13 @@ class ThresholdCalibration(Transform):
         if idist.get_world_size() > 1:
             self.totals = idist.all_reduce(torch.from_numpy(self.totals)).cpu().numpy()
             self.objects = idist.all_reduce(self.objects)
+
+
+def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:
+    """All merges that any threshold makes; the regions are (*spatial)."""
+    voxels = ForegroundVoxels(embeddings, foreground)
+    hierarchy = build_hierarchy(voxels, delta_var, THRESHOLDS[-1])
+    return replace(hierarchy, regions=voxels.image(torch.from_numpy(hierarchy.regions)))
 
 
 def mutual_overlaps(

@@ -15,6 +15,7 @@ from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
 from .agglomeration import agglomerate
+from .device_memory import on_host_if_too_large
 from .pairwise import squared_distances
 from .voxels import plain_tensor
 
@@ -90,10 +91,7 @@ def cluster_embeddings(
             )
         clusters = consistency_clusters(vectors, teacher, mask, delta_var, min_size)
     elif method == "auto":
-        try:
-            clusters = agglomerate(vectors, torch.from_numpy(mask), delta_var, merge_threshold)
-        except torch.OutOfMemoryError:  # a GPU's; the host has more
-            clusters = agglomerate(vectors.cpu(), torch.from_numpy(mask), delta_var, merge_threshold)
+        clusters = on_host_if_too_large(agglomerate, vectors, torch.from_numpy(mask), delta_var, merge_threshold)
     else:
         clusters = SAMPLED_METHODS[method](vectors, mask, delta_var, min_size)
     return clean_components(clusters, min_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,12 +19,17 @@ from .checkpoints import load_weights
 from .coordinates import add_positions_
 from .shared_statistics import shared_statistics
 
+logger = logging.getLogger(__name__)
+
+SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
+
 
 class EmbeddingInferer(SlidingWindowInferer):
     """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
 
     All windows of an image are normalized alike (see `shared_statistics`), so that a voxel's embedding depends on its
-    window only through what lies beyond the window's rim. An image that fits into one window is seen at once.
+    window only through what lies beyond the window's rim. An image that fits into one window is seen at once. Where the
+    memory of a GPU is too small, the embeddings are put together in the host's, and automatic windows become smaller.
 
     Args:
         roi_size: largest window, along each axis or along all of them, divisible by the network's strides; 0: as large
@@ -76,17 +82,48 @@ class EmbeddingInferer(SlidingWindowInferer):
             load_weights(self.teacher, Path(self.teacher_path))
             self.teacher_path = None
         teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
-        return torch.cat([student, teacher], dim=1)
+        return torch.cat([student, teacher.to(student.device)], dim=1)
 
     def _embed(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), image by image, because each has statistics of its own."""
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
+        *attempts, last = self._attempts(inputs)
+        for voxels, device in attempts:
+            try:
+                return self._embed_image(inputs, network, voxels, device, *args, **kwargs)
+            except torch.OutOfMemoryError:
+                window = " x ".join(map(str, self.roi_size))
+                logger.warning(
+                    "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, device
+                )
+        return self._embed_image(inputs, network, *last, *args, **kwargs)
+
+    def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device]]:
+        """Voxels of an automatic window, and where the embeddings are put together: one thing after the other."""
+        host = torch.device("cpu")
+        attempts = [(self.window_voxels, inputs.device), (self.window_voxels, host)]
+        voxels = min(self.window_voxels, inputs.shape[2:].numel())
+        while self.largest_roi is None and voxels > SMALLEST_WINDOW:
+            voxels //= 2
+            attempts.append((voxels, host))
+        return attempts
+
+    def _embed_image(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxels: int,
+        device: torch.device,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """(1, C, *spatial) -> (1, E, *spatial) on the device, in windows of so many voxels where they are automatic."""
         shape = inputs.shape[2:]
-        self.roi_size = self.window_for(shape)
+        self.roi_size = self.window_for(shape, voxels)
         missing = [max(0, size - length) for size, length in zip(self.roi_size, shape, strict=True)]
         padded = pad(inputs, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
-        apart = self._fitting(padded.shape[2:], overlap=0.0)
+        apart = self._fitting(padded.shape[2:], voxels, overlap=0.0)
         windows = dense_patch_slices(padded.shape[2:], apart, apart)
 
         def see_windows() -> None:
@@ -95,16 +132,19 @@ class EmbeddingInferer(SlidingWindowInferer):
 
         several = len(windows) > 1 and isinstance(network, nn.Module)
         with shared_statistics(network, see_windows) if several else nullcontext():
-            embeddings = super().__call__(padded, network, *args, **kwargs)
+            embeddings = super().__call__(padded, network, *args, device=device, **kwargs)
         embeddings = embeddings[(..., *[slice(length) for length in shape])]
         return add_positions_(embeddings, self.position_scale)
 
-    def window_for(self, shape: Sequence[int]) -> list[int]:
-        """The window in which an image with these spatial axes is seen; all of its windows are as large."""
-        return self._fitting(shape, self.overlap)
+    def window_for(self, shape: Sequence[int], voxels: int | None = None) -> list[int]:
+        """The window in which an image with these spatial axes is seen; all of its windows are as large.
 
-    def _fitting(self, shape: Sequence[int], overlap: float) -> list[int]:
-        roi = self.largest_roi or largest_window(shape, self.divisor, self.window_voxels)
+        voxels: of automatic windows, `window_voxels` by default.
+        """
+        return self._fitting(shape, voxels or self.window_voxels, self.overlap)
+
+    def _fitting(self, shape: Sequence[int], voxels: int, overlap: float) -> list[int]:
+        roi = self.largest_roi or largest_window(shape, self.divisor, voxels)
         axes = zip(shape, roi, self.divisor, strict=True)
         return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]
 

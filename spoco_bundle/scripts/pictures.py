@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .files import warn_if_unwritable, whole_file
 from .resampling import resample_nearest
+from .voxels import plain_tensor
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
@@ -90,16 +91,17 @@ class PictureHandler:
         if self.first is not None:
             return
         output = engine.state.output[0]
-        label = torch.as_tensor(np.asarray(output["label"]))
+        image, label, embeddings, pred = (
+            plain_tensor(torch.as_tensor(output[key])).cpu() for key in ("image", "label", "embeddings", "pred")
+        )
         shape = label.shape[1:]
-        image = resample_nearest(torch.as_tensor(np.asarray(output["image"]))[:1], shape)
-        embeddings = resample_nearest(torch.as_tensor(np.asarray(output["embeddings"])), shape)
+        image, embeddings = resample_nearest(image[:1], shape), resample_nearest(embeddings, shape)
         self.first = side_by_side(
             [
                 gray_picture(image[0]),
                 label_picture(label[0]),
                 embedding_picture(embeddings),
-                label_picture(np.asarray(output["pred"])[0]),
+                label_picture(pred[0]),
             ]
         )
 

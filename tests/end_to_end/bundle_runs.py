@@ -26,7 +26,9 @@ from scripts.synthetic import synthetic_nuclei
 BUNDLE = Path(__file__).parents[2] / "spoco_bundle"
 TRAIN, INFERENCE, EVALUATE = ["train.json"], ["inference.json"], ["train.json", "evaluate.json"]
 
-# Small enough for a second an epoch; the CPU, because equal results are asked for.
+# The CPU, because equal results are asked for; SPOCO_TEST_DEVICE=cuda shows what a GPU makes of it.
+DEVICE = {"device": f"$torch.device('{os.environ.get('SPOCO_TEST_DEVICE', 'cpu')}')"}
+# Small enough for a second an epoch
 TINY_TRAINING = {
     "patch_size": [16, 16, 16],
     "filters": [8, 16, 32],
@@ -35,10 +37,10 @@ TINY_TRAINING = {
     "val_interval": 1,
     "pretrained": "null",
     "spacing": "image",
-    "device": "$torch.device('cpu')",
+    **DEVICE,
 }
 # A network that has learned nothing finds no foreground: cluster everything, so that there are instances to compare.
-EAGER_INFERENCE = {"foreground": "everywhere", "min_size": 1, "device": "$torch.device('cpu')"}
+EAGER_INFERENCE = {"foreground": "everywhere", "min_size": 1, **DEVICE}
 
 
 def run_here(configs: Sequence[str], **ids: Any) -> None:
@@ -79,7 +81,8 @@ def run_in_shell(
 
 def shell_environment() -> dict[str, str]:
     """The environment for a process of its own, which may import this module for its metrics."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def refusal_of(configs: Sequence[str], **ids: Any) -> str:

@@ -13,20 +13,19 @@ import numpy as np
 import pytest
 import tifffile
 from benchmark_data import CAR, PERSON, write_cities, write_plants
-from bundle_runs import EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRAIN, nuclei, refusal_of, run_here
+from bundle_runs import DEVICE, EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRAIN, nuclei, refusal_of, run_here
 from PIL import Image
 
 from scripts.readers import read_volume
 
-CPU = {"device": "$torch.device('cpu')"}
-TINY = {**CPU, "filters": [8, 16, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
+TINY = {**DEVICE, "filters": [8, 16, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
 
 
 def segment_and_score(overlay: str, images: Path, weights: Path, results: Path, **ids: Any) -> dict[str, Any]:
     """Run inference and evaluation; returns metrics.json."""
     folders = {"dataset_dir": images, "ckpt_dir": weights, "output_dir": results}
-    run_here([*INFERENCE, overlay], **folders, **CPU, **ids)
-    run_here([TRAIN[0], overlay, EVALUATE[1]], **folders, **CPU, **ids)
+    run_here([*INFERENCE, overlay], **folders, **DEVICE, **ids)
+    run_here([TRAIN[0], overlay, EVALUATE[1]], **folders, **DEVICE, **ids)
     return json.loads((results / "metrics.json").read_text(encoding="utf-8"))
 
 
@@ -75,7 +74,7 @@ class TestCvppp:
         testing.mkdir(parents=True)
         shutil.copy(a1 / "plant100_rgb.png", testing / "plant777_rgb.png")
         folders = {"dataset_dir": testing, "ckpt_dir": a1.parent / "weights", "output_dir": tmp_path / "results"}
-        run_here([*INFERENCE, "cvppp.json"], **folders, **CPU)
+        run_here([*INFERENCE, "cvppp.json"], **folders, **DEVICE)
         assert read_ids(tmp_path / "results" / "plant777_rgb_instances.png").shape == (80, 72)
 
     def test_what_training_was_given_holds_for_inference_too(self, a1: Path) -> None:
@@ -131,7 +130,7 @@ class TestCityscapes:
         self, cities: Path, weights: Path, tmp_path: Path
     ) -> None:
         folders = {"dataset_dir": cities, "ckpt_dir": weights, "output_dir": tmp_path}
-        run_here([*INFERENCE, "cityscapes.json"], **folders, **CPU, split="val", min_size=1)
+        run_here([*INFERENCE, "cityscapes.json"], **folders, **DEVICE, split="val", min_size=1)
         for name in ("frankfurt_000000_000000", "frankfurt_000000_000001"):
             instances = read_ids(tmp_path / f"{name}_leftImg8bit_instances.png")
             truth = cities / "gtFine" / "val" / "frankfurt" / f"{name}_gtFine_labelIds.png"

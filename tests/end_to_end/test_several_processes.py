@@ -17,7 +17,7 @@ import pytest
 import torch
 from bundle_runs import TINY_TRAINING, TRAIN, curves, nuclei, run_command, run_here, same, shell_environment, write_pair
 
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 BACKGROUND, SIDE = 99, 16
 SAME_PATCHES = {
     "train#preprocessing#transforms": [
@@ -50,6 +50,7 @@ def training(folder: Path, processes: int) -> dict[str, Any]:
         **TINY_TRAINING,
         **SAME_PATCHES,
         **PLAIN_STEPS,
+        "device": "$torch.device('cpu')",
         "processes": processes,
         "precision": "float32",  # bfloat16 rounds a mean of two gradients otherwise than that of twice the batch
         "batch_size": 4 // processes,
@@ -73,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pair(folder / "data", image, np.where(labels == 0, BACKGROUND, labels), name=f"{number}.tif")
     _, *module = run_command(["train.json", "multi_gpu_train.json"], "training", **training(folder, 2))
     environment = {**shell_environment(), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *TORCHRUN, *module]
+    command = [sys.executable, *TORCHRUN, "2", *module]
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-2000:]
     run_here(TRAIN, **training(folder, 1))
@@ -128,3 +129,16 @@ def test_the_weights_are_bare(folder: Path) -> None:
     """Inference on one GPU reads them: no `module.` before the names."""
     several, one = (torch.load(folder / f"weights of {processes}" / "model.pt") for processes in (2, 1))
     assert several.keys() == one.keys()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_by_nccl(tmp_path: Path) -> None:
+    """One process in half precision: NCCL wants a GPU for each."""
+    dataset = write_pair(tmp_path / "data", *nuclei((32, 32, 32)))
+    ids = {"dataset_dir": dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}
+    options = {**TINY_TRAINING, "device": "$torch.device('cuda', 0)"}
+    _, *module = run_command(["train.json", "multi_gpu_train.json"], "training", **options, **ids)
+    command = [sys.executable, *TORCHRUN, "1", *module]
+    process = subprocess.run(command, cwd=tmp_path, env=shell_environment(), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert (tmp_path / "weights" / "model.pt").is_file()

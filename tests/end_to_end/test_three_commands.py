@@ -13,6 +13,7 @@ import tifffile
 import torch
 from bundle_runs import (
     BUNDLE,
+    DEVICE,
     EAGER_INFERENCE,
     EVALUATE,
     INFERENCE,
@@ -112,7 +113,7 @@ class TestInference:
 class TestEvaluation:
     def test_it_writes_all_metrics_of_each_image_and_their_mean(self, trained: Training, tmp_path: Path) -> None:
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path / "results"}
-        process = run_in_shell(EVALUATE, tmp_path, **ids, device="$torch.device('cpu')")
+        process = run_in_shell(EVALUATE, tmp_path, **ids, **DEVICE)
         assert process.returncode == 0, process.stderr
         assert len(list((tmp_path / "results" / "pictures").glob("*.png"))) == 1
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text(encoding="utf-8"))
@@ -123,7 +124,7 @@ class TestEvaluation:
     def test_it_trains_nothing_and_touches_no_weights(self, trained: Training, tmp_path: Path) -> None:
         before = {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()}
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
-        run_here(EVALUATE, **ids, device="$torch.device('cpu')", sparse_truth=True)
+        run_here(EVALUATE, **ids, **DEVICE, sparse_truth=True)
         assert {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()} == before
 
 
@@ -160,7 +161,7 @@ class TestTwoDimensions:
             "dataset_dir": dataset,
             "ckpt_dir": tmp_path / "weights",
             "output_dir": tmp_path / "output",
-            "device": "$torch.device('cpu')",
+            **DEVICE,
         }
         run_here([*TRAIN, "2d.json"], **{**TINY_TRAINING, **ids, "patch_size": [32, 32], "batch_size": 2})
         run_here([*INFERENCE, "2d.json"], **{**EAGER_INFERENCE, **ids, "output_dir": tmp_path / "results"})

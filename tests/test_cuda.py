@@ -1,0 +1,133 @@
+"""What differs on a GPU: half precision and its own kernels. Everything else is tested on the CPU.
+
+With ``SPOCO_TEST_DEVICE=cuda`` the trainings of ``tests/end_to_end`` run there as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scripts.clustering import METHODS, cluster_embeddings
+from scripts.coordinates import add_positions
+from scripts.inferers import EmbeddingInferer
+from scripts.losses import SpocoLoss, spoco_terms
+from scripts.networks import embedding_network
+from scripts.synthetic import synthetic_nuclei
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+HALF = [torch.float16, torch.bfloat16]
+
+
+def embeddings_and_labels(
+    shape: tuple[int, ...] = (2, 8, 24, 24, 24), scatter: float = 0.4, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Student and teacher (B, E, *spatial) whose objects are mostly apart, and labels of which a half is painted."""
+    images, dim, *spatial = shape
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.stack(
+        [torch.from_numpy(synthetic_nuclei(tuple(spatial), seed=seed + n)[1].astype(np.int64)) for n in range(images)]
+    )
+    centers = 2 * torch.randn(int(labels.max()) + 1, dim, generator=random)
+    student = centers[labels].movedim(-1, 1) + scatter * torch.randn(shape, generator=random)
+    teacher = student + scatter / 4 * torch.randn(shape, generator=random)
+    return student, teacher, torch.where(labels % 2 == 0, labels, 0)[:, None]
+
+
+class TestTheLoss:
+    def test_terms_and_gradients_are_those_of_the_cpu(self) -> None:
+        student, teacher, labels = embeddings_and_labels()
+        anchors = (labels[0, 0] == 0).nonzero()[::997][:20]
+        terms, gradients = {}, {}
+        for device in ("cpu", "cuda"):
+            leaf = student[0].to(device).requires_grad_(True)
+            terms[device] = spoco_terms(leaf, teacher[0].to(device), labels[0, 0].to(device), anchors.to(device))
+            gradients[device] = torch.autograd.grad(sum(terms[device].values()), leaf)[0].cpu()
+        for name, term in terms["cpu"].items():
+            torch.testing.assert_close(terms["cuda"][name].cpu(), term, rtol=1e-4, atol=1e-6)
+        scale = gradients["cpu"].abs().max().item()
+        torch.testing.assert_close(gradients["cuda"], gradients["cpu"], rtol=1e-3, atol=1e-4 * scale)
+
+    @pytest.mark.parametrize("precision", HALF)
+    def test_distances_are_float32_under_autocast(self, precision: torch.dtype) -> None:
+        student, teacher, labels = (tensor.cuda() for tensor in embeddings_and_labels())
+        loss = SpocoLoss(consistency_weight=0.0, foreground_weight=1.0, border_weight=1.0)  # without random anchors
+        expected = float(loss(student, teacher, labels))
+        with torch.autocast("cuda", precision):
+            assert float(loss(student, teacher, labels)) == pytest.approx(expected, rel=1e-5)
+            rounded = float(loss(student.to(precision), teacher.to(precision), labels))
+        assert rounded == pytest.approx(expected, rel=0.02)
+
+    @pytest.mark.parametrize("precision", HALF)
+    def test_gradients_of_a_network_in_half_precision_are_those_of_float32_but_for_rounding(
+        self, precision: torch.dtype
+    ) -> None:
+        torch.manual_seed(0)
+        network = embedding_network(3, 1, 8, [8, 16, 32]).cuda()
+        image = torch.rand(1, 1, 24, 24, 24, device="cuda")
+        labels = embeddings_and_labels((1, 8, 24, 24, 24))[2].cuda()
+        loss = SpocoLoss(consistency_weight=0.0)
+        gradients = []
+        for enabled in (False, True):
+            with torch.autocast("cuda", precision, enabled=enabled):
+                embeddings = add_positions(network(image), 0.25)
+                value = loss(embeddings, embeddings.detach(), labels)
+            network.zero_grad()
+            value.backward()
+            parameters = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+            gradients.append(torch.cat([gradient.flatten() for gradient in parameters]))
+        tolerance = {torch.float16: 0.05, torch.bfloat16: 0.2}[precision]
+        assert (gradients[1] - gradients[0]).norm() < tolerance * gradients[0].norm()
+
+
+class TestClustering:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_instances_are_those_of_the_cpu(self, method: str) -> None:
+        student, teacher, _ = embeddings_and_labels((1, 8, 24, 32, 32), scatter=0.1)
+        arguments = {"foreground": np.ones((24, 32, 32), bool), "method": method, "min_size": 20}
+        on_cpu = cluster_embeddings(student[0], teacher_embeddings=teacher[0], **arguments)
+        on_gpu = cluster_embeddings(student[0].cuda(), teacher_embeddings=teacher[0].cuda(), **arguments)
+        assert on_cpu.max() > 1
+        assert np.mean(on_gpu == on_cpu) > 0.99
+
+    def test_the_same_embeddings_give_the_same_instances(self) -> None:
+        embeddings = embeddings_and_labels((1, 8, 48, 64, 64))[0][0].cuda()
+        embeddings += torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(1)).cuda()
+        first, second = (cluster_embeddings(embeddings, min_size=1) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+
+class TestInference:
+    @pytest.mark.parametrize("roi_size", [0, 32])
+    def test_embeddings_are_those_of_the_cpu_but_for_rounding(self, roi_size: int) -> None:
+        torch.manual_seed(0)
+        network = embedding_network(3, 1, 8, [8, 16, 32]).eval()
+        image = torch.rand(1, 1, 40, 56, 48)
+        inferer = EmbeddingInferer(roi_size, divisor=[4, 4, 4], position_scale=0.25, mode="gaussian")
+        with torch.no_grad():
+            expected = inferer(image, network)
+            exact = inferer(image.cuda(), network.cuda())
+            with torch.autocast("cuda"):
+                half = inferer(image.cuda(), network)
+        torch.testing.assert_close(exact.cpu(), expected, rtol=1e-3, atol=1e-3)
+        assert (half.float().cpu() - expected).norm() < 0.02 * expected.norm()
+
+    def test_what_is_too_large_for_the_gpu_is_put_together_on_the_host(self) -> None:
+        torch.manual_seed(0)
+        network = embedding_network(3, 1, 8, [8, 16, 32]).eval().cuda()
+        image = torch.rand(1, 1, 96, 256, 256, device="cuda")
+        inferer = EmbeddingInferer(0, divisor=[4, 4, 4], mode="gaussian")
+        with torch.no_grad():
+            expected = inferer(image, network)
+            _, total = torch.cuda.mem_get_info()
+            held = torch.cuda.memory_allocated()
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction((held + 3 * image.nbytes * 8) / total)
+            try:
+                found = inferer(image, network)
+            finally:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+        assert found.device.type == "cpu"
+        assert (found - expected.cpu()).norm() < 0.1 * expected.norm().cpu()
