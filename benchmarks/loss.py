@@ -39,7 +39,8 @@ from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
 PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # 2D: batch and patch of 2d.json; in 3D one patch
-OVERLAYS = {"3D": (), "2D": ("2d.json",)}
+GPU_PATCHES = {**PATCHES, "3D, large": (1, 128, 128, 128)}  # small ones do not keep a GPU busy
+OVERLAYS = {"3D": (), "3D, large": (), "2D": ("2d.json",)}
 BORDER_WEIGHT = 3.0  # that of train.json for dense tissue; elsewhere it is 0, and the loss cheaper
 POSITION_SCALE = 0.25  # of train.json; without positions an untrained network's embeddings are nearly all the same
 LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
@@ -70,14 +71,16 @@ def default_network(name: str) -> torch.nn.Module:
     """That of the configs, for isotropic voxels."""
     config = ConfigParser()
     config.read_config([str(BUNDLE / "configs" / part) for part in ("train.json", *OVERLAYS[name])])
-    config.update({"bundle_root": str(BUNDLE), "voxel_shape": [1.0] * len(PATCHES[name][1:])})
+    config.update({"bundle_root": str(BUNDLE), "voxel_shape": [1.0] * len(GPU_PATCHES[name][1:])})
     return config.get_parsed_content("network_def")
 
 
 def loss_against_network(device: str, repeats: int) -> None:
     rows = []
-    precisions = (torch.float32, torch.bfloat16) if torch.device(device).type == "cuda" else (torch.float32,)
-    for (name, (batch, *shape)), precision in product(PATCHES.items(), precisions):
+    patches, precisions = PATCHES, (torch.float32,)
+    if torch.device(device).type == "cuda":
+        patches, precisions = GPU_PATCHES, (torch.float32, torch.bfloat16)
+    for (name, (batch, *shape)), precision in product(patches.items(), precisions):
         network = default_network(name).to(device)
         image = torch.rand(batch, 1, *shape, device=device)
         autocast = torch.autocast(torch.device(device).type, precision, enabled=precision != torch.float32)

@@ -53,6 +53,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "num_workers: 2": {"num_workers": 2},
         "num_workers: 6": {"num_workers": 6},
         "amp: false, num_workers: 6": {"amp": False, "num_workers": 6},
+        "batch_size: 8, num_workers: 6": {"batch_size": 8, "num_workers": 6},
     },
 }
 # What has happened when the event fires

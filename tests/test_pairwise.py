@@ -303,7 +303,16 @@ class TestBoxes:
         nothing = torch.zeros(1, 0, 1), torch.zeros(1, 0, dtype=torch.bool)
         assert fitting_edges(torch.zeros(1, 1, 64, 64), *nothing, 4.0) == [8, 8]
 
-    @pytest.mark.parametrize("edges", [[16, 12, 13], [8, 8, 8], [2, 3, 1]])
+    def test_a_gpu_takes_images_whole_as_long_as_all_pairs_fit_into_a_portion(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pairwise, "PORTIONS", {})
+        monkeypatch.setattr(pairwise, "PORTION_ELSEWHERE", 2 * 100 * 64 * 64)
+        images, centers, exist = torch.zeros(2, 1, 64, 64), torch.zeros(2, 100, 1), torch.ones(2, 100, dtype=torch.bool)
+        assert fitting_edges(images, centers, exist, 4.0) == [64, 64]
+        assert fitting_edges(images.repeat(2, 1, 1, 1), centers.repeat(2, 1, 1), exist.repeat(2, 1), 4.0) == [23, 22]
+
+    @pytest.mark.parametrize("edges", [[16, 12, 13], [8, 8, 8], [2, 3, 1]])  # the first: an image whole
     def test_sums_and_gradients_do_not_depend_on_them(self, edges: list[int]) -> None:
         random = torch.Generator().manual_seed(0)
         embeddings, centers = (

@@ -42,12 +42,14 @@ def draw_anchors(
     walked = embeddings.gather(2, walk[:, None].expand(-1, dim, -1)).mT.contiguous()  # (B, M, E)
     uncovered = unlabeled.gather(1, walk)
     enough = stop_share * voxels * uncovered.sum(1) / unlabeled.sum(1).clamp_min(1)
-    chosen, drawn = [], []
-    for _ in range(count):  # no value is read back, so that a GPU does not wait
-        left = uncovered.sum(1)
-        drawn.append((left > 0) & (left >= enough))
-        first = uncovered.int().argmax(1, keepdim=True)  # of the walk, that is not covered
+    chosen, pools = [], []
+    for _ in range(count):  # no value is read back, so that a GPU does not wait; few steps, as each is a kernel there
+        pools.append(uncovered)
+        first = uncovered.view(torch.uint8).argmax(1, keepdim=True)  # of the walk, that is not covered
         chosen.append(first)
         anchor = walked.gather(1, first[:, :, None].expand(-1, -1, dim))  # (B, 1, E)
-        uncovered &= torch.cdist(anchor, walked, compute_mode="donot_use_mm_for_euclid_dist")[:, 0] > delta_var
-    return walk.gather(1, torch.cat(chosen, 1)), torch.stack(drawn, 1)
+        distance = torch.cdist(anchor, walked, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        uncovered = uncovered & (distance > delta_var)
+    left = torch.stack(pools, 1).sum(2)  # (B, count)
+    drawn = (left > 0) & (left >= enough[:, None])
+    return walk.gather(1, torch.cat(chosen, 1)), drawn

@@ -124,7 +124,7 @@ class ThresholdCalibration(Transform):
         if not labels.any():
             return np.zeros_like(self.totals)
         if self.mask_key in data:
-            known = torch.as_tensor(data[self.mask_key]).cpu()[0] > 0
+            known = plain_tensor(torch.as_tensor(data[self.mask_key])).cpu()[0] > 0
         elif self.foreground == "everywhere":
             known = torch.ones(grid, dtype=torch.bool)
         else:

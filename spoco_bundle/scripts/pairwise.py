@@ -31,7 +31,7 @@ LARGE_BOX_VOXELS = 512  # where most centres are in reach of each voxel, there i
 SAMPLED_VOXELS = 512  # of an image, that tell whether it is so
 # Pairs computed at once: two MiB of them stay in the cache of a core, a GPU wants few large kernels.
 PORTIONS = {"cpu": 2**19}
-PORTION_ELSEWHERE = 2**24
+PORTION_ELSEWHERE = 2**25
 FEW_CENTERS = 32  # so many are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
 # Of a centre's squared distance to the middle of its box: what lies closer to the centre than this share is the small
@@ -176,11 +176,16 @@ class Space:
         bounds = torch.maximum(to_ball, to_cuboid.sqrt_(), out=to_ball)
         return bounds.masked_fill_(~self.exist[:, None], math.inf).flatten(0, 1)
 
-    def select(self, some: Tensor | slice, near: Tensor) -> tuple[Tensor, Tensor]:
-        """Some boxes (t,), and for each some centres of its image (t, c): extended (t, E + 2, w) and (t, c, E + 2)."""
-        index = self.index(some, near)
-        relative = self.centers.flatten(0, 1)[index] - self.boxes.middles[some, None]
-        relative.masked_fill_(~self.exist.flatten()[index, None], FAR_AWAY)
+    def select(self, some: Tensor | slice, near: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Some boxes (t,), and for each some centres of its image (t, c): extended (t, E + 2, w) and (t, c, E + 2).
+
+        Without `near` all centres, each box being an image.
+        """
+        centers, exist = self.centers, self.exist
+        if near is not None:
+            centers, exist = (tensor.flatten(0, 1)[self.index(some, near)] for tensor in (centers, exist))
+        relative = centers - self.boxes.middles[some, None]
+        relative.masked_fill_(~exist[..., None], FAR_AWAY)
         return self.boxes.columns[some], _extended_centers(relative)
 
     def index(self, some: Tensor | slice, near: Tensor) -> Tensor:
@@ -190,13 +195,15 @@ class Space:
         return near + first.repeat_interleave(len(self.boxes.columns) // images)[some, None]
 
 
-def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tensor | slice, Tensor]]:
+def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tensor | slice, Tensor | None]]:
     """All boxes and the centres that may be closer than `reach` to one of their voxels in one of the spaces.
 
     Returns:
         boxes (t,) and for each its nearest centres (t, c). A box with fewer than c centres in reach meets the next
-        ones, too, which add what they truly add: nothing that counts.
+        ones, too, which add what they truly add: nothing that counts. None for all centres, where a box is an image.
     """
+    if len(spaces[0].boxes.columns) == len(spaces[0].exist):  # one box an image
+        return [(slice(None), None)]
     distances = reduce(torch.minimum, (space.bounds() for space in spaces))  # (T, C)
     voxels = spaces[0].boxes.columns.shape[2]
     if distances.shape[1] > FEW_CENTERS and voxels <= BOX_VOXELS:  # most of them go when one looks closer
@@ -227,11 +234,16 @@ def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[
 def fitting_edges(embeddings: Tensor, centers: Tensor, exist: Tensor, reach: float) -> list[int]:
     """Edges of small boxes, or of large ones where most centres are in reach of most voxels.
 
-    Large ones take less time for the same pairs, small ones spare pairs.
+    Large ones take less time for the same pairs, small ones spare pairs. To a GPU few kernels matter more: there, one
+    box is a whole image as long as all pairs fit into a portion.
 
     Args:
         embeddings: (B, E, *spatial). centers: (B, C, E). exist: (B, C). reach: see `pairwise_sums`.
     """
+    images, most_centers = exist.shape
+    pairs = images * max(most_centers, FEW_CENTERS) * math.prod(embeddings.shape[2:])
+    if embeddings.device.type not in PORTIONS and pairs <= PORTION_ELSEWHERE:
+        return list(embeddings.shape[2:])
     step = max(1, math.prod(embeddings.shape[2:]) // SAMPLED_VOXELS)
     sample = embeddings.detach().flatten(2)[:, :, ::step].mT
     distances = torch.cdist(sample, centers.detach(), compute_mode="donot_use_mm_for_euclid_dist")  # (B, n, C)
@@ -354,5 +366,8 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
         to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
         drawn.index_put_((box, center), -pull, accumulate=True)
-        to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
+        if near is None:
+            to_centers += drawn.flatten(0, 1)
+        else:
+            to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
     return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.view_as(own.centers)

@@ -51,8 +51,9 @@ def momentum_copy(network: nn.Module) -> nn.Module:
 class MovingAverage(EMAHandler):
     """Handler that moves the teacher's weights towards the student's after each training step.
 
-    Ignite's `EMAHandler` with two differences: the averaged network is given, not made, so that the configs can name
-    it, and the warm-up follows the trainer's iteration, so that a resumed training takes it up where it was.
+    Ignite's `EMAHandler` with three differences: the averaged network is given, not made, so that the configs can name
+    it; the warm-up follows the trainer's iteration, so that a resumed training takes it up where it was; and all
+    weights move at once, which on a GPU takes a few kernels in the place of two for each of them.
 
     Args:
         student, teacher: two networks of one architecture.
@@ -77,6 +78,13 @@ class MovingAverage(EMAHandler):
         """Register with a trainer; the share of each step is `engine.state.ema_momentum`."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._set_momentum)
         super().attach(engine)
+
+    @torch.no_grad()
+    def _update_ema_model(self, engine: Engine, name: str) -> None:
+        momentum = getattr(engine.state, name)
+        moved, towards = (list(network.parameters()) for network in (self.ema_model, self.model))
+        torch._foreach_mul_(moved, 1 - momentum)
+        torch._foreach_add_(moved, towards, alpha=momentum)
 
     def _set_momentum(self, engine: Engine) -> None:
         engine.state.ema_momentum = self.warm_up(engine.state.iteration)
