@@ -23,7 +23,7 @@ from scripts.agglomeration import (
     estimated_threshold,
     merge_regions,
 )
-from scripts.interfaces import measure_interfaces
+from scripts.interfaces import DISTANCE, measure_interfaces
 from scripts.metrics import instance_metrics
 from scripts.voxels import ForegroundVoxels
 
@@ -92,7 +92,7 @@ class TestMerging:
         # region 3 lies below 1 and 2: one face with each
         graph = graph_of(torch.zeros(1, 2, 2), [[1, 2], [3, 3]])
         graph.merge(1, 2)
-        assert graph.neighbors[1][3] == (0, 2)
+        assert graph.neighbors[1][3] == (0, 2, 2)
 
     def test_the_mean_of_a_joined_interface_counts(self) -> None:
         # 1 and 2 are alike; 3, below both, is a little away from 1 and far from 2
@@ -102,6 +102,21 @@ class TestMerging:
         # two faces, with jumps of 1 and 9, beside those that are added
         expected = ((10 / 2 / DELTA_VAR) ** 2 * PRIOR_JUMP**PRIOR_FACES) ** (1 / (2 + PRIOR_FACES))
         assert evidence[1] == pytest.approx(expected)
+
+    def test_regions_that_do_not_touch_merge_only_by_way_of_others(self) -> None:
+        # 1 and 3 are alike, and 2 lies between them, as wide as distant pairs allow
+        graph = row_graph([0, 0, *[1] * (DISTANCE - 1), 0, 0], [1, 1, *[2] * (DISTANCE - 1), 3, 3])
+        assert graph.evidence(1, 3) == math.inf
+        merges, evidence = merge_regions(graph)
+        assert 2 in merges[0]
+        assert np.isfinite(evidence).tolist() == [True, True]
+
+    def test_distant_pairs_count_once_what_lies_between_has_merged(self) -> None:
+        # 2 goes over from 1 to 3 in two steps of 2; that these are 4 apart only their distant pair shows
+        graph = row_graph([0, 0, *[2] * (DISTANCE - 1), 4, 4], [1, 1, *[2] * (DISTANCE - 1), 3, 3])
+        before = graph.evidence(2, 3)
+        graph.merge(2, 1)
+        assert graph.evidence(2, 3) > before
 
     def test_the_limit_itself_does_not_merge(self) -> None:
         limit = row_graph([0, 0, 1, 1], [1, 1, 2, 2]).evidence(1, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scripts import interfaces
-from scripts.interfaces import Interfaces, jumps_along, measure_interfaces
+from scripts.interfaces import DISTANCE, WEIGHT, Interfaces, distant_jumps, jumps_along, measure_interfaces
 from scripts.voxels import ForegroundVoxels
 
 
@@ -29,9 +29,9 @@ def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
     return measure_interfaces(*voxels_and_regions(embeddings, torch.tensor(ids)))
 
 
-def test_a_jump_is_measured_between_the_means_of_three_voxels_on_both_sides() -> None:
-    # (0 + 0 + 3) / 3 = 1 on the left of the border, (6 + 9 + 9) / 3 = 8 on its right
-    assert jumps(row(7, 0, 0, 3, 6, 9, 9, 7), [1, 1, 1, 1, 2, 2, 2, 2]) == pytest.approx([7])
+def test_a_jump_is_measured_between_the_means_of_two_voxels_on_both_sides() -> None:
+    # (0 + 4) / 2 = 2 on the left of the border, (6 + 8) / 2 = 7 on its right
+    assert jumps(row(9, 0, 4, 6, 8, 9), [1, 1, 1, 2, 2, 2]) == pytest.approx([5])
 
 
 def test_a_side_ends_where_its_region_ends() -> None:
@@ -67,7 +67,44 @@ def test_faces_are_summed() -> None:
     found = measured(row(0, 4).repeat(1, 2, 1), [[1, 2], [1, 2]])
     assert found.pairs.tolist() == [[1, 2]]
     assert found.jumps.tolist() == [8]
-    assert found.faces.tolist() == [2]
+    assert found.weights.tolist() == found.faces.tolist() == [2]
+
+
+def test_distant_pairs_are_so_many_voxels_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interfaces, "DISTANCE", 3)
+    voxels, ids = voxels_and_regions(row(0, 1, 2, 3, 6), torch.tensor([[1, 1, 1, 2, 2]]))
+    first, second, jump = distant_jumps(voxels, ids, 1)
+    assert first.tolist() == [0, 1]
+    assert second.tolist() == [3, 4]
+    assert jump.tolist() == [3, 5]
+
+
+def test_there_are_no_distant_pairs_inside_a_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interfaces, "DISTANCE", 2)
+    first, second, _ = distant_jumps(*voxels_and_regions(row(0, 1, 2, 3), torch.tensor([[1, 2, 1, 2]])), 1)
+    assert len(first) == len(second) == 0
+
+
+def test_distant_pairs_do_not_look_across_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interfaces, "DISTANCE", 2)
+    assert len(distant_jumps(*voxels_and_regions(row(0, 9, 4), torch.tensor([[1, 0, 2]])), 1)[0]) == 0
+
+
+def test_distant_pairs_stay_in_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the last pixel of a row lies beside the first one of the next only in memory
+    monkeypatch.setattr(interfaces, "DISTANCE", 3)
+    assert (
+        len(distant_jumps(*voxels_and_regions(torch.zeros(1, 2, 3), torch.tensor([[1, 1, 1], [2, 2, 2]])), 1)[0]) == 0
+    )
+
+
+def test_regions_that_do_not_touch_have_distant_pairs_but_no_faces() -> None:
+    # region 2 is one pixel thinner than distant pairs are wide: one pair leads from 1 to 3, one into it, one out of it
+    found = measured(row(0, 0, *[1] * (DISTANCE - 1), 4, 4), [[1, 1, *[2] * (DISTANCE - 1), 3, 3]])
+    assert found.pairs.tolist() == [[1, 2], [1, 3], [2, 3]]
+    assert found.faces.tolist() == [1, 0, 1]
+    assert found.weights.tolist() == pytest.approx([1 + WEIGHT, WEIGHT, 1 + WEIGHT])
+    assert found.jumps.tolist() == pytest.approx([1 + WEIGHT, 4 * WEIGHT, 3 + 3 * WEIGHT])
 
 
 def test_a_region_alone_has_no_interface() -> None:
@@ -102,3 +139,11 @@ def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "PORTION", 7)
     for found, expected in zip(jumps_along(voxels, ids, axis=2), whole, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_sums_of_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels, ids = voxels_and_regions(*random_voxels())
+    whole = measure_interfaces(voxels, ids)
+    monkeypatch.setattr(interfaces, "SUMMED", 7)
+    for found, expected in zip(measure_interfaces(voxels, ids), whole, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -1,10 +1,11 @@
 """Put instances together from small regions: touching ones merge, the least evidence of a border between them first.
 
-The evidence is the mean jump of the embeddings across all faces between the two, in units of delta_var: the average
-linkage that Bailoni et al., "GASP, a generalized framework for agglomerative clustering of signed graphs", CVPR 2022,
-recommend. The loss asks for large jumps at borders and small ones elsewhere (see `borders`). Where two regions hardly
-touch, a few faces say little, so some more count, with the jump of a border: in the geometric mean, so that where the
-embeddings do not change at all a single face is enough to join what is thin.
+The evidence is the mean jump of the embeddings across all faces between the two, and with little weight between voxels
+some way from each other (see `interfaces`), in units of delta_var: the average linkage that Bailoni et al., "GASP, a
+generalized framework for agglomerative clustering of signed graphs", CVPR 2022, recommend. The loss asks for large
+jumps at borders and small ones elsewhere (see `borders`). Where two regions hardly touch, a few faces say little, so
+some more count, with the jump of a border: in the geometric mean, so that where the embeddings do not change at all a
+single face is enough to join what is thin.
 
 Only neighbours merge, so two far objects may share an embedding; and an object of which the network sees only a part
 stays one while its embeddings drift from end to end. The distance between the regions' mean embeddings would cut it to
@@ -99,26 +100,28 @@ class RegionGraph:
 
     def __init__(self, interfaces: Interfaces, delta_var: float) -> None:
         self.unit = delta_var
-        columns = (column.tolist() for column in (*interfaces.pairs.unbind(1), interfaces.jumps, interfaces.faces))
-        # for each region those that it touches, with the sum of the jumps and the number of faces between them
-        self.neighbors: defaultdict[int, dict[int, tuple[float, int]]] = defaultdict(dict)
-        for first, second, jumps, faces in zip(*columns, strict=True):
-            self.neighbors[first][second] = self.neighbors[second][first] = jumps, faces
+        columns = (column.tolist() for column in (*interfaces.pairs.unbind(1), *interfaces[1:]))
+        # for each region those around it, with the sums of the jumps and of their weights, and the number of faces
+        self.neighbors: defaultdict[int, dict[int, tuple[float, float, int]]] = defaultdict(dict)
+        for first, second, jumps, weights, faces in zip(*columns, strict=True):
+            self.neighbors[first][second] = self.neighbors[second][first] = jumps, weights, faces
 
     def evidence(self, first: int, second: int) -> float:
-        """That there is a border between two regions that touch."""
-        jumps, faces = self.neighbors[first][second]
+        """That there is a border between two regions; infinite where they do not touch."""
+        jumps, weights, faces = self.neighbors[first][second]
+        if not faces:
+            return math.inf
         share = faces / (faces + PRIOR_FACES)
-        return (jumps / faces / self.unit) ** share * PRIOR_JUMP ** (1 - share)
+        return (jumps / weights / self.unit) ** share * PRIOR_JUMP ** (1 - share)
 
     def merge(self, first: int, second: int) -> list[int]:
-        """Make the second region a part of the first; returns the regions that the second one touched."""
+        """Make the second region a part of the first; returns the regions that were around the second one."""
         inherited = self.neighbors.pop(second)
         del inherited[first], self.neighbors[first][second]
-        for other, (jumps, faces) in inherited.items():
+        for other, (jumps, weights, faces) in inherited.items():
             del self.neighbors[other][second]
-            own_jumps, own_faces = self.neighbors[first].get(other, (0.0, 0))
-            joined = own_jumps + jumps, own_faces + faces
+            own_jumps, own_weights, own_faces = self.neighbors[first].get(other, (0.0, 0.0, 0))
+            joined = own_jumps + jumps, own_weights + weights, own_faces + faces
             self.neighbors[first][other] = self.neighbors[other][first] = joined
         return list(inherited)
 

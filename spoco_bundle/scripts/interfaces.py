@@ -2,6 +2,10 @@
 
 A jump is measured at each face between two direct neighbours, over a few voxels on both sides: networks need some
 voxels to go over from one object's embedding to the next one's, and the mean of a few is less noisy than one.
+
+Where embeddings go over slowly, or a thin region lies between two objects, no face shows how far apart these are. So
+pairs of voxels some way from each other count a little as well, also those whose regions do not touch: once others
+have merged in between, the two may.
 """
 
 from __future__ import annotations
@@ -12,31 +16,38 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from .regions import PORTION
+from .regions import PORTION, distances
 from .voxels import ForegroundVoxels
 
-DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
+DEPTH = 2  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
+DISTANCE = 8  # voxels along an axis from one voxel of a distant pair to the other
+WEIGHT = 0.03  # of a distant pair in the mean jump; that of a face is 1
+SUMMED = 2**18  # jumps summed up together: more take more memory, of fewer there are more sums to keep
 
 
 class Interfaces(NamedTuple):
-    """Sums over the faces between the voxels of P touching pairs of regions."""
+    """Sums over the faces and the distant pairs between the voxels of P pairs of regions."""
 
     pairs: Tensor  # (P, 2), the smaller id first
-    jumps: Tensor  # (P,) float64
-    faces: Tensor  # (P,)
+    jumps: Tensor  # (P,) float64, each times its weight
+    weights: Tensor  # (P,) float64
+    faces: Tensor  # (P,), 0 where the two do not touch
 
 
 def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
-    """Measure all faces between two regions; `regions` are (N,) ids from 1."""
+    """Measure all faces and distant pairs between two regions; `regions` are (N,) ids from 1."""
     count = int(regions.max()) + 1
     measured = []
-    for axis in range(voxels.foreground.ndim):  # summed up axis by axis, which saves memory
-        first, second, jump = jumps_along(voxels, regions, axis)
-        one, other = (regions.index_select(0, side).long() for side in (first, second))
-        keys = torch.minimum(one, other).mul_(count).add_(torch.maximum(one, other))
-        measured.append(_sums(keys, jump.double(), torch.ones_like(keys)))
-    keys, jumps, faces = _sums(*(torch.cat(columns) for columns in zip(*measured, strict=True)))
-    return Interfaces(torch.stack([keys // count, keys % count], dim=1), jumps, faces)
+    for axis in range(voxels.foreground.ndim):
+        for jumps_of, weight, faces in ((jumps_along, 1.0, 1), (distant_jumps, WEIGHT, 0)):
+            columns = jumps_of(voxels, regions, axis)
+            for first, second, jump in zip(*(column.split(SUMMED) for column in columns), strict=True):
+                one, other = (regions.index_select(0, side).long() for side in (first, second))
+                keys = torch.minimum(one, other).mul_(count).add_(torch.maximum(one, other))
+                keys, jumps, number = _sums(keys, jump.double(), torch.ones_like(keys))
+                measured.append((keys, jumps * weight, number * weight, number * faces))
+    keys, *sums = _sums(*(torch.cat(columns) for columns in zip(*measured, strict=True)))
+    return Interfaces(torch.stack([keys // count, keys % count], dim=1), *sums)
 
 
 def _sums(keys: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
@@ -59,10 +70,26 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[T
     backwards[second[inside]] = first[inside]
     first, second = first[~inside], second[~inside]
     jumps = [
-        _distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
+        _row_distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
         for start, end in zip(first.split(PORTION), second.split(PORTION), strict=True)
     ]
     return first, second, torch.cat(jumps)
+
+
+def distant_jumps(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels of each pair `DISTANCE` apart along `axis` that are in two regions, and the jump: (F,) each.
+
+    All voxels in a row between the two are in the foreground.
+    """
+    after = voxels.neighbors(axis)[1]
+    second = after
+    for _ in range(DISTANCE - 1):
+        second = after.index_select(0, second)
+    first = (second < voxels.count).nonzero()[:, 0].to(voxels.index_dtype)
+    second = second.index_select(0, first)
+    apart = regions.index_select(0, first) != regions.index_select(0, second)
+    first, second = first[apart], second[apart]
+    return first, second, distances(voxels.vectors, first, second)
 
 
 def _row(start: Tensor, following: Tensor) -> list[Tensor]:
@@ -72,7 +99,7 @@ def _row(start: Tensor, following: Tensor) -> list[Tensor]:
     return row
 
 
-def _distances(vectors: Tensor, row: list[Tensor], other: list[Tensor]) -> Tensor:
+def _row_distances(vectors: Tensor, row: list[Tensor], other: list[Tensor]) -> Tensor:
     """Distance between the means of two rows of voxels at each of F faces, `DEPTH` indices (F,) each."""
     outside = len(vectors) - 1
     weights = [1 / sum((voxel < outside).float() for voxel in side) for side in (row, other)]

@@ -53,7 +53,7 @@ def typical_steps(voxels: ForegroundVoxels) -> tuple[float, float]:
     for axis in range(voxels.foreground.ndim):
         after = voxels.neighbors(axis)[1].index_select(0, chosen)
         inside = after < voxels.count
-        steps.append(_distances(voxels.vectors, chosen[inside], after[inside]))
+        steps.append(distances(voxels.vectors, chosen[inside], after[inside]))
     steps = torch.cat(steps).sort().values
     return tuple(float(steps[int(share * len(steps))]) if len(steps) else 0.0 for share in (0.25, 0.95))
 
@@ -71,7 +71,7 @@ def local_change(voxels: ForegroundVoxels, wall: float = math.inf) -> tuple[Tens
     walls = torch.zeros(voxels.foreground.ndim, voxels.count + 1, dtype=torch.bool, device=total.device)
     for axis in range(voxels.foreground.ndim):
         first, second = voxels.faces(axis)
-        step = _distances(voxels.vectors, first, second)
+        step = distances(voxels.vectors, first, second)
         for side in (first, second):
             total.index_add_(0, side, step)
             neighbors.index_add_(0, side, torch.ones_like(side, dtype=torch.uint8))
@@ -128,7 +128,7 @@ def _open_neighbors(voxels: ForegroundVoxels, walls: Tensor, axis: int) -> tuple
     return before.masked_fill_(behind, voxels.count), after.masked_fill_(walls[axis], voxels.count)
 
 
-def _distances(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def distances(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Distance between the vectors at each pair of indices, (F,) each, a portion at a time: (F,)."""
     distances = vectors.new_empty(len(first))
     for portion, one, other in zip(distances.split(PORTION), first.split(PORTION), second.split(PORTION), strict=True):
