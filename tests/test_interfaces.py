@@ -29,9 +29,9 @@ def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
     return measure_interfaces(*voxels_and_regions(embeddings, torch.tensor(ids)))
 
 
-def test_a_jump_is_measured_between_the_means_of_two_voxels_on_both_sides() -> None:
-    # (0 + 4) / 2 = 2 on the left of the border, (6 + 8) / 2 = 7 on its right
-    assert jumps(row(9, 0, 4, 6, 8, 9), [1, 1, 1, 2, 2, 2]) == pytest.approx([5])
+def test_a_jump_is_measured_between_the_means_of_three_voxels_on_both_sides() -> None:
+    # (0 + 1 + 5) / 3 = 2 on the left of the border, (6 + 7 + 8) / 3 = 7 on its right
+    assert jumps(row(9, 0, 1, 5, 6, 7, 8, 9), [1, 1, 1, 1, 2, 2, 2, 2]) == pytest.approx([5])
 
 
 def test_a_side_ends_where_its_region_ends() -> None:

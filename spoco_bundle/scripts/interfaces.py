@@ -19,9 +19,9 @@ from torch.nn.functional import embedding_bag
 from .regions import PORTION, distances
 from .voxels import ForegroundVoxels
 
-DEPTH = 2  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
+DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
 DISTANCE = 8  # voxels along an axis from one voxel of a distant pair to the other
-WEIGHT = 0.03  # of a distant pair in the mean jump; that of a face is 1
+WEIGHT = 0.02  # of a distant pair in the mean jump; that of a face is 1
 SUMMED = 2**18  # jumps summed up together: more take more memory, of fewer there are more sums to keep
 
 
