@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -56,6 +58,23 @@ class TestAdd:
         nn.init.ones_(network.weight)
         nn.init.zeros_(network.bias)
         return network
+
+    def test_threads_take_turns(self) -> None:
+        """A cache is filled by threads, and an inferer that looks at two images at once mixes up their windows."""
+        inside, together = 0, []
+
+        def infer(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
+            nonlocal inside
+            inside += 1
+            together.append(inside)
+            time.sleep(0.01)
+            inside -= 1
+            return network(image)
+
+        add = AddFirstForegroundd("image", self.network(), infer)
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(add, [{"image": torch.zeros(1, 4, 4)}] * 8))
+        assert together == [1] * 8
 
     def test_the_probability_of_each_voxel(self) -> None:
         image = torch.tensor([[[-1.0, 0.0, 0.5]]])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping
+from threading import Lock
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from .foreground import foreground_logit
 from .voxels import plain_tensor
 
 FIRST_FOREGROUND = "first_foreground"
+# Threads that fill a cache come here at once: an inferer knows one window size at a time, and memory has an end.
+ONE_AT_A_TIME = Lock()
 
 
 class AddFirstForegroundd(MapTransform):
@@ -48,9 +51,9 @@ class AddFirstForegroundd(MapTransform):
         result = dict(data)
         device = torch.device("cpu" if get_worker_info() else self.device)
         for key in self.key_iterator(result):
-            network = self.network if device.type == "cpu" else copy.deepcopy(self.network).to(device)
-            image = plain_tensor(torch.as_tensor(result[key]))[None].to(device)
-            with torch.no_grad():
+            with ONE_AT_A_TIME, torch.no_grad():
+                network = self.network if device.type == "cpu" else copy.deepcopy(self.network).to(device)
+                image = plain_tensor(torch.as_tensor(result[key]))[None].to(device)
                 probability = foreground_logit(self.inferer(image, network), axis=1).float().sigmoid().cpu()
             result[FIRST_FOREGROUND] = probability
         return result
