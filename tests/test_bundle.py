@@ -193,7 +193,7 @@ class TestTrainingFollowsTheForeground:
         assert train.get_parsed_content("loss").weights["first_foreground"] == 0
         assert train.get_parsed_content("train#maps") == ["image", "label"]
 
-    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 3.6), ("estimated", 2.0)])
+    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
     def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
         ids = {"foreground": foreground, "smallest_instance": 50}
         assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold

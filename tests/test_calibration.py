@@ -101,7 +101,7 @@ class TestMutualOverlap:
 
 class TestCalibration:
     def test_objects_in_pieces_raise_the_threshold(self) -> None:
-        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
         assert calibrated(embeddings, labels) > PREFERRED
 
     def test_swallowed_neighbours_lower_it(self) -> None:
@@ -109,38 +109,38 @@ class TestCalibration:
         assert calibrated(embeddings, labels) < PREFERRED
 
     def test_without_annotation_it_stays(self) -> None:
-        assert calibrated(long_objects(step=1.5), annotation()) == PREFERRED
+        assert calibrated(long_objects(step=1.7), annotation()) == PREFERRED
 
     def test_special_labels_are_no_objects(self) -> None:
-        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
         assert calibrated(embeddings, labels, background_label=1) == PREFERRED
         assert calibrated(embeddings, labels, ignore_label=1) == PREFERRED
 
     def test_all_images_count(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
-        calibration({"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))})
+        calibration({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
         alone = float(calibration)
         for _ in range(9):
             pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
-            calibration({"pred": long_objects(step=1.5), "label": pieces})
+            calibration({"pred": long_objects(step=1.7), "label": pieces})
         assert float(calibration) < alone
 
     def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
-        assert calibrated(long_objects(step=1.5), annotation((0, LENGTH)), fixed=0.123) == 0.123
+        assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), fixed=0.123) == 0.123
 
     def test_labels_of_a_finer_grid(self) -> None:
-        embeddings, labels = long_objects(step=1.5), annotation((0, LENGTH))
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
         finer = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         assert calibrated(embeddings, finer) == calibrated(embeddings, labels)
 
     def test_a_mask_says_where_objects_are(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="estimated")
         mask = torch.ones(1, 20, 2 * LENGTH)
-        calibration({"pred": long_objects(step=1.5) - 20, "label": annotation((0, LENGTH)), "mask": mask})
+        calibration({"pred": long_objects(step=1.7) - 20, "label": annotation((0, LENGTH)), "mask": mask})
         assert float(calibration) > PREFERRED
 
     def test_nothing_is_changed(self) -> None:
-        data = {"pred": long_objects(step=1.5), "label": annotation((0, LENGTH))}
+        data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
         assert ThresholdCalibration(embedding_dim=1)(data) is data
 
     @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scripts import interfaces
-from scripts.interfaces import DISTANCE, WEIGHT, Interfaces, distant_jumps, jumps_along, measure_interfaces
+from scripts.interfaces import DISTANCE, DRIFT, WEIGHT, Interfaces, distant_jumps, jumps_along, measure_interfaces
 from scripts.voxels import ForegroundVoxels
 
 
@@ -76,7 +76,7 @@ def test_distant_pairs_are_so_many_voxels_apart(monkeypatch: pytest.MonkeyPatch)
     first, second, jump = distant_jumps(voxels, ids, 1)
     assert first.tolist() == [0, 1]
     assert second.tolist() == [3, 4]
-    assert jump.tolist() == [3, 5]
+    assert jump.tolist() == [3 * (1 - DRIFT), 5 * (1 - DRIFT)]
 
 
 def test_there_are_no_distant_pairs_inside_a_region(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,8 @@ def test_regions_that_do_not_touch_have_distant_pairs_but_no_faces() -> None:
     assert found.pairs.tolist() == [[1, 2], [1, 3], [2, 3]]
     assert found.faces.tolist() == [1, 0, 1]
     assert found.weights.tolist() == pytest.approx([1 + WEIGHT, WEIGHT, 1 + WEIGHT])
-    assert found.jumps.tolist() == pytest.approx([1 + WEIGHT, 4 * WEIGHT, 3 + 3 * WEIGHT])
+    distant = WEIGHT * (1 - DRIFT)
+    assert found.jumps.tolist() == pytest.approx([1 + distant, 4 * distant, 3 + 3 * distant])
 
 
 def test_a_region_alone_has_no_interface() -> None:

@@ -25,7 +25,7 @@ from .foreground import THRESHOLD, foreground_logit
 from .resampling import resample_nearest, smallest_in_working_voxels
 from .voxels import ForegroundVoxels, plain_tensor
 
-THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 4.8, 5.2, 5.6)  # in delta_var
+THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
 FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
 DOUBT = 0.025  # how much worse than the best one the usual foreground threshold may be, for one object; less for many

@@ -21,7 +21,8 @@ from .voxels import ForegroundVoxels
 
 DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
 DISTANCE = 8  # voxels along an axis from one voxel of a distant pair to the other
-WEIGHT = 0.02  # of a distant pair in the mean jump; that of a face is 1
+WEIGHT = 0.04  # of a distant pair in the mean jump; that of a face is 1
+DRIFT = 0.5  # share of the jump of a distant pair that is taken for drift inside an object
 SUMMED = 2**18  # jumps summed up together: more take more memory, of fewer there are more sums to keep
 
 
@@ -79,7 +80,8 @@ def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[T
 def distant_jumps(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """The voxels of each pair `DISTANCE` apart along `axis` that are in two regions, and the jump: (F,) each.
 
-    All voxels in a row between the two are in the foreground.
+    All voxels in a row between the two are in the foreground. Embeddings may drift on the way, so that the jump is the
+    distance between the two embeddings without the share `DRIFT`.
     """
     after = voxels.neighbors(axis)[1]
     second = after
@@ -89,7 +91,7 @@ def distant_jumps(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple
     second = second.index_select(0, first)
     apart = regions.index_select(0, first) != regions.index_select(0, second)
     first, second = first[apart], second[apart]
-    return first, second, distances(voxels.vectors, first, second)
+    return first, second, distances(voxels.vectors, first, second) * (1 - DRIFT)
 
 
 def _row(start: Tensor, following: Tensor) -> list[Tensor]:
