@@ -159,7 +159,7 @@ def profile(configs: list[str], folder: Path, iterations: int, given: dict[str, 
     if precision != "float32" or amp:
         parts["(the two networks alone, float32)"] = seconds_of_networks(parser, iterations, "float32")
     rows = [{"part": part, "s": value, "/ networks": value / networks} for part, value in parts.items()]
-    report(results_name("step", parser.get_parsed_content("device")), rows, f"{title(configs, given)}: parts of a step")
+    report(results_name("step", given["device"]), rows, f"{title(configs, given)}: the parts of a step")
 
 
 def compare(configs: list[str], folder: Path, iterations: int, rounds: int, given: dict[str, Any]) -> None:
