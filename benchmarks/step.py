@@ -136,16 +136,16 @@ def seconds_of_networks(parser: ConfigParser, repeats: int, precision: str, amp:
     infer, device = AutocastInferer(precision), parser.get_parsed_content("device")
     shape = (parser["batch_size"], parser["in_channels"], *parser.get_parsed_content("patch_size"))
     images = torch.rand(shape, device=device)
+    autocast = torch.autocast(torch.device(device).type, enabled=amp)  # as in MONAI's trainer
     network.train()
 
     def run() -> None:
-        with torch.autocast(torch.device(device).type, enabled=amp):  # as MONAI's trainer does
+        with autocast:
             loss = infer(images, network).square().mean()
         loss.backward()
-        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=amp):
+        with torch.no_grad(), autocast:
             infer(images, teacher)
 
-    run()
     return median_seconds(run, repeats, device)
 
 

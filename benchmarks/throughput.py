@@ -135,8 +135,7 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", default=None, help="overlay over inference.json")
     arguments.add_argument("--ckpt_dir", type=Path, default=None, help="of trained weights")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    arguments.add_argument("--device", default=default)
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = arguments.parse_args()
     logging.disable(logging.INFO)
     with TemporaryDirectory() as name:

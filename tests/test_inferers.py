@@ -181,6 +181,20 @@ class TestTooLittleMemory:
             EmbeddingInferer([1024, 600])(self.image, network)
         assert network.refused == [(1024, 600), (1024, 600)]
 
+    @pytest.mark.parametrize("device", [None, "cpu"])
+    def test_at_first_the_embeddings_lie_where_the_inferer_was_told_to(
+        self, device: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        devices = []
+
+        def stitch(self: SlidingWindowInferer, image: Tensor, network: nn.Module, device: str | None) -> Tensor:
+            devices.append(device)
+            return network(image)
+
+        monkeypatch.setattr(SlidingWindowInferer, "__call__", stitch)
+        EmbeddingInferer(0, divisor=[8, 8], device=device)(self.image, nn.Identity())
+        assert devices == [device]
+
     def test_there_is_an_end(self) -> None:
         with pytest.raises(torch.OutOfMemoryError):
             EmbeddingInferer(0, divisor=[8, 8])(self.image, Small(0))

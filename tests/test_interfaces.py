@@ -30,8 +30,8 @@ def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
 
 
 def test_a_jump_is_measured_between_the_means_of_three_voxels_on_both_sides() -> None:
-    # (0 + 1 + 5) / 3 = 2 on the left of the border, (6 + 7 + 8) / 3 = 7 on its right
-    assert jumps(row(9, 0, 1, 5, 6, 7, 8, 9), [1, 1, 1, 1, 2, 2, 2, 2]) == pytest.approx([5])
+    # (0 + 0 + 3) / 3 = 1 on the left of the border, (6 + 9 + 9) / 3 = 8 on its right
+    assert jumps(row(7, 0, 0, 3, 6, 9, 9, 7), [1, 1, 1, 1, 2, 2, 2, 2]) == pytest.approx([7])
 
 
 def test_a_side_ends_where_its_region_ends() -> None:

@@ -93,16 +93,19 @@ class EmbeddingInferer(SlidingWindowInferer):
             try:
                 return self._embed_image(inputs, network, voxels, device, *args, **kwargs)
             except torch.OutOfMemoryError:
-                window = " x ".join(map(str, self.roi_size))
+                window, target = " x ".join(map(str, self.roi_size)), device or inputs.device
                 logger.warning(
-                    "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, device
+                    "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, target
                 )
         return self._embed_image(inputs, network, *last, *args, **kwargs)
 
-    def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device]]:
-        """Voxels of an automatic window, and where the embeddings are put together: one thing after the other."""
+    def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device | str | None]]:
+        """Voxels of an automatic window, and where the embeddings are put together: one thing after the other.
+
+        First as `SlidingWindowInferer` was told to, None for where the image is.
+        """
         host = torch.device("cpu")
-        attempts = [(self.window_voxels, inputs.device), (self.window_voxels, host)]
+        attempts = [(self.window_voxels, self.device), (self.window_voxels, host)]
         voxels = min(self.window_voxels, inputs.shape[2:].numel())
         while self.largest_roi is None and voxels > SMALLEST_WINDOW:
             voxels //= 2
@@ -114,7 +117,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         inputs: Tensor,
         network: Callable[..., Tensor],
         voxels: int,
-        device: torch.device,
+        device: torch.device | str | None,
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:

@@ -130,8 +130,8 @@ def _open_neighbors(voxels: ForegroundVoxels, walls: Tensor, axis: int) -> tuple
 
 def distances(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Distance between the vectors at each pair of indices, (F,) each, a portion at a time: (F,)."""
-    distances = vectors.new_empty(len(first))
-    for portion, one, other in zip(distances.split(PORTION), first.split(PORTION), second.split(PORTION), strict=True):
+    result = vectors.new_empty(len(first))
+    for portion, one, other in zip(result.split(PORTION), first.split(PORTION), second.split(PORTION), strict=True):
         difference = vectors.index_select(0, one).sub_(vectors.index_select(0, other))
         torch.linalg.vector_norm(difference, dim=1, out=portion)
-    return distances
+    return result

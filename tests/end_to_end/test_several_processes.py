@@ -65,6 +65,13 @@ def training(folder: Path, processes: int) -> dict[str, Any]:
     }
 
 
+def run_by_torchrun(processes: int, folder: Path, environment: dict[str, str], /, **ids: Any) -> None:
+    _, *module = run_command(["train.json", "multi_gpu_train.json"], "training", **ids)
+    command = [sys.executable, *TORCHRUN, str(processes), *module]
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training in two processes and in one."""
@@ -72,11 +79,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(8):
         image, labels = nuclei((SIDE, SIDE, SIDE), seed=number)
         write_pair(folder / "data", image, np.where(labels == 0, BACKGROUND, labels), name=f"{number}.tif")
-    _, *module = run_command(["train.json", "multi_gpu_train.json"], "training", **training(folder, 2))
     environment = {**shell_environment(), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *TORCHRUN, "2", *module]
-    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-2000:]
+    run_by_torchrun(2, folder, environment, **training(folder, 2))
     run_here(TRAIN, **training(folder, 1))
     return folder
 
@@ -137,8 +141,5 @@ def test_a_gpu_by_nccl(tmp_path: Path) -> None:
     dataset = write_pair(tmp_path / "data", *nuclei((32, 32, 32)))
     ids = {"dataset_dir": dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}
     options = {**TINY_TRAINING, "device": "$torch.device('cuda', 0)"}
-    _, *module = run_command(["train.json", "multi_gpu_train.json"], "training", **options, **ids)
-    command = [sys.executable, *TORCHRUN, "1", *module]
-    process = subprocess.run(command, cwd=tmp_path, env=shell_environment(), capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-2000:]
+    run_by_torchrun(1, tmp_path, shell_environment(), **options, **ids)
     assert (tmp_path / "weights" / "model.pt").is_file()
