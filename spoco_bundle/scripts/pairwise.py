@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, Protocol
 
 import torch
@@ -48,6 +48,7 @@ class PairFunctions(Protocol):
 
     count: int  # F
     reach: float  # beyond this distance in every space all of them count as 0
+    largest: float  # squared distance: beyond it they are as there
 
     def values(self, *squared: Tensor) -> tuple[Tensor, ...]:
         """The functions' values, from one tensor of squared distances a space."""
@@ -64,17 +65,18 @@ class HingeAndKernel:
     def __init__(self, margin: float, two_sigma: float) -> None:
         self.margin, self.factor = margin, -2 / two_sigma
         self.reach = max(margin, math.sqrt(NEGLIGIBLE_EXPONENT / -self.factor))
+        self.largest = max(margin**2, LEAST_EXPONENT / (self.factor * BASE_2))
 
     def values(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         """(hinge, kernel)."""
-        kernel = _power_of_two(squared * (self.factor * BASE_2))
-        return squared.sqrt_().neg_().add_(self.margin).clamp_min_(0).square_(), kernel
+        kernel = (squared * (self.factor * BASE_2)).exp2_()
+        return squared.sqrt_().clamp_max_(self.margin).sub_(self.margin).square_(), kernel
 
     def derivative(self, factors: Sequence[Tensor], squared: Tensor) -> Tensor:
         """Where voxel and centre coincide the hinge has no direction: the caller's zero difference makes it 0."""
-        kernel = _power_of_two(squared * (self.factor * BASE_2)).mul_(factors[1] * self.factor)
-        hinge = squared.rsqrt_().mul_(self.margin).sub_(1).clamp_min_(0).mul_(factors[0])
-        return kernel.sub_(hinge)
+        kernel = (squared * (self.factor * BASE_2)).exp2_().mul_(factors[1] * self.factor)
+        gap = squared.rsqrt_().sub_(1 / self.margin).clamp_min_(0)  # (margin - distance) / (margin distance)
+        return kernel.addcmul_(gap, factors[0], value=-self.margin)
 
 
 class KernelsOfTwo:
@@ -85,17 +87,21 @@ class KernelsOfTwo:
     def __init__(self, two_sigma: float) -> None:
         self.factor = -1 / two_sigma
         self.reach = math.sqrt(NEGLIGIBLE_EXPONENT / 2 / -self.factor)  # products of two such are negligible
+        self.largest = LEAST_EXPONENT / (self.factor * BASE_2)
 
     def values(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(own * other, own^2, other^2)."""
-        own_kernel, other_kernel = (_power_of_two(squared.mul_(self.factor * BASE_2)) for squared in (own, other))
+        own_kernel, other_kernel = self._kernels(own, other)
         return own_kernel * other_kernel, own_kernel.square_(), other_kernel.square_()
 
     def derivative(self, factors: Sequence[Tensor], own: Tensor, other: Tensor) -> Tensor:
         """No gradient flows into the other space."""
-        own_kernel, other_kernel = (_power_of_two(squared.mul_(self.factor * BASE_2)) for squared in (own, other))
-        by_own = other_kernel.mul_(factors[0]).add_(own_kernel * (2 * factors[1]))
-        return by_own.mul_(own_kernel).mul_(self.factor)
+        own_kernel, other_kernel = self._kernels(own, other)
+        by_own = other_kernel.mul_(self.factor * factors[0]).addcmul_(own_kernel, 2 * self.factor * factors[1])
+        return by_own.mul_(own_kernel)
+
+    def _kernels(self, *squared: Tensor) -> tuple[Tensor, ...]:
+        return tuple(space.mul_(self.factor * BASE_2).exp2_() for space in squared)
 
 
 @dataclass(frozen=True)
@@ -176,23 +182,24 @@ class Space:
         bounds = torch.maximum(to_ball, to_cuboid.sqrt_(), out=to_ball)
         return bounds.masked_fill_(~self.exist[:, None], math.inf).flatten(0, 1)
 
-    def select(self, some: Tensor | slice, near: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Some boxes (t,), and for each some centres of its image (t, c): extended (t, E + 2, w) and (t, c, E + 2).
+    @cached_property
+    def numbers(self) -> tuple[Tensor, Tensor]:
+        """The first centre of each box's image as an index into the batch's, (T, 1), and what to add for all, (C,)."""
+        images, count = self.exist.shape
+        first = torch.arange(images, device=self.exist.device)[:, None] * count
+        return first.repeat_interleave(len(self.boxes.columns) // images, 0), torch.arange(count, device=first.device)
 
-        Without `near` all centres, each box being an image.
+    def select(self, some: Tensor | slice, near: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Some boxes (t,), and for each some centres of its image, (t, c), or without `near` all of them.
+
+        Returns:
+            extended (t, E + 2, w) and (t, c, E + 2), and the centres as indices into the batch's, (t * c).
         """
-        centers, exist = self.centers, self.exist
-        if near is not None:
-            centers, exist = (tensor.flatten(0, 1)[self.index(some, near)] for tensor in (centers, exist))
-        relative = centers - self.boxes.middles[some, None]
-        relative.masked_fill_(~exist[..., None], FAR_AWAY)
-        return self.boxes.columns[some], _extended_centers(relative)
-
-    def index(self, some: Tensor | slice, near: Tensor) -> Tensor:
-        """The same centres as indices into the batch's."""
-        images, centers = self.exist.shape
-        first = torch.arange(images, device=near.device) * centers
-        return near + first.repeat_interleave(len(self.boxes.columns) // images)[some, None]
+        first, all_centers = self.numbers
+        index = first[some] + (all_centers if near is None else near)
+        relative = self.centers.flatten(0, 1)[index] - self.boxes.middles[some, None]
+        relative.masked_fill_(~self.exist.flatten()[index][..., None], FAR_AWAY)
+        return self.boxes.columns[some], _extended_centers(relative), index.flatten()
 
 
 def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tensor | slice, Tensor | None]]:
@@ -200,16 +207,18 @@ def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tenso
 
     Returns:
         boxes (t,) and for each its nearest centres (t, c). A box with fewer than c centres in reach meets the next
-        ones, too, which add what they truly add: nothing that counts. None for all centres, where a box is an image.
+        ones, too, which add what they truly add: nothing that counts. Large boxes meet all centres: None.
     """
-    if len(spaces[0].boxes.columns) == len(spaces[0].exist):  # one box an image
-        return [(slice(None), None)]
+    boxes, _, voxels = spaces[0].boxes.columns.shape
+    centers = spaces[0].exist.shape[1]
+    if voxels > BOX_VOXELS:
+        step = max(1, _portion(spaces[0].exist.device) // (max(1, centers) * voxels))
+        return [(slice(first, first + step), None) for first in range(0, boxes, step)]
     distances = reduce(torch.minimum, (space.bounds() for space in spaces))  # (T, C)
-    voxels = spaces[0].boxes.columns.shape[2]
-    if distances.shape[1] > FEW_CENTERS and voxels <= BOX_VOXELS:  # most of them go when one looks closer
+    if centers > FEW_CENTERS:  # most of them go when one looks closer
         exact = torch.full_like(distances, math.inf)
         for some, near in _rectangles(distances, reach, voxels):
-            to_voxels = (_squared(*space.select(some, near)).amin(2).sqrt_() for space in spaces)
+            to_voxels = (_squared(*space.select(some, near)[:2]).amin(2).sqrt_() for space in spaces)
             exact[some] = exact[some].scatter(1, near, reduce(torch.minimum, to_voxels))
         distances = exact
     return list(_rectangles(distances, reach, voxels))
@@ -217,7 +226,7 @@ def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tenso
 
 def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[Tensor | slice, Tensor]]:
     """Rows of (T, C) with about as many distances within reach, (t,), and the columns of their smallest, (t, c)."""
-    pairs = PORTIONS.get(distances.device.type, PORTION_ELSEWHERE)
+    pairs = _portion(distances.device)
     counts, order = (distances <= reach).sum(1).sort(descending=True, stable=True)
     counts = counts.tolist()  # a GPU is waited for
     if counts[0] * len(counts) * voxels <= pairs:  # in one go, without rearranging
@@ -229,6 +238,10 @@ def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[
         some = order[start:stop]
         yield some, distances[some].topk(counts[start], largest=False).indices
         start = stop
+
+
+def _portion(device: torch.device) -> int:
+    return PORTIONS.get(device.type, PORTION_ELSEWHERE)
 
 
 def fitting_edges(embeddings: Tensor, centers: Tensor, exist: Tensor, reach: float) -> list[int]:
@@ -248,7 +261,7 @@ def fitting_edges(embeddings: Tensor, centers: Tensor, exist: Tensor, reach: flo
     sample = embeddings.detach().flatten(2)[:, :, ::step].mT
     distances = torch.cdist(sample, centers.detach(), compute_mode="donot_use_mm_for_euclid_dist")  # (B, n, C)
     in_reach = ((distances <= reach) & exist[:, None]).sum()
-    most = bool(2 * in_reach > exist.sum() * sample.shape[1])  # a GPU is waited for
+    most = bool(2 * in_reach > distances.numel())  # a GPU is waited for
     return box_edges(embeddings.shape[2:], LARGE_BOX_VOXELS if most else BOX_VOXELS)
 
 
@@ -256,7 +269,8 @@ def box_edges(shape: Sequence[int], voxels: int) -> list[int]:
     """Edges of a box of about so many voxels in an image of this shape, as cubic as its shape allows."""
     edges = [1] * len(shape)
     for position, axis in enumerate(sorted(range(len(shape)), key=shape.__getitem__)):  # a short axis leaves more
-        edges[axis] = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))
+        edge = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))
+        edges[axis] = -(-shape[axis] // -(-shape[axis] // edge))  # as many boxes, but with as little padding as can be
         voxels = max(1, voxels // edges[axis])
     return edges
 
@@ -298,19 +312,14 @@ def _extended_centers(centers: Tensor) -> Tensor:
     return torch.cat([centers * -2, square, torch.ones_like(square)], -1)
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
-    """2^exponent, in place; exponents of nothing are clamped, because subnormal numbers are slow on CPUs."""
-    return exponent.clamp_min_(LEAST_EXPONENT).exp2_()
+def _squared(columns: Tensor, centers: Tensor, largest: float = math.inf) -> Tensor:
+    """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w), none of them above `largest`."""
+    return _squared_and_close(columns, centers, largest)[0]
 
 
-def _squared(columns: Tensor, centers: Tensor) -> Tensor:
-    """Extended (t, E + 2, w) and (t, c, E + 2) -> squared distances (t, c, w)."""
-    return _squared_and_close(columns, centers)[0]
-
-
-def _squared_and_close(columns: Tensor, centers: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+def _squared_and_close(columns: Tensor, centers: Tensor, largest: float) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """The same, and the pairs that are close (`CLOSE`): box, centre and voxel of each, (K,), and e - c, (K, E)."""
-    squared = torch.matmul(centers, columns).clamp_min_(SMALLEST_SQUARE)
+    squared = torch.matmul(centers, columns).clamp_(SMALLEST_SQUARE, largest)
     limit = CLOSE * centers[..., -2]  # (t, c)
     box, center = torch.nonzero(squared.amin(2) < limit, as_tuple=True)  # few: all pairs at once would take longer
     pair, voxel = torch.nonzero(squared[box, center] < limit[box, center, None], as_tuple=True)
@@ -329,7 +338,8 @@ class _PairwiseSums(torch.autograd.Function):
         voxel_sums = embeddings.new_zeros(len(boxes.columns), functions.count, boxes.columns.shape[2])
         portions = portions_in_reach(spaces, functions.reach)
         for some, near in portions:
-            values = functions.values(*(_squared(*space.select(some, near)) for space in spaces))
+            selected = (space.select(some, near)[:2] for space in spaces)
+            values = functions.values(*(_squared(*one, functions.largest) for one in selected))
             voxel_sums[some] = torch.stack([value.sum(1) for value in values], 1)
         ctx.functions, ctx.spaces, ctx.portions = functions, spaces, portions
         ctx.save_for_backward(weights)
@@ -353,21 +363,18 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
     to_centers = upstream.new_zeros(images * centers, dim)
     for some, near in ctx.portions:
-        columns, nearest = own.select(some, near)
-        squared, (box, center, voxel), difference = _squared_and_close(columns, nearest)
-        squared = [squared, *(_squared(*other.select(some, near)) for other in others)]
+        columns, nearest, index = own.select(some, near)
+        squared, (box, center, voxel), difference = _squared_and_close(columns, nearest, ctx.functions.largest)
+        squared = [squared, *(_squared(*other.select(some, near)[:2], ctx.functions.largest) for other in others)]
         derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
         # d|e - c|^2 / de = 2 (e - c), and the opposite by c; close pairs, whose derivative may be huge, one by one
         pull = 2 * difference * derivative[box, center, voxel, None]  # (K, E)
         derivative[box, center, voxel] = 0
         by_centers = torch.bmm(nearest.mT, derivative)  # (t, E + 2, w): sum of -2 c f', ..., sum of f'
-        by_voxels = torch.bmm(derivative, columns.mT)  # (t, c, E + 2): sum of e f', sum of f', ...
+        by_voxels = torch.bmm(columns, derivative.mT).mT  # (t, c, E + 2): sum of e f', sum of f', ...
         moved = by_centers[:, :dim].addcmul_(by_centers[:, -1:], columns[:, :dim], value=2)
         drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
         to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
         drawn.index_put_((box, center), -pull, accumulate=True)
-        if near is None:
-            to_centers += drawn.flatten(0, 1)
-        else:
-            to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
+        to_centers.index_add_(0, index, drawn.flatten(0, 1))
     return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.view_as(own.centers)
