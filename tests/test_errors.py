@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from scripts.errors import explain_refusals, refusal_behind
 from scripts.image_files import split_suffix
@@ -42,6 +43,20 @@ def test_a_refusal_is_found_behind_the_errors_that_wrap_it() -> None:
     with pytest.raises(RuntimeError) as wrapped:
         wrap(lambda: split_suffix("cells.jpg"))
     assert "cells.jpg" in str(refusal_behind(wrapped.value))
+
+
+def test_an_argument_that_a_component_does_not_take_is_named() -> None:
+    parser = ConfigParser({"loss": {"_target_": "scripts.losses.SpocoLoss", "border_wieght": 3}})
+    with pytest.raises(RuntimeError) as wrapped:
+        parser.get_parsed_content("loss")
+    assert str(refusal_behind(wrapped.value)).endswith("got an unexpected keyword argument 'border_wieght'")
+
+
+def test_a_type_error_behind_a_component_is_a_defect() -> None:
+    parser = ConfigParser({"lost": {"_target_": "json.loads", "s": 3}})
+    with pytest.raises(RuntimeError) as wrapped:
+        parser.get_parsed_content("lost")
+    assert refusal_behind(wrapped.value) is None
 
 
 def test_an_error_from_elsewhere_is_no_refusal() -> None:

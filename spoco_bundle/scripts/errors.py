@@ -9,6 +9,7 @@ import traceback
 from types import TracebackType
 
 from monai.apps.utils import get_logger
+from monai.utils.module import instantiate
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -18,8 +19,9 @@ def explain_refusals() -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is the innermost
-    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, a full disk, or a path
-    that cannot be read or written. Anything else is a defect and keeps its traceback.
+    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, an argument in a config
+    that a component does not take, a full disk, or a path that cannot be read or written. Anything else is a defect and
+    keeps its traceback.
     """
     sys.excepthook = _print_exception
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
@@ -28,7 +30,9 @@ def explain_refusals() -> None:
 def refusal_behind(error: BaseException | None) -> BaseException | None:
     """The refusal at the root of a chain of exceptions, or None if the chain starts with something else."""
     while error is not None:
-        if isinstance(error, ValueError | TypeError | OSError) and _raised_in_scripts(error):
+        if isinstance(error, ValueError | TypeError | OSError) and _raised_in(error).startswith("scripts."):
+            return error
+        if isinstance(error, TypeError) and _raised_in(error) == instantiate.__module__:  # by the call, not behind it
             return error
         if isinstance(error, OSError) and error.errno in FULL_DISK + NO_ACCESS:
             return error
@@ -36,9 +40,10 @@ def refusal_behind(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def _raised_in_scripts(error: BaseException) -> bool:
+def _raised_in(error: BaseException) -> str:
+    """Name of the module, "" where no traceback tells."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith("scripts.")
+    return frames[-1][0].f_globals.get("__name__", "") if frames else ""
 
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
