@@ -97,6 +97,13 @@ def touching_cells(
     )
 
 
+def joined(rare: Labels, common: Labels) -> Labels:
+    """Objects of both kinds, the rare ones first; a common one that meets a rare one is left out."""
+    free = np.isin(common, np.unique(common[rare > 0]), invert=True)
+    numbered = np.unique(np.where(free, common, 0), return_inverse=True)[1].reshape(common.shape)
+    return np.where(numbered > 0, numbered + rare.max(), rare).astype(np.int32)
+
+
 def paint(labels: Labels, darkest: float, brightest: float, background: float, random: Generator) -> Floats:
     """Each object in a brightness of its own."""
     brightness = random.uniform(darkest, brightest, labels.max() + 1)
@@ -114,11 +121,12 @@ def observe(image: Floats, blur: float | tuple[float, ...], noise: float, random
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its truth; the voxel size is in micrometres."""
+    """An image and its truth; the voxel size is in micrometres, and the first `rare` ids are objects of a rare kind."""
 
     image: NDArray[np.uint16]
     labels: Labels
     voxel_size: tuple[float, ...]
+    rare: int = 0
 
     def write(self, dataset: Path, annotated: int | None = None) -> None:
         """Write it as a dataset of one image; with `annotated`, only so many objects keep their labels."""
@@ -193,4 +201,31 @@ SCENES: dict[str, Callable[[Generator], Scene]] = {
     "hollow": of_hollow_objects,
     "rods": of_rods,
     "faint": of_faint_objects,
+}
+
+
+def of_rare_granular_cells(random: Generator) -> Scene:
+    """Nuclei in 2D, and one object of eleven a large cell of which only granules are stained."""
+    shape, voxel_size = (400, 400), (1, 1)
+    rare = Ellipsoids(shape, 18, (13, 17), voxel_size).place(random)
+    labels = joined(rare, Ellipsoids(shape, 220, (6, 9), voxel_size).place(random))
+    granules = gaussian_filter(random.normal(size=shape), 2)
+    granular = np.where(granules > np.quantile(granules, 0.75), 0.9, 0.2)
+    painted = np.where(rare > 0, granular, paint(labels, 0.6, 1.1, 0.15, random))
+    return Scene(observe(painted, 0.9, 0.06, random), labels, voxel_size, int(rare.max()))
+
+
+def of_rare_hollow_cells(random: Generator) -> Scene:
+    """Nuclei in 3D, and one object of eight a large cell of which only the membrane is stained, and weakly."""
+    shape, voxel_size = (48, 144, 144), (2, 1, 1)
+    rare = Ellipsoids(shape, 22, (12, 15), voxel_size).place(random)
+    labels = joined(rare, Ellipsoids(shape, 220, (5, 7), voxel_size).place(random))
+    hollow = 0.15 + 0.35 * find_boundaries(labels)
+    painted = np.where(rare > 0, hollow, paint(labels, 0.6, 1.1, 0.15, random))
+    return Scene(observe(painted, (0.6, 1.0, 1.0), 0.06, random), labels, voxel_size, int(rare.max()))
+
+
+RARE_KINDS: dict[str, Callable[[Generator], Scene]] = {
+    "granular2d": of_rare_granular_cells,
+    "hollow3d": of_rare_hollow_cells,
 }
