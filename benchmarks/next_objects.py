@@ -6,8 +6,8 @@
 
 For each seed a network is trained on a few random objects. Then so many more are annotated, once those at the places
 that the bundle's list names (a place without a true object costs nothing but a look: the next one is taken), once
-random ones; from the first network on, both train for as many iterations again, on the working grid of the first (a
-rare kind of another size would change it), and are tested on the test part.
+random ones; from the first network on, both train for as many iterations again, with its working grid and its size
+of the smallest instance, which a rare kind of another size would change, and are tested on the test part.
 The sets of `scenes.RARE_KINDS` are generated, one image to train on and one to test on for each seed; there the rows
 also tell how many annotated objects are of the rare kind, and the AP50 of that kind alone, all others being nobody's.
 What follows ``--`` goes to the configs of all trainings. Rows go to ``benchmarks/results/next_objects.json``, and with
@@ -150,8 +150,9 @@ def compare(options: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
     chosen, looked_at = pool.at_places(listed, options.more, first)
     more = {"listed": chosen, "random": pool.draw(len(chosen), first, random)}
     weights = folder / "first" / "weights"
-    grid = json.loads((weights / "model.json").read_text(encoding="utf-8"))["spacing"]
-    ids = ["--pretrained", str(weights / "model.pt"), "--spacing", str(grid)]
+    settings = json.loads((weights / "model.json").read_text(encoding="utf-8"))
+    kept = [text for name in ("spacing", "smallest_instance") for text in (f"--{name}", str(settings[name]))]
+    ids = ["--pretrained", str(weights / "model.pt"), *kept]
     rows += [train(name, first | objects, ids) for name, objects in more.items()]
     if options.picture and seed == options.seeds[0]:
         draw(pool.pairs[0], tested[0], overlays, folder, PICTURES / f"next_objects_{options.set}.png")

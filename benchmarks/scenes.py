@@ -20,6 +20,7 @@ from skimage.segmentation import find_boundaries
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int32]
+Blur = float | tuple[float, ...]  # of a Gaussian, in voxels, along all axes or each
 
 TRIES = 30  # at placing an object
 SMALLEST = 20  # voxels of an object
@@ -111,7 +112,7 @@ def paint(labels: Labels, darkest: float, brightest: float, background: float, r
     return brightness[labels]
 
 
-def observe(image: Floats, blur: float | tuple[float, ...], noise: float, random: Generator) -> NDArray[np.uint16]:
+def observe(image: Floats, blur: Blur, noise: float, random: Generator) -> NDArray[np.uint16]:
     """Blur, uneven light and noise."""
     image = gaussian_filter(image.astype(np.float32), blur)
     light = zoom(random.normal(size=(3,) * image.ndim), [n / 3 for n in image.shape], order=1)
@@ -204,28 +205,33 @@ SCENES: dict[str, Callable[[Generator], Scene]] = {
 }
 
 
+def granular_among_filled(
+    granular: Ellipsoids, filled: Ellipsoids, grain: Blur, blur: Blur, random: Generator
+) -> Scene:
+    """Large cells of which only granules are stained, each as wide as `grain`, rare among filled nuclei."""
+    rare = granular.place(random)
+    labels = joined(rare, filled.place(random))
+    granules = gaussian_filter(random.normal(size=labels.shape), grain)
+    stained = np.where(granules > np.quantile(granules, 0.75), 0.9, 0.2)
+    painted = np.where(rare > 0, stained, paint(labels, 0.6, 1.1, 0.15, random))
+    return Scene(observe(painted, blur, 0.06, random), labels, filled.voxel_size, int(rare.max()))
+
+
 def of_rare_granular_cells(random: Generator) -> Scene:
-    """Nuclei in 2D, and one object of eleven a large cell of which only granules are stained."""
+    """In 2D one object of eleven is granular."""
     shape, voxel_size = (400, 400), (1, 1)
-    rare = Ellipsoids(shape, 18, (13, 17), voxel_size).place(random)
-    labels = joined(rare, Ellipsoids(shape, 220, (6, 9), voxel_size).place(random))
-    granules = gaussian_filter(random.normal(size=shape), 2)
-    granular = np.where(granules > np.quantile(granules, 0.75), 0.9, 0.2)
-    painted = np.where(rare > 0, granular, paint(labels, 0.6, 1.1, 0.15, random))
-    return Scene(observe(painted, 0.9, 0.06, random), labels, voxel_size, int(rare.max()))
+    granular, filled = Ellipsoids(shape, 18, (13, 17), voxel_size), Ellipsoids(shape, 220, (6, 9), voxel_size)
+    return granular_among_filled(granular, filled, 2, 0.9, random)
 
 
-def of_rare_hollow_cells(random: Generator) -> Scene:
-    """Nuclei in 3D, and one object of eight a large cell of which only the membrane is stained, and weakly."""
+def of_rare_granular_cells_3d(random: Generator) -> Scene:
+    """In 3D, with slices twice as thick as a pixel is wide, one object of eight is granular."""
     shape, voxel_size = (48, 144, 144), (2, 1, 1)
-    rare = Ellipsoids(shape, 22, (12, 15), voxel_size).place(random)
-    labels = joined(rare, Ellipsoids(shape, 220, (5, 7), voxel_size).place(random))
-    hollow = 0.15 + 0.35 * find_boundaries(labels)
-    painted = np.where(rare > 0, hollow, paint(labels, 0.6, 1.1, 0.15, random))
-    return Scene(observe(painted, (0.6, 1.0, 1.0), 0.06, random), labels, voxel_size, int(rare.max()))
+    granular, filled = Ellipsoids(shape, 26, (9, 12), voxel_size), Ellipsoids(shape, 220, (5, 7), voxel_size)
+    return granular_among_filled(granular, filled, (1, 2, 2), (0.6, 1, 1), random)
 
 
 RARE_KINDS: dict[str, Callable[[Generator], Scene]] = {
     "granular2d": of_rare_granular_cells,
-    "hollow3d": of_rare_hollow_cells,
+    "granular3d": of_rare_granular_cells_3d,
 }
