@@ -2,37 +2,80 @@
 
     python benchmarks/next_objects.py nuclei2d --seeds 0 1 2 --start 6 --more 12 --epochs 5 --data DATA
     python benchmarks/next_objects.py nuclei3d --seeds 0 1 2 --start 4 --more 6 --epochs 5 --data DATA
+    python benchmarks/next_objects.py granular2d --seeds 0 1 2 --start 5 --more 5 --epochs 5
 
 For each seed a network is trained on a few random objects. Then so many more are annotated, once those at the places
 that the bundle's list names (a place without a true object costs nothing but a look: the next one is taken), once
-random ones; from the first network on, both train for as many iterations again, and are tested on the test part.
-What follows ``--`` goes to the configs of all trainings. Rows go to ``benchmarks/results/next_objects.json``.
+random ones; from the first network on, both train for as many iterations again, with its working grid and its size
+of the smallest instance, which a rare kind of another size would change, and are tested on the test part.
+The sets of `scenes.RARE_KINDS` are generated, one image to train on and one to test on for each seed; there the rows
+also tell how many annotated objects are of the rare kind, and the AP50 of that kind alone, all others being nobody's.
+What follows ``--`` goes to the configs of all trainings. Rows go to ``benchmarks/results/next_objects.json``, and with
+``--picture`` one of the first seed's images to ``docs/pictures``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
-from accuracy import ROOT, Experiment, run_bundle, split_arguments  # noqa: E402
+from accuracy import PICTURES, ROOT, Experiment, run_bundle, split_arguments  # noqa: E402
 from datasets import SETS, Pair, find_pairs  # noqa: E402
 from measuring import Row, report  # noqa: E402
+from scenes import RARE_KINDS  # noqa: E402
 
+from scripts.metrics import instance_metrics  # noqa: E402
 from scripts.metrics_handler import image_name  # noqa: E402
+from scripts.pictures import gray_picture, label_picture, side_by_side  # noqa: E402
 from scripts.readers import read_volume  # noqa: E402
 from scripts.writers import write_instances  # noqa: E402
 
 Objects = set[tuple[int, int]]  # (image, id)
 MEASURED = ("ap50", "ap", "f1", "pq", "annotated_iou")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is trained on and what is tested on.
+
+    Attributes:
+        train, test: images with their complete truth.
+        spatial_dims: 2 or 3.
+        rare: how many objects of the images of each are of a rare kind, those with the first ids; None: nobody knows.
+    """
+
+    train: list[Pair]
+    test: list[Pair]
+    spatial_dims: int
+    rare: tuple[int, int] | None = None
+
+    @classmethod
+    def of_set(cls, name: str, data: Path) -> Images:
+        set_ = SETS[name]
+        train, test = (find_pairs(data, set_.folder, pattern) for pattern in (set_.train, set_.test))
+        return cls(train, test, set_.spatial_dims)
+
+    @classmethod
+    def generated(cls, kind: str, seed: int, folder: Path) -> Images:
+        """One image each, drawn by the seed and written to the folder."""
+        scenes = [RARE_KINDS[kind](np.random.default_rng([seed, part])) for part in range(2)]
+        pairs = []
+        for name, scene in zip(("train", "test"), scenes, strict=True):
+            scene.write(folder / name)
+            pairs.append([Pair(*(folder / name / kind / "generated.tif" for kind in ("images", "labels")))])
+        return cls(*pairs, scenes[0].labels.ndim, (scenes[0].rare, scenes[1].rare))
 
 
 class Pool:
@@ -78,11 +121,14 @@ class Pool:
 
 def compare(options: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
     """One row for the first network and one for each of the two ways to go on."""
-    set_, random = SETS[options.set], np.random.default_rng(seed)
-    overlays = ["2d.json"] if set_.spatial_dims == 2 else []
-    tested = find_pairs(options.data, set_.folder, set_.test)[: options.test_images]
-    pairs = find_pairs(options.data, set_.folder, set_.train)
-    pool = Pool([pairs[index] for index in sorted(random.permutation(len(pairs))[: options.pool])])
+    random = np.random.default_rng(seed)
+    if options.set in RARE_KINDS:
+        images = Images.generated(options.set, seed, folder / "generated")
+    else:
+        images = Images.of_set(options.set, options.data)
+    overlays = ["2d.json"] if images.spatial_dims == 2 else []
+    tested = images.test[: options.test_images]
+    pool = Pool([images.train[index] for index in sorted(random.permutation(len(images.train))[: options.pool])])
 
     def train(name: str, objects: Objects, ids: Sequence[str]) -> Row:
         annotated = pool.annotate(objects, folder / name / "labels")
@@ -90,17 +136,43 @@ def compare(options: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
         experiment.train(options.epochs)
         metrics = experiment.test()
         row = {"seed": seed, "annotated": name, "objects": len(objects), "images": len(annotated)}
-        return {**row, **{metric: metrics[metric] for metric in MEASURED}}
+        row |= {metric: metrics[metric] for metric in MEASURED}
+        if images.rare is not None:
+            found, truth = find_instances(tested[0], overlays, folder / name), read_volume(tested[0].labels).array
+            rare_truth = np.where(truth <= images.rare[1], truth, 0)
+            row["rare"] = sum(id_ <= images.rare[0] for _, id_ in objects)
+            row["rare_ap50"] = instance_metrics(found, rare_truth, sparse=True)["ap50"]
+        return row
 
     first = pool.draw(options.start, set(), random)
     rows = [train("first", first, [])]
     listed = list_places(options, overlays, pool, folder)
     chosen, looked_at = pool.at_places(listed, options.more, first)
     more = {"listed": chosen, "random": pool.draw(len(chosen), first, random)}
-    weights = ["--pretrained", str(folder / "first" / "weights" / "model.pt")]
-    rows += [train(name, first | objects, weights) for name, objects in more.items()]
+    weights = folder / "first" / "weights"
+    settings = json.loads((weights / "model.json").read_text(encoding="utf-8"))
+    kept = [text for name in ("spacing", "smallest_instance") for text in (f"--{name}", str(settings[name]))]
+    ids = ["--pretrained", str(weights / "model.pt"), *kept]
+    rows += [train(name, first | objects, ids) for name, objects in more.items()]
+    if options.picture and seed == options.seeds[0]:
+        draw(pool.pairs[0], tested[0], overlays, folder, PICTURES / f"next_objects_{options.set}.png")
     print(f"seed {seed}: {looked_at} places looked at for {len(chosen)} objects", flush=True)
     return rows
+
+
+def find_instances(pair: Pair, overlays: list[str], folder: Path) -> NDArray:
+    """Segment an image with the network of a folder."""
+    output = folder / "instances"
+    run_bundle([], ["inference.json", *overlays], images=pair.image, ckpt_dir=folder / "weights", output_dir=output)
+    return read_volume(next(output.glob("*_instances.tif"))).array
+
+
+def draw(train: Pair, test: Pair, overlays: list[str], folder: Path, target: Path) -> None:
+    """Middle slices: image, map of the doubt; tested image, instances after listed and after random objects."""
+    heat = next((folder / "list").glob(f"{image_name(str(train.image))}_next_objects.*"))
+    gray = [gray_picture(read_volume(path).array) for path in (train.image, heat, test.image)]
+    found = [label_picture(find_instances(test, overlays, folder / name)) for name in ("listed", "random")]
+    Image.fromarray(side_by_side([*gray, *found])).save(target)
 
 
 def list_places(options: argparse.Namespace, overlays: list[str], pool: Pool, folder: Path) -> Path:
@@ -120,17 +192,20 @@ def list_places(options: argparse.Namespace, overlays: list[str], pool: Pool, fo
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=list(SETS))
+    parser.add_argument("set", choices=[*SETS, *RARE_KINDS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--start", type=int, default=6, help="objects that are annotated at first")
     parser.add_argument("--more", type=int, default=12, help="objects that are annotated then")
     parser.add_argument("--epochs", type=int, default=5, help="of each training, 50 iterations each")
     parser.add_argument("--pool", type=int, default=12, help="images to choose from, where there are more")
     parser.add_argument("--test-images", type=int, default=16, help="to test on, where there are more")
+    parser.add_argument("--picture", action="store_true", help="of a generated set, to docs/pictures")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of all sets")
     own, ids = split_arguments(arguments)
     options = parser.parse_args(own)
     options.ids = ids
+    if options.picture and options.set not in RARE_KINDS:
+        parser.error(f"found --picture with {options.set}, expected one of {', '.join(RARE_KINDS)}")
     rows: list[Row] = []
     for seed in options.seeds:
         with TemporaryDirectory() as folder:

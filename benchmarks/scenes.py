@@ -20,6 +20,7 @@ from skimage.segmentation import find_boundaries
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int32]
+Blur = float | tuple[float, ...]  # of a Gaussian, in voxels, along all axes or each
 
 TRIES = 30  # at placing an object
 SMALLEST = 20  # voxels of an object
@@ -97,6 +98,13 @@ def touching_cells(
     )
 
 
+def joined(rare: Labels, common: Labels) -> Labels:
+    """Objects of both kinds, the rare ones first; a common one that meets a rare one is left out."""
+    free = np.isin(common, np.unique(common[rare > 0]), invert=True)
+    numbered = np.unique(np.where(free, common, 0), return_inverse=True)[1].reshape(common.shape)
+    return np.where(numbered > 0, numbered + rare.max(), rare).astype(np.int32)
+
+
 def paint(labels: Labels, darkest: float, brightest: float, background: float, random: Generator) -> Floats:
     """Each object in a brightness of its own."""
     brightness = random.uniform(darkest, brightest, labels.max() + 1)
@@ -104,7 +112,7 @@ def paint(labels: Labels, darkest: float, brightest: float, background: float, r
     return brightness[labels]
 
 
-def observe(image: Floats, blur: float | tuple[float, ...], noise: float, random: Generator) -> NDArray[np.uint16]:
+def observe(image: Floats, blur: Blur, noise: float, random: Generator) -> NDArray[np.uint16]:
     """Blur, uneven light and noise."""
     image = gaussian_filter(image.astype(np.float32), blur)
     light = zoom(random.normal(size=(3,) * image.ndim), [n / 3 for n in image.shape], order=1)
@@ -114,11 +122,12 @@ def observe(image: Floats, blur: float | tuple[float, ...], noise: float, random
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its truth; the voxel size is in micrometres."""
+    """An image and its truth; the voxel size is in micrometres, and the first `rare` ids are objects of a rare kind."""
 
     image: NDArray[np.uint16]
     labels: Labels
     voxel_size: tuple[float, ...]
+    rare: int = 0
 
     def write(self, dataset: Path, annotated: int | None = None) -> None:
         """Write it as a dataset of one image; with `annotated`, only so many objects keep their labels."""
@@ -193,4 +202,36 @@ SCENES: dict[str, Callable[[Generator], Scene]] = {
     "hollow": of_hollow_objects,
     "rods": of_rods,
     "faint": of_faint_objects,
+}
+
+
+def granular_among_filled(
+    granular: Ellipsoids, filled: Ellipsoids, grain: Blur, blur: Blur, random: Generator
+) -> Scene:
+    """Large cells of which only granules are stained, each as wide as `grain`, rare among filled nuclei."""
+    rare = granular.place(random)
+    labels = joined(rare, filled.place(random))
+    granules = gaussian_filter(random.normal(size=labels.shape), grain)
+    stained = np.where(granules > np.quantile(granules, 0.75), 0.9, 0.2)
+    painted = np.where(rare > 0, stained, paint(labels, 0.6, 1.1, 0.15, random))
+    return Scene(observe(painted, blur, 0.06, random), labels, filled.voxel_size, int(rare.max()))
+
+
+def of_rare_granular_cells(random: Generator) -> Scene:
+    """In 2D one object of eleven is granular."""
+    shape, voxel_size = (400, 400), (1, 1)
+    granular, filled = Ellipsoids(shape, 18, (13, 17), voxel_size), Ellipsoids(shape, 220, (6, 9), voxel_size)
+    return granular_among_filled(granular, filled, 2, 0.9, random)
+
+
+def of_rare_granular_cells_3d(random: Generator) -> Scene:
+    """In 3D, with slices twice as thick as a pixel is wide, one object of eight is granular."""
+    shape, voxel_size = (48, 144, 144), (2, 1, 1)
+    granular, filled = Ellipsoids(shape, 26, (9, 12), voxel_size), Ellipsoids(shape, 220, (5, 7), voxel_size)
+    return granular_among_filled(granular, filled, (1, 2, 2), (0.6, 1, 1), random)
+
+
+RARE_KINDS: dict[str, Callable[[Generator], Scene]] = {
+    "granular2d": of_rare_granular_cells,
+    "granular3d": of_rare_granular_cells_3d,
 }

@@ -10,7 +10,7 @@ import tifffile
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 from datasets import Pair
-from next_objects import Pool
+from next_objects import Images, Pool, main
 
 from scripts.readers import read_volume
 
@@ -52,3 +52,21 @@ def test_only_images_with_annotated_objects_get_a_label_map(pool, tmp_path):
     (pair,) = pool.annotate({(0, 7)}, tmp_path / "labels")
     assert pair.image.name == "a_image.tif"
     assert np.unique(read_volume(pair.labels).array).tolist() == [0, 7]
+
+
+def test_generated_images_are_two_and_tell_what_is_rare(tmp_path):
+    images = Images.generated("granular2d", 3, tmp_path)
+    (train,), (test,) = images.train, images.test
+    assert images.spatial_dims == 2
+    for pair, rare in zip((train, test), images.rare, strict=True):
+        sizes = np.bincount(read_volume(pair.labels).array.ravel())[1:]
+        assert sizes[:rare].min() > np.median(sizes)  # the granular cells are the large ones
+    assert not np.array_equal(read_volume(train.image).array, read_volume(test.image).array)
+    again = Images.generated("granular2d", 3, tmp_path / "again")
+    assert np.array_equal(read_volume(train.image).array, read_volume(again.train[0].image).array)
+
+
+def test_a_picture_is_of_generated_sets_only(capsys):
+    with pytest.raises(SystemExit):
+        main(["nuclei2d", "--picture"])
+    assert "found --picture with nuclei2d, expected one of granular2d" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from scripts.readers import read_volume
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from scenes import SCENES, Ellipsoids, touching_cells
+from scenes import RARE_KINDS, SCENES, Ellipsoids, joined, touching_cells
 
 
 class TestScenes:
@@ -31,6 +31,26 @@ class TestScenes:
         first, again, other = (SCENES[kind](np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert np.array_equal(first.image, again.image)
         assert not np.array_equal(first.image, other.image)
+
+
+class TestRareKinds:
+    @pytest.mark.parametrize("kind", RARE_KINDS)
+    def test_one_object_of_seven_to_fourteen_is_rare(self, kind: str) -> None:
+        for seed in range(3):
+            scene = RARE_KINDS[kind](np.random.default_rng(seed))
+            ids = np.unique(scene.labels)
+            assert ids.tolist() == list(range(len(ids)))
+            assert 1 / 14 < scene.rare / ids.max() < 1 / 7
+
+    @pytest.mark.parametrize("kind", RARE_KINDS)
+    def test_the_same_seed_gives_the_same(self, kind: str) -> None:
+        first, again, other = (RARE_KINDS[kind](np.random.default_rng(seed)) for seed in (1, 1, 2))
+        assert np.array_equal(first.image, again.image)
+        assert not np.array_equal(first.labels, other.labels)
+
+    def test_a_common_object_that_meets_a_rare_one_is_left_out(self) -> None:
+        rare, common = np.array([0, 2, 2, 0, 0, 1, 0, 0, 0]), np.array([0, 0, 1, 1, 0, 0, 0, 3, 2])
+        assert joined(rare, common).tolist() == [0, 2, 2, 0, 0, 1, 0, 4, 3]
 
 
 class TestObjects:
