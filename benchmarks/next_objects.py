@@ -74,7 +74,7 @@ class Images:
         pairs = []
         for name, scene in zip(("train", "test"), scenes, strict=True):
             scene.write(folder / name)
-            pairs.append([Pair(*(folder / name / kind / "generated.tif" for kind in ("images", "labels")))])
+            pairs.append([Pair(*(folder / name / part / "generated.tif" for part in ("images", "labels")))])
         return cls(*pairs, scenes[0].labels.ndim, (scenes[0].rare, scenes[1].rare))
 
 
