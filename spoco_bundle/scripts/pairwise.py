@@ -29,8 +29,8 @@ BASE_2 = 1 / math.log(2)  # exp(x) = 2^(x BASE_2), and a CPU raises 2 to a power
 BOX_VOXELS = 64  # 4 x 4 x 4 or 8 x 8: larger ones meet more centres, smaller ones keep the processor less busy
 LARGE_BOX_VOXELS = 512  # where most centres are in reach of each voxel, there is nothing that small boxes could spare
 SAMPLED_VOXELS = 512  # of an image, that tell whether it is so
-# Pairs computed at once: two MiB of them stay in the cache of a core, a GPU wants few large kernels.
-PORTIONS = {"cpu": 2**19}
+# Pairs computed at once: four MiB of them stay in a cache and keep two cores busy, a GPU wants few large kernels.
+PORTIONS = {"cpu": 2**20}
 PORTION_ELSEWHERE = 2**25
 FEW_CENTERS = 32  # so many are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
