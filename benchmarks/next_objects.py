@@ -155,23 +155,28 @@ def compare(options: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
     ids = ["--pretrained", str(weights / "model.pt"), *kept]
     rows += [train(name, first | objects, ids) for name, objects in more.items()]
     if options.picture and seed == options.seeds[0]:
-        draw(pool.pairs[0], tested[0], overlays, folder, PICTURES / f"next_objects_{options.set}.png")
+        draw(pool.pairs[0], tested[0], folder, PICTURES / f"next_objects_{options.set}.png")
     print(f"seed {seed}: {looked_at} places looked at for {len(chosen)} objects", flush=True)
     return rows
 
 
 def find_instances(pair: Pair, overlays: list[str], folder: Path) -> NDArray:
     """Segment an image with the network of a folder."""
-    output = folder / "instances"
-    run_bundle([], ["inference.json", *overlays], images=pair.image, ckpt_dir=folder / "weights", output_dir=output)
-    return read_volume(next(output.glob("*_instances.tif"))).array
+    files = {"images": pair.image, "ckpt_dir": folder / "weights", "output_dir": folder / "instances"}
+    run_bundle([], ["inference.json", *overlays], **files)
+    return read_instances(folder)
 
 
-def draw(train: Pair, test: Pair, overlays: list[str], folder: Path, target: Path) -> None:
+def read_instances(folder: Path) -> NDArray:
+    """What `find_instances` has written."""
+    return read_volume(next((folder / "instances").glob("*_instances.tif"))).array
+
+
+def draw(train: Pair, test: Pair, folder: Path, target: Path) -> None:
     """Middle slices: image, map of the doubt; tested image, instances after listed and after random objects."""
     heat = next((folder / "list").glob(f"{image_name(str(train.image))}_next_objects.*"))
     gray = [gray_picture(read_volume(path).array) for path in (train.image, heat, test.image)]
-    found = [label_picture(find_instances(test, overlays, folder / name)) for name in ("listed", "random")]
+    found = [label_picture(read_instances(folder / name)) for name in ("listed", "random")]
     Image.fromarray(side_by_side([*gray, *found])).save(target)
 
 

@@ -248,8 +248,16 @@ class TestEqualToDense:
 
     @pytest.mark.parametrize("position", [0, 1])
     def test_far_kernels_are_nothing_but_not_subnormal(self, position: int) -> None:
-        kernels = KernelsOfTwo(TWO_SIGMA).values(*(torch.full((1,), KernelsOfTwo(TWO_SIGMA).largest) for _ in range(2)))
+        functions, exist = KernelsOfTwo(TWO_SIGMA), torch.ones(1, 1, dtype=torch.bool)
+        space = Space(boxes_of(torch.full((1, 1, 1, 1), 1e3)), torch.zeros(1, 1, 1), exist)
+        kernels = functions.values(*(space.squared(slice(None), None, functions.largest) for _ in range(2)))
         assert torch.finfo(torch.float32).tiny < kernels[position].item() < 1e-20
+
+    def test_a_centre_that_an_image_does_not_have_is_close_to_nothing(self) -> None:
+        space = Space(boxes_of(torch.zeros(1, 1, 1, 4)), torch.zeros(1, 2, 1), torch.tensor([[True, False]]))
+        squared, close, _ = pairwise._squared_and_close(*space.select(slice(None), None), HINGE[0].largest)
+        assert (squared[0, 1] == HINGE[0].largest).all()
+        assert (close[1] == 0).all()
 
     def test_float32_in_float32_out(self) -> None:
         assert pairwise_sum(*inputs(torch.float32), HINGE).dtype == torch.float32

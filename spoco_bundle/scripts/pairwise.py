@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) = 1e-13: a million such voxels are less than float32 resolves in the sum of one
-LEAST_EXPONENT = -60.0  # the square of 2^-60 is still a normal float32
+LEAST_EXPONENT = -60.0  # the square of 2^-60 is still a normal float32: subnormal ones are slow on CPUs
 BASE_2 = 1 / math.log(2)  # exp(x) = 2^(x BASE_2), and a CPU raises 2 to a power in a third of the time of exp
 BOX_VOXELS = 64  # 4 x 4 x 4 or 8 x 8: larger ones meet more centres, smaller ones keep the processor less busy
 LARGE_BOX_VOXELS = 512  # where most centres are in reach of each voxel, there is nothing that small boxes could spare
@@ -189,17 +189,21 @@ class Space:
         first = torch.arange(images, device=self.exist.device)[:, None] * count
         return first.repeat_interleave(len(self.boxes.columns) // images, 0), torch.arange(count, device=first.device)
 
-    def select(self, some: Tensor | slice, near: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Some boxes (t,), and for each some centres of its image, (t, c), or without `near` all of them.
-
-        Returns:
-            extended (t, E + 2, w) and (t, c, E + 2), and the centres as indices into the batch's, (t * c).
-        """
+    def index(self, some: Tensor | slice, near: Tensor | None) -> Tensor:
+        """For some boxes some centres of their images, without `near` all, as indices into the batch's: (t, c)."""
         first, all_centers = self.numbers
-        index = first[some] + (all_centers if near is None else near)
+        return first[some] + (all_centers if near is None else near)
+
+    def select(self, some: Tensor | slice, near: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Some boxes (t,) and centres as for `index`: extended (t, E + 2, w) and (t, c, E + 2)."""
+        index = self.index(some, near)
         relative = self.centers.flatten(0, 1)[index] - self.boxes.middles[some, None]
         relative.masked_fill_(~self.exist.flatten()[index][..., None], FAR_AWAY)
-        return self.boxes.columns[some], _extended_centers(relative), index.flatten()
+        return self.boxes.columns[some], _extended_centers(relative)
+
+    def squared(self, some: Tensor | slice, near: Tensor | None, largest: float = math.inf) -> Tensor:
+        """Squared distances of the same, (t, c, w), none of them above `largest`."""
+        return _squared(*self.select(some, near), largest)
 
 
 def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tensor | slice, Tensor | None]]:
@@ -218,7 +222,7 @@ def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tenso
     if centers > FEW_CENTERS:  # most of them go when one looks closer
         exact = torch.full_like(distances, math.inf)
         for some, near in _rectangles(distances, reach, voxels):
-            to_voxels = (_squared(*space.select(some, near)[:2]).amin(2).sqrt_() for space in spaces)
+            to_voxels = (space.squared(some, near).amin(2).sqrt_() for space in spaces)
             exact[some] = exact[some].scatter(1, near, reduce(torch.minimum, to_voxels))
         distances = exact
     return list(_rectangles(distances, reach, voxels))
@@ -320,7 +324,7 @@ def _squared(columns: Tensor, centers: Tensor, largest: float = math.inf) -> Ten
 def _squared_and_close(columns: Tensor, centers: Tensor, largest: float) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """The same, and the pairs that are close (`CLOSE`): box, centre and voxel of each, (K,), and e - c, (K, E)."""
     squared = torch.matmul(centers, columns).clamp_(SMALLEST_SQUARE, largest)
-    limit = CLOSE * centers[..., -2]  # (t, c)
+    limit = (CLOSE * centers[..., -2]).clamp_max_(largest)  # (t, c): what is cut off at `largest` is not close
     box, center = torch.nonzero(squared.amin(2) < limit, as_tuple=True)  # few: all pairs at once would take longer
     pair, voxel = torch.nonzero(squared[box, center] < limit[box, center, None], as_tuple=True)
     close = box[pair], center[pair], voxel
@@ -338,8 +342,7 @@ class _PairwiseSums(torch.autograd.Function):
         voxel_sums = embeddings.new_zeros(len(boxes.columns), functions.count, boxes.columns.shape[2])
         portions = portions_in_reach(spaces, functions.reach)
         for some, near in portions:
-            selected = (space.select(some, near)[:2] for space in spaces)
-            values = functions.values(*(_squared(*one, functions.largest) for one in selected))
+            values = functions.values(*(space.squared(some, near, functions.largest) for space in spaces))
             voxel_sums[some] = torch.stack([value.sum(1) for value in values], 1)
         ctx.functions, ctx.spaces, ctx.portions = functions, spaces, portions
         ctx.save_for_backward(weights)
@@ -363,9 +366,9 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
     to_centers = upstream.new_zeros(images * centers, dim)
     for some, near in ctx.portions:
-        columns, nearest, index = own.select(some, near)
+        columns, nearest = own.select(some, near)
         squared, (box, center, voxel), difference = _squared_and_close(columns, nearest, ctx.functions.largest)
-        squared = [squared, *(_squared(*other.select(some, near)[:2], ctx.functions.largest) for other in others)]
+        squared = [squared, *(other.squared(some, near, ctx.functions.largest) for other in others)]
         derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
         # d|e - c|^2 / de = 2 (e - c), and the opposite by c; close pairs, whose derivative may be huge, one by one
         pull = 2 * difference * derivative[box, center, voxel, None]  # (K, E)
@@ -376,5 +379,5 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
         to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
         drawn.index_put_((box, center), -pull, accumulate=True)
-        to_centers.index_add_(0, index, drawn.flatten(0, 1))
+        to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
     return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.view_as(own.centers)
