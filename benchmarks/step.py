@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "cuda": {
         "as it is": {},
+        "deterministic: false": {"deterministic": False},
         "amp: false": {"amp": False},
         **CHANNELS_FIRST,
         "trained_network: compiled": {"trained_network": "$torch.compile(@network)"},

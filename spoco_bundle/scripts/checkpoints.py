@@ -158,7 +158,8 @@ class BestWeightsSaver:
     def _write(self, first: bool) -> None:
         with ExitStack() as files:  # all are written before the first one takes its place
             for name, network in self.networks.items():
-                write_tensors(files.enter_context(whole_file(self.ckpt_dir / name)), network.state_dict())
+                weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}  # to be read anywhere
+                write_tensors(files.enter_context(whole_file(self.ckpt_dir / name)), weights)
             if first:
                 for name in (*self.networks, SETTINGS_NAME):
                     _move_aside(self.ckpt_dir / name)

@@ -11,14 +11,15 @@ from bundle_runs import EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRA
 from pretend_gpu import OnGpu
 
 PRETEND = {"_target_": "pretend_gpu.PretendGpu"}
+ON_CPU = {"device": "$torch.device('cpu')"}  # with SPOCO_TEST_DEVICE=cuda, too: here a GPU is pretended
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Data, and where a training on the pretended GPU has left its weights."""
+    """Ids of all runs: data, and where a training on the pretended GPU has left its weights."""
     folder = tmp_path_factory.mktemp("gpu")
     dataset = write_pair(folder / "data", *nuclei())
-    folders = {"dataset_dir": dataset, "ckpt_dir": folder / "weights", "output_dir": folder / "output"}
+    folders = {**ON_CPU, "dataset_dir": dataset, "ckpt_dir": folder / "weights", "output_dir": folder / "output"}
     run_here(
         TRAIN, **{**TINY_TRAINING, **folders, "background_label": 1, "ignore_label": 2, "validate#handlers#0": PRETEND}
     )
