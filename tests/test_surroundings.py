@@ -51,6 +51,15 @@ class TestChoice:
     def test_crowded_objects_that_touch_have_one(self) -> None:
         assert choose_foreground([{}], lambda entry: nuclei((64, 64, 64), 0, density=0.8)) == "estimated"
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_objects_brighter_or_darker_than_their_background_have_one(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        labels = synthetic_nuclei((160, 160), 14, density=0.2, seed=seed)[1]
+        contrast = random.permutation(np.resize([0, 60, 60, -60], labels.max() + 1))
+        contrast[0] = 0
+        image = 100 + contrast[labels] + random.normal(0, 6, labels.shape)
+        assert choose_foreground([{}], lambda entry: annotate(image, labels, every=2)) == "estimated"
+
     def test_painted_background_decides_without_a_look(self) -> None:
         assert choose_foreground([{}], lambda entry: pytest.fail("read a file"), background_label=9) == "estimated"
 
