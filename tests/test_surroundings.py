@@ -69,6 +69,16 @@ class TestChoice:
         sample["objects"] = sample["objects"][:count]
         assert choose_foreground([{}], lambda entry: sample) == "estimated"
 
+    @pytest.mark.parametrize(("count", "choice"), [(3, "estimated"), (12, "everywhere")])
+    def test_few_objects_must_look_the_more_like_their_surroundings(
+        self, count: int, choice: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.surroundings.told_from_surroundings", lambda objects: 0.68)
+        sample = tissue((40, 48, 48), 0)
+        sample["objects"] = sample["objects"][:count]
+        assert len(sample["objects"]) == count
+        assert choose_foreground([{}], lambda entry: sample) == choice
+
     def test_objects_among_annotated_ones_are_dense_tissue(self) -> None:
         image, labels = synthetic_membranes((40, 48, 48), 12, seed=0)
         labels[labels == 5] = 0  # nearly everything is annotated

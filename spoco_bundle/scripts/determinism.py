@@ -1,4 +1,4 @@
-"""The same command, seed and device give the same weights."""
+"""The same command, seed and device give the same results."""
 
 from __future__ import annotations
 
