@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .interfaces import DEPTH
+from .triton_support import runs_triton
 
 REACH = DEPTH  # voxels from one end of a pair to the other, along an axis; as far as `interfaces` looks for a jump
 SMALLEST = 1e-12  # distance that has a direction
@@ -40,6 +41,10 @@ def border_term(
     Returns:
         (B,); pairs of which no end is annotated, or one is ignored, do not count, and without others it is 0.
     """
+    if runs_triton(embeddings):
+        from .triton_borders import border_term_on_gpu  # needs Triton, which not every computer has
+
+        return border_term_on_gpu(embeddings, labels, annotated, known, REACH, delta_var, PARTED * delta_dist)
     inside, across = [], []
     for axis in _axes(embeddings):
         both_known = torch.logical_and(*_ends(known, axis))

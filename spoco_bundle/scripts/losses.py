@@ -17,7 +17,8 @@ from .anchors import draw_anchors
 from .borders import border_term
 from .first_foreground import keeping_term
 from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
-from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, fitting_edges, pairwise_sums
+from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
+from .triton_support import runs_triton
 
 UNLABELED = 0
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
@@ -147,10 +148,12 @@ def _terms(
     means = regions.sum_over_objects(objects) / regions.sizes.clamp_min(1)[..., None]  # (B, C, E)
     own_distance = (objects - means.flatten(0, 1).index_select(0, regions.object_of)).norm(dim=1)  # (L,)
     functions = HingeAndKernel(delta_dist, two_sigma)
-    boxes = Boxes.of(student, fitting_edges(student, means, regions.exist, functions.reach))
+    boxes = None  # a GPU's kernels take the embeddings as they are
+    if not runs_triton(student):
+        boxes = Boxes.of(student, fitting_edges(student, means, regions.exist, functions.reach))
     outside = regions.unlabeled | regions.background
     weights = torch.stack([outside, regions.known], 1).to(student.dtype).view(-1, 2, *student.shape[2:])
-    push, soft_area = pairwise_sums(student, means, regions.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
+    push, soft_area = _sums(student, means, regions.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
     return {
         "variance": _variance(own_distance, regions, delta_var),
         "distance": _distance(means, regions, delta_dist),
@@ -280,7 +283,7 @@ def _instance(soft_area: Tensor, own_distance: Tensor, regions: Regions, two_sig
 def _consistency(
     student: Tensor,
     teacher: Tensor,
-    boxes: Boxes,
+    boxes: Boxes | None,
     anchors: tuple[Tensor, Tensor],
     known: Tensor,
     two_sigma: float,
@@ -296,10 +299,28 @@ def _consistency(
     every_dimension = index[:, None].expand(-1, student.shape[1], -1)
     centers, other_centers = (space.flatten(2).gather(2, every_dimension).mT for space in (student, teacher))
     weights = known.expand(-1, KernelsOfTwo.count, *known.shape[2:])
-    other = Boxes.of(teacher, boxes.edges), other_centers
-    sums = pairwise_sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
+    other = teacher, other_centers
+    sums = _sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
     overlap, area, other_area = sums.unbind(1)  # (B, S)
     return (1 - 2 * overlap / (area + other_area).clamp_min(1e-6)).mean(1) * drawn.any(1)
+
+
+def _sums(
+    embeddings: Tensor,
+    centers: Tensor,
+    exist: Tensor,
+    weights: Tensor,
+    functions: PairFunctions,
+    boxes: Boxes | None,
+    other: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """`pairwise_sums`, with the embeddings and the centres of another space; without boxes on a GPU."""
+    if boxes is None:
+        from .triton_pairs import pairwise_sums_on_gpu  # needs Triton, which not every computer has
+
+        return pairwise_sums_on_gpu(embeddings, centers, exist, weights, functions, other)
+    other_boxes = None if other is None else (Boxes.of(other[0], boxes.edges), other[1])
+    return pairwise_sums(embeddings, centers, exist, weights, functions, boxes, other_boxes)
 
 
 def _at_least_float32(*spaces: Tensor) -> list[Tensor]:

@@ -1,0 +1,67 @@
+"""The walk of `anchors.draw_anchors` on a GPU: one kernel in the place of ten for each anchor."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def walk_on_gpu(
+    embeddings: Tensor, walk: Tensor, uncovered: Tensor, delta_var: float, count: int
+) -> tuple[Tensor, Tensor]:
+    """As `anchors.walk_through`."""
+    images, dims, voxels = embeddings.shape
+    chosen = torch.empty((images, count), dtype=torch.long, device=walk.device)
+    left = torch.empty_like(chosen)
+    _walk_kernel[(images,)](
+        chosen,
+        left,
+        embeddings.contiguous(),
+        walk.contiguous(),
+        uncovered.contiguous().view(torch.uint8),
+        voxels,
+        walk.shape[1],
+        count,
+        RADIUS=delta_var,
+        DIMS=dims,
+        ROWS=triton.next_power_of_2(dims),
+        LENGTH=triton.next_power_of_2(walk.shape[1]),
+        num_warps=8,
+    )
+    return chosen, left
+
+
+@triton.jit(do_not_specialize=["length", "count"])
+def _walk_kernel(
+    chosen,
+    left,
+    embeddings,
+    walk,
+    uncovered,
+    voxels,
+    length,
+    count,
+    RADIUS: tl.constexpr,
+    DIMS: tl.constexpr,
+    ROWS: tl.constexpr,
+    LENGTH: tl.constexpr,
+):
+    """One program an image, with the embeddings of its whole walk, (ROWS, LENGTH)."""
+    image = tl.program_id(0).to(tl.int64)
+    walk += image * length
+    row, place = tl.arange(0, ROWS), tl.arange(0, LENGTH)
+    inside = place < length
+    voxel = tl.load(walk + place, mask=inside, other=0)
+    space = embeddings + (image * DIMS + row) * voxels
+    walked = tl.load(space[:, None] + voxel[None, :], mask=(row < DIMS)[:, None] & inside[None, :], other=0.0)
+    pool = tl.load(uncovered + image * length + place, mask=inside, other=0).to(tl.int32)
+    for step in range(count):
+        first = tl.min(tl.where(pool > 0, place, LENGTH), axis=0)
+        anchor = tl.load(walk + tl.where(first < LENGTH, first, 0))
+        tl.store(chosen + image * count + step, anchor)
+        tl.store(left + image * count + step, tl.sum(pool, axis=0))
+        difference = walked - tl.load(space + anchor, mask=row < DIMS, other=0.0)[:, None]
+        distance = tl.sqrt(tl.sum(difference * difference, axis=0))
+        pool = tl.where(distance > RADIUS, pool, 0)

@@ -1,0 +1,39 @@
+"""Whether Triton's kernels can be used: GPU programs that do in one launch what takes PyTorch dozens.
+
+PyTorch for Linux brings Triton along. Where it is missing, or cannot compile (it needs a C compiler), the loss is
+computed with PyTorch's own operations, as on a CPU, to the same result.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from .pairwise import HingeAndKernel
+
+logger = logging.getLogger(__name__)
+
+
+def runs_triton(tensor: Tensor) -> bool:
+    """Whether kernels run where this tensor lies."""
+    return tensor.device.type == "cuda" and kernels_work(tensor.device)
+
+
+@lru_cache
+def kernels_work(device: torch.device) -> bool:
+    """Whether Triton is installed, and can compile for a device."""
+    if find_spec("triton") is None:
+        return False
+    from .triton_pairs import pairwise_sums_on_gpu
+
+    try:
+        zeros, ones = torch.zeros(1, 1, 1, device=device), torch.ones(1, 2, 1, device=device)
+        pairwise_sums_on_gpu(zeros, zeros, zeros[0] == 0, ones, HingeAndKernel(1.0, 1.0))
+    except Exception as error:  # noqa: BLE001 (a compiler fails in many ways, and none of them may end a training)
+        logger.warning("%s: Triton does not work here, so the loss takes longer: %s", device, error)
+        return False
+    return True
