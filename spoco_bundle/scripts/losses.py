@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +51,12 @@ class Regions:
         object_of, sizes = _number_objects(len(labels), voxels[0], labels[voxels])
         return cls(known, annotated, background, unlabeled, voxels, object_of, sizes)
 
-    @property
+    @cached_property
     def exist(self) -> Tensor:
         """(B, C) bool: which objects an image has."""
         return self.sizes > 0
 
-    @property
+    @cached_property
     def objects(self) -> Tensor:
         """(B,) objects in an image."""
         return self.exist.sum(1)
@@ -225,9 +226,9 @@ class SpocoLoss(nn.Module):
         _check_inputs(student, teacher, labels)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0], first_foreground)
-        means = {name: term.mean() for name, term in terms.items()}
-        self.terms = {name: mean.detach() for name, mean in means.items()}
-        return sum(self.weights[name] * mean for name, mean in means.items())
+        means = torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
+        self.terms = dict(zip(terms, means.detach().unbind(), strict=True))
+        return (means * means.new_tensor([self.weights[name] for name in terms])).sum()
 
     def _terms(
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None
