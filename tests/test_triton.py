@@ -94,7 +94,7 @@ class TestPairs:
 
     @every_function
     def test_channels_last(self, functions: PairFunctions) -> None:
-        weights = random(B, functions.count, 30, 20, seed=4).abs()
+        weights = random(B, functions.count, 30, 20, seed=4).abs().contiguous(memory_format=torch.channels_last)
         embeddings = random(B, E, 30, 20).contiguous(memory_format=torch.channels_last)
         results = self.both_ways(functions, embeddings, random(B, C, E, seed=5), weights, self.exist)
         for ours, theirs in zip(*results, strict=True):

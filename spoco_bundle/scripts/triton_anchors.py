@@ -15,21 +15,21 @@ def walk_on_gpu(
     images, dims, voxels = embeddings.shape
     chosen = torch.empty((images, count), dtype=torch.long, device=walk.device)
     left = torch.empty_like(chosen)
-    _walk_kernel[(images,)](
-        chosen,
-        left,
-        embeddings.contiguous(),
-        walk.contiguous(),
-        uncovered.contiguous().view(torch.uint8),
-        voxels,
-        walk.shape[1],
-        count,
-        RADIUS=delta_var,
-        DIMS=dims,
-        ROWS=triton.next_power_of_2(dims),
-        LENGTH=triton.next_power_of_2(walk.shape[1]),
-        num_warps=8,
-    )
+    tensors = embeddings.contiguous(), walk.contiguous(), uncovered.contiguous().view(torch.uint8)
+    settings = {"RADIUS": delta_var, "DIMS": dims, "ROWS": triton.next_power_of_2(dims)}
+    length = walk.shape[1]
+    with torch.cuda.device_of(embeddings):  # Triton launches on the current one
+        _walk_kernel[(images,)](
+            chosen,
+            left,
+            *tensors,
+            voxels,
+            length,
+            count,
+            LENGTH=triton.next_power_of_2(length),
+            num_warps=8,
+            **settings,
+        )
     return chosen, left
 
 

@@ -34,7 +34,8 @@ class _BorderTerm(torch.autograd.Function):
         sizes = [1] * (3 - len(shape)) + shape
         settings = {"REACH": reach, "NEAR": near, "FAR": far, "DIMS": dims, "ROWS": triton.next_power_of_2(dims)}
         ctx.sizes, ctx.settings, ctx.grid = sizes, {**settings, "BLOCK": BLOCK_VOXELS}, (programs, images)
-        _border_kernel[ctx.grid](sums, pairs, space, *maps, *sizes, **ctx.settings)
+        with torch.cuda.device_of(space):  # Triton launches on the current one
+            _border_kernel[ctx.grid](sums, pairs, space, *maps, *sizes, **ctx.settings)
         counts = pairs.sum(1).clamp_min(1)  # (B, 2): inside objects, across their rims
         ctx.save_for_backward(space, *maps, counts)
         return (sums.sum(1) / counts).sum(1)
@@ -45,7 +46,8 @@ class _BorderTerm(torch.autograd.Function):
         space, *maps, counts = ctx.saved_tensors
         gradient = torch.empty_like(space)
         factors = 2 * upstream[:, None] / counts
-        _border_gradient_kernel[ctx.grid](gradient, factors, space, *maps, *ctx.sizes, **ctx.settings)
+        with torch.cuda.device_of(space):
+            _border_gradient_kernel[ctx.grid](gradient, factors, space, *maps, *ctx.sizes, **ctx.settings)
         return gradient, None, None, None, None, None, None
 
 

@@ -42,9 +42,12 @@ class _PairwiseSums(torch.autograd.Function):
     def forward(ctx, embeddings, centers, exist, weights, functions, other):  # noqa: ANN001, ANN205 (autograd's)
         spaces = [_contiguous(embeddings, centers), _contiguous(*(other or (embeddings, centers)))]
         weights = weights.reshape(*weights.shape[:2], -1)
+        if weights.stride(2) != 1:
+            weights = weights.contiguous()  # maps may be one for all functions, but of each the voxels lie side by side
         exist = exist.contiguous()
         voxel_sums = torch.empty_like(weights, memory_format=torch.contiguous_format)
-        _sum_kernel[_grid(weights)](voxel_sums, *_arguments(spaces, exist, weights), **_settings(spaces, functions))
+        with torch.cuda.device_of(embeddings):  # Triton launches on the current one
+            _sum_kernel[_grid(weights)](voxel_sums, *_arguments(spaces, exist, weights), **_settings(spaces, functions))
         ctx.functions, ctx.slices, ctx.shape = functions, embeddings.shape[2], embeddings.shape
         ctx.save_for_backward(*spaces[0], *spaces[1], exist, weights)
         return voxel_sums.view(*weights.shape[:2], ctx.slices, -1).sum(3)
@@ -58,14 +61,9 @@ class _PairwiseSums(torch.autograd.Function):
         to_embeddings = torch.empty_like(embeddings)
         grid = _grid(weights)
         to_centers = centers.new_zeros(grid[1], grid[0], *centers.shape[1:])  # of each program
-        _gradient_kernel[grid](
-            to_embeddings,
-            to_centers,
-            upstream.contiguous(),
-            ctx.slices,
-            *_arguments(spaces, exist, weights),
-            **_settings(spaces, ctx.functions),
-        )
+        results = to_embeddings, to_centers, upstream.contiguous(), ctx.slices
+        with torch.cuda.device_of(embeddings):
+            _gradient_kernel[grid](*results, *_arguments(spaces, exist, weights), **_settings(spaces, ctx.functions))
         return to_embeddings.view(ctx.shape), to_centers.sum(1), None, None, None, None
 
 
