@@ -35,12 +35,12 @@ class TestScenes:
 
 class TestRareKinds:
     @pytest.mark.parametrize("kind", RARE_KINDS)
-    def test_one_object_of_seven_to_fourteen_is_rare(self, kind: str) -> None:
+    def test_one_object_of_ten_to_twenty_is_rare(self, kind: str) -> None:
         for seed in range(3):
             scene = RARE_KINDS[kind](np.random.default_rng(seed))
             ids = np.unique(scene.labels)
             assert ids.tolist() == list(range(len(ids)))
-            assert 1 / 14 < scene.rare / ids.max() < 1 / 7
+            assert 1 / 20 < scene.rare / ids.max() < 1 / 10
 
     @pytest.mark.parametrize("kind", RARE_KINDS)
     def test_the_same_seed_gives_the_same(self, kind: str) -> None:
