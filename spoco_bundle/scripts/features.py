@@ -1,0 +1,218 @@
+"""The layers of a network over a whole image, of which one window at a time is computed.
+
+What a network makes of a window is not what it makes of the image: GroupNorm normalizes by the statistics of what it is
+given, and beyond its rims a window sees zeros. So it is not the network that goes from window to window here, but each
+of its layers. A network that is given `Features` returns `Features`: its convolutions read as far beyond a window as
+their kernels reach, and its normalizations take the statistics of the whole image. What comes out is what the network
+makes of the whole image, up to rounding.
+
+Convolutions with a stride, and those below them, have few voxels, and are kept in memory. All others are computed anew
+for each layer that reads them: no further back than to the image, and to what is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Region = Sequence[slice]  # along each axis, from where to where; it may reach beyond the border
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is computed at once.
+
+    Attributes:
+        image: spatial axes of the image.
+        size: largest window of the image, along each axis.
+        device: where it is computed.
+        store: the device for what is kept.
+    """
+
+    image: Sequence[int]
+    size: Sequence[int]
+    device: torch.device
+    store: torch.device
+
+    def over(self, shape: Sequence[int]) -> Iterator[Region]:
+        """Regions of features with other spatial axes that are like the windows of the image; each voxel is in one."""
+        axes = []
+        for length, whole, largest in zip(shape, self.image, self.size, strict=True):
+            size = math.ceil(length * largest / whole)
+            axes.append([slice(start, min(start + size, length)) for start in range(0, length, size)])
+        return itertools.product(*axes)
+
+
+class Features:
+    """What a layer makes of an image, computed where it is read; PyTorch's functions take it for a tensor.
+
+    Those that do not know it, and operators, raise a TypeError; methods of a tensor that it lacks an AttributeError.
+
+    Args:
+        shape: (1, C, *spatial).
+        windows: what is computed at once.
+        compute: a region within the border -> (1, C, *region), a tensor that may be changed.
+    """
+
+    def __init__(self, shape: Sequence[int], windows: Windows, compute: Callable[[Region], Tensor]) -> None:
+        self.shape, self.windows, self._compute = torch.Size(shape), windows, compute
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Features:
+        layer = _LAYERS.get(function)
+        return NotImplemented if layer is None else layer(function, *args, **(kwargs or {}))
+
+    def read(self, region: Region) -> Tensor:
+        """(1, C, *region) with zeros beyond the border, a tensor that may be changed."""
+        sides = list(zip(region, self.shape[2:], strict=True))
+        inside = [slice(max(side.start, 0), min(side.stop, length)) for side, length in sides]
+        beyond = [(max(-side.start, 0), max(side.stop - length, 0)) for side, length in reversed(sides)]
+        values = self._compute(inside)
+        return functional.pad(values, [n for ends in beyond for n in ends]) if any(map(any, beyond)) else values
+
+    def whole(self, dtype: torch.dtype | None = None) -> Tensor:
+        """(1, C, *spatial) in the store; of the type that is computed, if there is no other."""
+        whole = None
+        for window in self.windows.over(self.shape[2:]):
+            values = self.read(window)
+            if whole is None:
+                whole = values.new_empty(self.shape, dtype=dtype, device=self.windows.store)
+            whole[(..., *window)] = values
+        return whole
+
+
+def image_features(image: Tensor, window: Sequence[int], store: torch.device | str | None = None) -> Features:
+    """An image (1, C, *spatial) for a network.
+
+    Args:
+        image: on the network's device.
+        window: largest one, along each axis.
+        store: the device for what has to be kept, the image's by default.
+    """
+    windows = Windows(image.shape[2:], window, image.device, torch.device(store or image.device))
+    return _kept(image.as_subclass(Tensor), windows)
+
+
+def _kept(values: Tensor, windows: Windows) -> Features:
+    """(1, C, *spatial)."""
+    return Features(values.shape, windows, lambda region: values[(..., *region)].to(windows.device, copy=True))
+
+
+def _convolution(
+    function: Callable[..., Tensor],
+    source: Features,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Features:
+    if isinstance(padding, str):
+        raise TypeError(f"a convolution's padding in numbers is needed, got {padding!r}")
+    reach = [step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)]
+
+    def compute(region: Region) -> Tensor:
+        starts = [side.start * step - zeros for side, step, zeros in zip(region, stride, padding, strict=True)]
+        stops = [(side.stop - 1) * step - zeros for side, step, zeros in zip(region, stride, padding, strict=True)]
+        needed = [slice(start, stop + size) for start, stop, size in zip(starts, stops, reach, strict=True)]
+        return function(source.read(needed), weight, bias, stride, 0, dilation, groups)
+
+    axes = zip(source.shape[2:], reach, padding, stride, strict=True)
+    spatial = [(length + 2 * zeros - size) // step + 1 for length, size, zeros, step in axes]
+    features = Features([1, len(weight), *spatial], source.windows, compute)
+    is_coarse = math.prod(spatial) < math.prod(source.windows.image)
+    return _kept(features.whole(), source.windows) if is_coarse else features
+
+
+def _upsampling(
+    function: Callable[..., Tensor],
+    source: Features,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Features:
+    """A transposed convolution whose kernel is its stride, as of a U-Net."""
+    if tuple(weight.shape[2:]) != tuple(stride) or any((*padding, *output_padding)):
+        raise TypeError("a transposed convolution's kernel must be its stride")
+
+    def compute(region: Region) -> Tensor:
+        needed = [slice(side.start // n, math.ceil(side.stop / n)) for side, n in zip(region, stride, strict=True)]
+        starts = [side.start - coarse.start * n for side, coarse, n in zip(region, needed, stride, strict=True)]
+        wanted = [slice(start, start + side.stop - side.start) for start, side in zip(starts, region, strict=True)]
+        values = function(source.read(needed), weight, bias, stride, 0, 0, groups, dilation)
+        return values[(..., *wanted)]
+
+    spatial = [length * n for length, n in zip(source.shape[2:], stride, strict=True)]
+    return Features([1, weight.shape[1] * groups, *spatial], source.windows, compute)
+
+
+def _normalization(
+    function: Callable[..., Tensor],
+    source: Features,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Features:
+    """GroupNorm by the statistics of the whole image: one scale and one shift for each channel."""
+    counts, means, variances = [], [], []
+    for window in source.windows.over(source.shape[2:]):
+        groups = source.read(window).float().view(num_groups, -1)
+        mean = groups.mean(1, keepdim=True)
+        counts.append(groups.shape[1])
+        means.append(mean[:, 0])
+        variances.append(groups.sub(mean).square_().mean(1))  # several times faster than torch.var_mean
+    # in float64, which not every device has
+    share = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)  # (windows, 1)
+    of_windows = torch.stack(means).cpu().double()  # (windows, groups)
+    mean = (share * of_windows).sum(0)
+    variance = (share * (torch.stack(variances).cpu().double() + (of_windows - mean).square())).sum(0)
+    mean, variance = (
+        moment.float().to(source.windows.device).repeat_interleave(source.shape[1] // num_groups)
+        for moment in (mean, variance)
+    )
+
+    def compute(region: Region) -> Tensor:
+        return functional.batch_norm(source.read(region).float(), mean, variance, weight, bias, eps=eps)
+
+    return Features(source.shape, source.windows, compute)
+
+
+def _activation(function: Callable[..., Tensor], source: Features, **options: Any) -> Features:
+    options["inplace"] = True  # what is read may be changed
+    return Features(source.shape, source.windows, lambda region: function(source.read(region), **options))
+
+
+def _concatenation(function: Callable[..., Tensor], sources: Sequence[Features], dim: int) -> Features:
+    if dim != 1:
+        raise TypeError(f"only channels can be joined, got dim {dim}")
+    first = sources[0]
+    shape = [1, sum(source.shape[1] for source in sources), *first.shape[2:]]
+    return Features(shape, first.windows, lambda region: function([source.read(region) for source in sources], dim))
+
+
+# what takes the place of a function whose first argument is `Features`; it is given the function and its arguments
+_LAYERS: dict[Callable[..., Any], Callable[..., Features]] = {
+    functional.conv2d: _convolution,
+    functional.conv3d: _convolution,
+    functional.conv_transpose2d: _upsampling,
+    functional.conv_transpose3d: _upsampling,
+    functional.group_norm: _normalization,
+    functional.leaky_relu: _activation,
+    functional.relu: _activation,
+    torch.cat: _concatenation,
+}
