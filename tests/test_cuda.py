@@ -141,7 +141,7 @@ class TestInference:
         assert (half.float().cpu() - expected).norm() < 0.02 * expected.norm()
 
     def test_what_is_too_large_for_the_gpu_is_put_together_on_the_host(self, caplog: pytest.LogCaptureFixture) -> None:
-        """In windows that were halved until they fitted; others would see another surrounding of each voxel."""
+        """In windows that were halved until they fitted."""
         torch.manual_seed(0)
         network = embedding_network(3, 1, 8, [8, 16, 32]).eval().cuda()
         image = torch.rand(1, 1, 96, 256, 256, device="cuda")

@@ -200,34 +200,64 @@ class TestTooLittleMemory:
             EmbeddingInferer(0, divisor=[8, 8])(self.image, Small(0))
 
 
+class Doubled(nn.Module):
+    """A network with a layer that cannot be computed in windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(2 * image)
+
+
 class TestWindowsAgree:
-    with torch.random.fork_rng():  # of some random weights the variance has few digits in float32
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        # no voxel sees another
-        network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.GroupNorm(4, 8), nn.ReLU()).eval()
-        half_empty = torch.rand(1, 1, 32, 64) * (torch.arange(64) < 32)
+        network = embedding_network(2, 1, 8, filters=(8, 8, 16)).eval()
+        half_empty = torch.rand(1, 1, 32, 66) * (torch.arange(66) < 32)
+
+    def inferer(self, size: int = 16, **others: Any) -> EmbeddingInferer:
+        return EmbeddingInferer((size, size), divisor=(4, 4), mode="gaussian", **others)
 
     @torch.no_grad()
-    def test_with_the_image_seen_at_once(self) -> None:
-        windowed = EmbeddingInferer((16, 16), overlap=0.25)(self.half_empty, self.network)
-        torch.testing.assert_close(windowed, self.network(self.half_empty))
+    @pytest.mark.parametrize("size", [4, 16, 28])
+    def test_with_the_image_seen_at_once(self, size: int) -> None:
+        at_once = self.inferer(128)(self.half_empty, self.network)
+        windowed = self.inferer(size)(self.half_empty, self.network)
+        torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
     def test_which_those_of_monai_do_not(self) -> None:
-        windowed = SlidingWindowInferer((16, 16), overlap=0.25)(self.half_empty, self.network)
-        assert (windowed - self.network(self.half_empty)).abs().max() > 0.1
+        at_once = self.inferer(128)(self.half_empty, self.network)
+        windowed = SlidingWindowInferer((16, 16), overlap=0.25, mode="gaussian")(self.half_empty, self.network)
+        assert (windowed - at_once).abs().max() > 0.1
 
     @torch.no_grad()
     def test_images_of_a_batch_do_not_share_their_statistics(self) -> None:
-        images = torch.cat([self.half_empty, 5 * torch.rand(1, 1, 32, 64)])
-        windowed = EmbeddingInferer((16, 16))(images, self.network)
-        torch.testing.assert_close(windowed, self.network(images))
+        images = torch.cat([self.half_empty, 5 * torch.rand(1, 1, 32, 66)])
+        windowed = self.inferer()(images, self.network)
+        torch.testing.assert_close(windowed, self.inferer(128)(images, self.network), atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
-    def test_the_teachers_too(self, tmp_path: Path) -> None:
-        inferer = EmbeddingInferer((16, 16), teacher=self.network)
-        both = inferer(self.half_empty, self.network)
-        torch.testing.assert_close(both[:, 8:], self.network(self.half_empty))
+    def test_the_teachers_too(self) -> None:
+        both = self.inferer(teacher=self.network)(self.half_empty, self.network)
+        torch.testing.assert_close(both[:, 8:], both[:, :8])
+
+    @torch.no_grad()
+    def test_metadata_and_positions_are_those_of_any_image(self) -> None:
+        image = MetaTensor(self.half_empty, meta={"filename_or_obj": "a.tif"})
+        windowed = self.inferer(position_scale=0.25)(image, self.network)
+        at_once = self.inferer(128, position_scale=0.25)(image, self.network)
+        assert windowed.meta["filename_or_obj"] == "a.tif"
+        torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_an_unknown_layer_sees_single_windows(self, caplog: pytest.LogCaptureFixture) -> None:
+        windowed = EmbeddingInferer((16, 16))(self.half_empty, Doubled())
+        expected = SlidingWindowInferer((16, 16), overlap=0.25)(self.half_empty, Doubled())
+        assert windowed.shape == expected.shape
+        assert "Doubled: windows see and normalize only themselves" in caplog.text
 
 
 class TestRefused:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data.utils import dense_patch_slices
 from monai.inferers import SlidingWindowInferer
+from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .checkpoints import load_weights
 from .coordinates import add_positions_
-from .shared_statistics import shared_statistics
+from .features import image_features
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +26,17 @@ SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
 class EmbeddingInferer(SlidingWindowInferer):
     """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
 
-    All windows of an image are normalized alike (see `shared_statistics`), so that a voxel's embedding depends on its
-    window only through what lies beyond the window's rim. An image that fits into one window is seen at once. Where the
-    memory of a GPU is too small, the embeddings are put together in the host's, and automatic windows become smaller.
+    An image that fits into one window is seen at once. Of a larger one, a network with GroupNorm computes one layer
+    after the other in windows, so that its embeddings are those of the image seen at once (see `features`); any other
+    network sees one window after the other, and their embeddings are blended. Where the memory of a GPU is too small,
+    the embeddings are put together in the host's, and automatic windows become smaller.
 
     Args:
         roi_size: largest window, along each axis or along all of them, divisible by the network's strides; 0: as large
             as `window_voxels` allows.
         divisor: those strides, see `networks.size_divisor`; 1 along each axis of `roi_size` by default. An image of
             which no such multiple makes one window is continued by its outermost voxels.
-        overlap: share of a window that its neighbour repeats, in [0, 1).
+        overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
         window_voxels: how many voxels a window may have where `roi_size` is 0.
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
@@ -85,7 +85,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         return torch.cat([student, teacher.to(student.device)], dim=1)
 
     def _embed(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """(B, C, *spatial) -> (B, E, *spatial), image by image, because each has statistics of its own."""
+        """(B, C, *spatial) -> (B, E, *spatial), image by image."""
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
         *attempts, last = self._attempts(inputs)
@@ -124,20 +124,34 @@ class EmbeddingInferer(SlidingWindowInferer):
         """(1, C, *spatial) -> (1, E, *spatial) on the device, in windows of so many voxels where they are automatic."""
         shape = inputs.shape[2:]
         self.roi_size = self.window_for(shape, voxels)
-        missing = [max(0, size - length) for size, length in zip(self.roi_size, shape, strict=True)]
-        padded = pad(inputs, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
-        apart = self._fitting(padded.shape[2:], voxels, overlap=0.0)
-        windows = dense_patch_slices(padded.shape[2:], apart, apart)
-
-        def see_windows() -> None:
-            for window in windows:
-                network(padded.as_subclass(Tensor)[(..., *window)], *args, **kwargs)
-
-        several = len(windows) > 1 and isinstance(network, nn.Module)
-        with shared_statistics(network, see_windows) if several else nullcontext():
+        fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
+        embeddings = None if fits else self._embed_by_layers(inputs, network, voxels, device, *args, **kwargs)
+        if embeddings is None:
+            padded = _continued(inputs, self.roi_size)
             embeddings = super().__call__(padded, network, *args, device=device, **kwargs)
         embeddings = embeddings[(..., *[slice(length) for length in shape])]
         return add_positions_(embeddings, self.position_scale)
+
+    def _embed_by_layers(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxels: int,
+        device: torch.device | str | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor | None:
+        """Like `_embed_image`, as if the image was seen at once, but for positions; None if this cannot be."""
+        if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
+            return None
+        shape = [step * math.ceil(length / step) for length, step in zip(inputs.shape[2:], self.divisor, strict=True)]
+        window = self._fitting(shape, voxels, overlap=0.0)
+        try:
+            features = network(image_features(_continued(inputs, shape), window, device), *args, **kwargs)
+            return convert_to_dst_type(features.whole(inputs.dtype), inputs, device=device)[0]
+        except (AttributeError, TypeError) as reason:
+            logger.warning("%s: windows see and normalize only themselves: %s", type(network).__name__, reason)
+            return None
 
     def window_for(self, shape: Sequence[int], voxels: int | None = None) -> list[int]:
         """The window in which an image with these spatial axes is seen; all of its windows are as large.
@@ -182,6 +196,12 @@ def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
         return 1 + math.ceil(max(0, length - size) / max(1, int(size * (1 - overlap))))  # as MONAI places them
 
     return next(size for size in range(step, largest + 1, step) if count(size) <= count(largest))
+
+
+def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """(1, C, *spatial), continued by its outermost voxels along those axes that are shorter than in `shape`."""
+    missing = [max(0, size - length) for size, length in zip(shape, image.shape[2:], strict=True)]
+    return pad(image, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
 
 
 def _check_windows(roi_size: Sequence[int], divisor: Sequence[int]) -> None:
