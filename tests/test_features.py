@@ -71,6 +71,7 @@ class TestLayers:
             nn.ConvTranspose2d(4, 6, 2, stride=2, bias=False),
             nn.ConvTranspose2d(4, 6, (1, 3), stride=(1, 3), groups=2),
             nn.GroupNorm(2, 4),
+            nn.Sequential(nn.ConvTranspose2d(4, 6, 2, stride=2), nn.GroupNorm(2, 6)),
             nn.GroupNorm(2, 4, affine=False),
             nn.LeakyReLU(0.1),
             nn.ReLU(),

@@ -228,6 +228,12 @@ class TestWindowsAgree:
         torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
+    def test_so_do_automatic_ones(self) -> None:
+        at_once = EmbeddingInferer(0, divisor=(4, 4))(self.half_empty, self.network)
+        windowed = EmbeddingInferer(0, divisor=(4, 4), window_voxels=2000)(self.half_empty, self.network)
+        torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
     def test_which_those_of_monai_do_not(self) -> None:
         at_once = self.inferer(128)(self.half_empty, self.network)
         windowed = SlidingWindowInferer((16, 16), overlap=0.25, mode="gaussian")(self.half_empty, self.network)

@@ -171,7 +171,7 @@ def _normalization(
     """GroupNorm by the statistics of the whole image: one scale and one shift for each channel."""
     counts, means, variances = [], [], []
     for window in source.windows.over(source.shape[2:]):
-        groups = source.read(window).float().view(num_groups, -1)
+        groups = source.read(window).float().reshape(num_groups, -1)
         mean = groups.mean(1, keepdim=True)
         counts.append(groups.shape[1])
         means.append(mean[:, 0])

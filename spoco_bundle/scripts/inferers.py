@@ -21,6 +21,9 @@ from .features import image_features
 logger = logging.getLogger(__name__)
 
 SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
+# share of an automatic window in which a CPU computes one layer after the other: what is larger than about 32 MB is
+# mapped by malloc each time anew, which takes as long as to compute it
+CPU_SHARE = 1 / 32
 
 
 class EmbeddingInferer(SlidingWindowInferer):
@@ -37,7 +40,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         divisor: those strides, see `networks.size_divisor`; 1 along each axis of `roi_size` by default. An image of
             which no such multiple makes one window is continued by its outermost voxels.
         overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
-        window_voxels: how many voxels a window may have where `roi_size` is 0.
+        window_voxels: how many voxels a window may have where `roi_size` is 0, and an image that is seen at once.
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
@@ -145,7 +148,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
             return None
         shape = [step * math.ceil(length / step) for length, step in zip(inputs.shape[2:], self.divisor, strict=True)]
-        window = self._fitting(shape, voxels, overlap=0.0)
+        share = CPU_SHARE if inputs.device.type == "cpu" else 1
+        window = self._fitting(shape, int(voxels * share), overlap=0.0)
         try:
             features = network(image_features(_continued(inputs, shape), window, device), *args, **kwargs)
             return convert_to_dst_type(features.whole(inputs.dtype), inputs, device=device)[0]
