@@ -6,11 +6,11 @@
 For each image of a dataset, with the preprocessing, the network and the clustering of inference.json, two tables that
 are also written to ``benchmarks/results/windows.json``:
 
-(a) how far a voxel's embedding in one window lies from its embedding in the whole image, by the voxel's distance to the
-    nearest rim of the window inside the image;
-(b) for several ways of blending the windows, that distance, what AP50 the instances have when those of the whole image
-    are taken for the truth, and with the true labels. In its first row the whole image's embeddings are disturbed
-    by a hundredth of `delta_var` in each dimension: what clustering loses even then, no windows can keep.
+(a) how far a voxel's embedding in one window that sees only itself lies from its embedding in the whole image, by the
+    voxel's distance to the nearest rim of the window inside the image;
+(b) for windows that see only themselves and are blended, and for those of this bundle, that distance, what AP50 the
+    instances have when those of the whole image are taken for the truth, and with the true labels. In its second row
+    the whole image's embeddings are disturbed by a hundredth of `delta_var` in each dimension.
 
 Distances are in units of `delta_var`, the radius of an instance. AP50 is the mean over the images.
 """
@@ -22,7 +22,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -47,7 +46,6 @@ from scripts.inferers import EmbeddingInferer  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
 from scripts.readers import read_volume  # noqa: E402
 from scripts.resampling import resample_nearest  # noqa: E402
-from scripts.shared_statistics import shared_statistics  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
 GENERATED_SHAPE = (160, 96, 96)  # two of the default windows along z
@@ -55,13 +53,11 @@ RIMS = (0, 4, 8, 16, 32, 64)  # voxels
 DISTURBANCE = 0.01  # delta_var
 
 
-class Blending(NamedTuple):
-    """One way to make an image's embeddings from those of its windows."""
+class Way(NamedTuple):
+    """One way to make an image's embeddings in windows."""
 
     roi: int  # voxels along each axis
-    overlap: float
-    mode: str = "gaussian"
-    shared: bool = True  # the statistics of the normalization are those of the whole image
+    overlap: float | None  # of windows that see only themselves, and are blended by a Gaussian; None: layer by layer
 
 
 class Case(NamedTuple):
@@ -89,16 +85,12 @@ class Model:
         self.dims: int = parser.get_parsed_content("spatial_dims")
         self.delta_var: float = parser.get_parsed_content("delta_var")
 
-    def embed(self, image: Tensor, way: Blending) -> Tensor:
+    def embed(self, image: Tensor, way: Way) -> Tensor:
         """(1, C, *spatial) -> (1, E, *spatial) without positions."""
-        if way.shared:
-            inferer = EmbeddingInferer([way.roi] * self.dims, way.overlap, self.inferer.divisor, mode=way.mode)
-        else:
-            shape = [
-                min(way.roi, n // step * step) for n, step in zip(image.shape[2:], self.inferer.divisor, strict=True)
-            ]
-            inferer = SlidingWindowInferer(shape, overlap=way.overlap, mode=way.mode)
-        return inferer(image, self.network)
+        if way.overlap is None:
+            return EmbeddingInferer([way.roi] * self.dims, divisor=self.inferer.divisor)(image, self.network)
+        window = [min(way.roi, n) for n in image.shape[2:]]
+        return SlidingWindowInferer(window, overlap=way.overlap, mode="gaussian")(image, self.network)
 
     def instances(self, embeddings: Tensor) -> np.ndarray:
         """(1, E, *spatial) -> (*spatial)."""
@@ -133,26 +125,17 @@ def cases(model: Model, dataset_dir: Path, smallest: int) -> Iterator[Case]:
         yield Case(image, truth, model.network(image))
 
 
-def rim_distances(model: Model, case: Case, roi: int) -> dict[bool, dict[int, list[np.ndarray]]]:
-    """Distance from the whole image's embedding by `RIMS`, with the statistics of the window and with shared ones."""
+def rim_distances(model: Model, case: Case, roi: int) -> dict[int, list[np.ndarray]]:
+    """Distance of the embeddings in windows that see only themselves from the whole image's, by `RIMS`."""
     shape = case.image.shape[2:]
     window_size = [min(roi, n) for n in shape]
-    windows = dense_patch_slices(shape, window_size, window_size)
-    found: dict[bool, dict[int, list[np.ndarray]]] = {}
-
-    def see_windows() -> None:
-        for window in windows:
-            model.network(case.image[(..., *window)])
-
-    for shared in (False, True):
-        found[shared] = defaultdict(list)
-        with shared_statistics(model.network, see_windows) if shared else nullcontext():
-            for window in windows:
-                embeddings = model.network(case.image[(..., *window)])[0]
-                distance = model.distance(embeddings, case.reference[(0, ..., *window)])
-                depth = np.digitize(depth_below_rim(window, shape), RIMS) - 1
-                for ring in np.unique(depth):
-                    found[shared][RIMS[ring]].append(distance[depth == ring])
+    found: dict[int, list[np.ndarray]] = defaultdict(list)
+    for window in dense_patch_slices(shape, window_size, window_size):
+        embeddings = model.network(case.image[(..., *window)])[0]
+        distance = model.distance(embeddings, case.reference[(0, ..., *window)])
+        depth = np.digitize(depth_below_rim(window, shape), RIMS) - 1
+        for ring in np.unique(depth):
+            found[RIMS[ring]].append(distance[depth == ring])
     return found
 
 
@@ -168,23 +151,24 @@ def depth_below_rim(window: tuple[slice, ...], shape: tuple[int, ...]) -> np.nda
 
 
 def report_rims(name: str, model: Model, data: list[Case], roi: int) -> None:
-    rows: list[Row] = []
-    distances: dict[tuple[bool, int], list[np.ndarray]] = defaultdict(list)
+    distances: dict[int, list[np.ndarray]] = defaultdict(list)
     for case in data:
-        for shared, rings in rim_distances(model, case, roi).items():
-            for rim, values in rings.items():
-                distances[shared, rim] += values
-    for rim in sorted({rim for _, rim in distances}):
-        row: Row = {"voxels from the rim": f"{rim} and more"}
-        for shared in (False, True):
-            values = np.concatenate(distances[shared, rim])
-            title = "whole image's statistics" if shared else "window's statistics"
-            row |= {f"{title}: mean": float(values.mean()), "95th" + " " * shared: float(np.percentile(values, 95))}
-        rows.append(row)
+        for rim, values in rim_distances(model, case, roi).items():
+            distances[rim] += values
+    rows: list[Row] = []
+    for rim in sorted(distances):
+        values = np.concatenate(distances[rim])
+        rows.append(
+            {
+                "voxels from the rim": f"{rim} and more",
+                "mean": float(values.mean()),
+                "95th": float(np.percentile(values, 95)),
+            }
+        )
     report("windows", rows, f"(a) {name}: one window of {roi} against the whole image, distance of embeddings")
 
 
-def report_ways(name: str, model: Model, data: list[Case], ways: list[Blending]) -> None:
+def report_ways(name: str, model: Model, data: list[Case], ways: list[Way]) -> None:
     references = [model.instances(case.reference) for case in data]
     rows: list[Row] = []
 
@@ -211,16 +195,16 @@ def report_ways(name: str, model: Model, data: list[Case], ways: list[Blending])
         print(row, file=sys.stderr, flush=True)
 
     generator = torch.Generator().manual_seed(0)
-    empty = dict.fromkeys(Blending._fields, "-")
-    measure({**empty, "roi": "whole"}, lambda case: model.network(case.image))
+    measure({"window": "whole", "overlap": "-"}, lambda case: model.network(case.image))
     measure(
-        {**empty, "roi": "disturbed"},
+        {"window": "disturbed", "overlap": "-"},
         lambda case: (
             case.reference + DISTURBANCE * model.delta_var * torch.randn(case.reference.shape, generator=generator)
         ),
     )
     for way in ways:
-        measure(way._asdict(), lambda case, way=way: model.embed(case.image, way))
+        overlap = "layer by layer" if way.overlap is None else way.overlap
+        measure({"window": way.roi, "overlap": overlap}, lambda case, way=way: model.embed(case.image, way))
     report("windows", rows, f"(b) {name}: windows against the whole image, {len(data)} images")
 
 
@@ -242,14 +226,7 @@ def main() -> None:
             data = list(cases(model, dataset_dir, given.smallest))
             report_rims(given.name, model, data, given.rois[-1])
             small, large = given.rois
-            ways = [
-                Blending(small, 0.5, shared=False),
-                Blending(small, 0.5),
-                Blending(large, 0.25, shared=False),
-                Blending(large, 0.25),
-                Blending(large, 0.25, mode="constant"),
-                Blending(large, 0.5),
-            ]
+            ways = [Way(small, 0.5), Way(large, 0.25), Way(large, 0.5), Way(small, None), Way(large, None)]
             report_ways(given.name, model, data, ways)
 
 
