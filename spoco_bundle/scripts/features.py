@@ -169,18 +169,19 @@ def _normalization(
     eps: float,
 ) -> Features:
     """GroupNorm by the statistics of the whole image: one scale and one shift for each channel."""
-    counts, means, variances = [], [], []
-    for window in source.windows.over(source.shape[2:]):
-        groups = source.read(window).float().reshape(num_groups, -1)
-        mean = groups.mean(1, keepdim=True)
+    regions = list(source.windows.over(source.shape[2:]))
+    # in one piece: a small tensor that outlives its window would split the memory which the next one needs
+    means, variances = torch.empty(2, len(regions), num_groups, device=source.windows.device)
+    counts = []
+    for index, region in enumerate(regions):
+        groups = source.read(region).float().reshape(num_groups, -1)
+        means[index] = groups.mean(1)
+        variances[index] = groups.sub(means[index, :, None]).square_().mean(1)  # much faster than torch.var_mean
         counts.append(groups.shape[1])
-        means.append(mean[:, 0])
-        variances.append(groups.sub(mean).square_().mean(1))  # several times faster than torch.var_mean
-    # in float64, which not every device has
+    means, variances = means.cpu().double(), variances.cpu().double()  # which not every other device has
     share = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)  # (windows, 1)
-    of_windows = torch.stack(means).cpu().double()  # (windows, groups)
-    mean = (share * of_windows).sum(0)
-    variance = (share * (torch.stack(variances).cpu().double() + (of_windows - mean).square())).sum(0)
+    mean = (share * means).sum(0)
+    variance = (share * (variances + (means - mean).square())).sum(0)
     mean, variance = (
         moment.float().to(source.windows.device).repeat_interleave(source.shape[1] // num_groups)
         for moment in (mean, variance)
