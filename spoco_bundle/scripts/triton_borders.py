@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_VOXELS = 256  # of one program
+from .triton_pairs import BLOCK_VOXELS, columns_of
 
 
 def border_term_on_gpu(
@@ -49,14 +49,6 @@ class _BorderTerm(torch.autograd.Function):
         with torch.cuda.device_of(space):
             _border_gradient_kernel[ctx.grid](gradient, factors, space, *maps, *ctx.sizes, **ctx.settings)
         return gradient, None, None, None, None, None, None
-
-
-@triton.jit
-def _columns(space, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """Embeddings of voxels, (ROWS, BLOCK), of which the first DIMS rows exist."""
-    row = tl.arange(0, ROWS)
-    places = row.to(tl.int64)[:, None] * voxels + voxel[None, :]
-    return tl.load(space + places, mask=(row < DIMS)[:, None] & inside[None, :], other=0.0)
 
 
 @triton.jit
@@ -97,11 +89,10 @@ def _border_kernel(
     voxels = depth * height * width
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = voxel < voxels
-    space += image * DIMS * voxels
     labels += image * voxels
     annotated += image * voxels
     known += image * voxels
-    columns = _columns(space, voxel, voxels, valid, DIMS, ROWS)
+    columns = columns_of(space, image, voxel, voxels, valid, DIMS, ROWS)
     inside_sum = tl.zeros((BLOCK,), columns.dtype)
     across_sum = tl.zeros((BLOCK,), columns.dtype)
     inside_pairs = tl.zeros((BLOCK,), tl.int32)
@@ -112,7 +103,7 @@ def _border_kernel(
         step = step // size
         other = voxel + REACH * step
         exists = valid & (voxel // step % size + REACH < size)
-        difference = columns - _columns(space, other, voxels, exists, DIMS, ROWS)
+        difference = columns - columns_of(space, image, other, voxels, exists, DIMS, ROWS)
         hinges = _hinges(difference, labels, annotated, known, voxel, other, exists, NEAR, FAR)
         inside_sum += hinges[0] * hinges[0]
         across_sum += hinges[1] * hinges[1]
@@ -148,11 +139,10 @@ def _border_gradient_kernel(
     voxels = depth * height * width
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = voxel < voxels
-    space += image * DIMS * voxels
     labels += image * voxels
     annotated += image * voxels
     known += image * voxels
-    columns = _columns(space, voxel, voxels, valid, DIMS, ROWS)
+    columns = columns_of(space, image, voxel, voxels, valid, DIMS, ROWS)
     pulling = tl.load(factors + image * 2)
     pushing = tl.load(factors + image * 2 + 1)
     result = tl.zeros((ROWS, BLOCK), columns.dtype)
@@ -165,7 +155,7 @@ def _border_gradient_kernel(
             distance_to_other = REACH if side == 0 else -REACH
             other = voxel + distance_to_other * step
             exists = valid & (place + distance_to_other >= 0) & (place + distance_to_other < size)
-            difference = columns - _columns(space, other, voxels, exists, DIMS, ROWS)
+            difference = columns - columns_of(space, image, other, voxels, exists, DIMS, ROWS)
             hinges = _hinges(difference, labels, annotated, known, voxel, other, exists, NEAR, FAR)
             # equal embeddings have no direction to go: the factor need only stay finite
             slope = (hinges[0] * pulling - hinges[1] * pushing) / tl.maximum(hinges[2], 1e-12)

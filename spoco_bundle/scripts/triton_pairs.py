@@ -98,8 +98,8 @@ def _settings(spaces: list[tuple[Tensor, Tensor]], functions: PairFunctions) -> 
 
 
 @triton.jit
-def _columns(space, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """Embeddings of a program's voxels, (ROWS, BLOCK), of which the first DIMS rows exist."""
+def columns_of(space, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """Embeddings of an image's voxels, (ROWS, BLOCK), of which the first DIMS rows exist; 0 where not `inside`."""
     row = tl.arange(0, ROWS)
     places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
     return tl.load(space + places, mask=(row < DIMS)[:, None] & inside[None, :], other=0.0)
@@ -138,9 +138,9 @@ def _sum_kernel(
     image = tl.program_id(1).to(tl.int64)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
-    columns = _columns(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
+    columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
     if TWO_SPACES:
-        other_columns = _columns(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
+        other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
     first = tl.zeros((BLOCK,), columns.dtype)
     second = tl.zeros((BLOCK,), columns.dtype)
     third = tl.zeros((BLOCK,), columns.dtype)
@@ -199,9 +199,9 @@ def _gradient_kernel(
     image = tl.program_id(1).to(tl.int64)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
-    columns = _columns(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
+    columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
     if TWO_SPACES:
-        other_columns = _columns(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
+        other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
     weights += image * weights_of_image + voxel
     functions: tl.constexpr = 3 if TWO_SPACES else 2
     upstream += image * functions * slices + voxel // (voxels // slices)
