@@ -147,7 +147,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         """Like `_embed_image`, as if the image was seen at once, but for positions; None if this cannot be."""
         if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
             return None
-        shape = [step * math.ceil(length / step) for length, step in zip(inputs.shape[2:], self.divisor, strict=True)]
+        shape = _divisible(inputs.shape[2:], self.divisor)
         share = CPU_SHARE if inputs.device.type == "cpu" else 1
         window = self._fitting(shape, int(voxels * share), overlap=0.0)
         try:
@@ -176,7 +176,7 @@ def largest_window(shape: Sequence[int], divisor: Sequence[int], voxels: int) ->
     >>> largest_window([10, 100, 60], divisor=[1, 4, 4], voxels=25_000)
     [10, 48, 52]
     """
-    window = [step * math.ceil(length / step) for length, step in zip(shape, divisor, strict=True)]
+    window = _divisible(shape, divisor)
     while math.prod(window) > voxels and window != list(divisor):
         longest = max(range(len(window)), key=lambda axis: window[axis] if window[axis] > divisor[axis] else 0)
         window[longest] -= divisor[longest]
@@ -200,6 +200,11 @@ def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
         return 1 + math.ceil(max(0, length - size) / max(1, int(size * (1 - overlap))))  # as MONAI places them
 
     return next(size for size in range(step, largest + 1, step) if count(size) <= count(largest))
+
+
+def _divisible(shape: Sequence[int], divisor: Sequence[int]) -> list[int]:
+    """The next larger spatial axes that a network can halve often enough."""
+    return [step * math.ceil(length / step) for length, step in zip(shape, divisor, strict=True)]
 
 
 def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_pairs import columns_of
+
 
 def walk_on_gpu(
     embeddings: Tensor, walk: Tensor, uncovered: Tensor, delta_var: float, count: int
@@ -54,8 +56,8 @@ def _walk_kernel(
     row, place = tl.arange(0, ROWS), tl.arange(0, LENGTH)
     inside = place < length
     voxel = tl.load(walk + place, mask=inside, other=0)
+    walked = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
     space = embeddings + (image * DIMS + row) * voxels
-    walked = tl.load(space[:, None] + voxel[None, :], mask=(row < DIMS)[:, None] & inside[None, :], other=0.0)
     pool = tl.load(uncovered + image * length + place, mask=inside, other=0).to(tl.int32)
     for step in range(count):
         first = tl.min(tl.where(pool > 0, place, LENGTH), axis=0)

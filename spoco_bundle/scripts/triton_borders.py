@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .triton_pairs import BLOCK_VOXELS, columns_of
+from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
 
 
 def border_term_on_gpu(
@@ -160,6 +160,4 @@ def _border_gradient_kernel(
             # equal embeddings have no direction to go: the factor need only stay finite
             slope = (hinges[0] * pulling - hinges[1] * pushing) / tl.maximum(hinges[2], 1e-12)
             result += slope[None, :] * difference
-    row = tl.arange(0, ROWS)
-    places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
-    tl.store(gradient + places, result, mask=(row < DIMS)[:, None] & valid[None, :])
+    store_columns(gradient, result, image, voxel, voxels, valid, DIMS, ROWS)

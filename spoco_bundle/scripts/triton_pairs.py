@@ -106,6 +106,14 @@ def columns_of(space, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl
 
 
 @triton.jit
+def store_columns(space, columns, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """Write what `columns_of` would read."""
+    row = tl.arange(0, ROWS)
+    places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
+    tl.store(space + places, columns, mask=(row < DIMS)[:, None] & inside[None, :])
+
+
+@triton.jit
 def _difference(columns, centers, number, DIMS: tl.constexpr, ROWS: tl.constexpr):
     """Of the voxels' embeddings and a centre, (ROWS, BLOCK)."""
     row = tl.arange(0, ROWS)
@@ -228,5 +236,4 @@ def _gradient_kernel(
             gradient += pull
             place = (program * count + number) * DIMS + row
             tl.store(to_centers + place, -tl.sum(pull, axis=1), mask=row < DIMS)
-    places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
-    tl.store(to_embeddings + places, gradient, mask=(row < DIMS)[:, None] & inside[None, :])
+    store_columns(to_embeddings, gradient, image, voxel, voxels, inside, DIMS, ROWS)
