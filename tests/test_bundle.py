@@ -199,13 +199,6 @@ class TestTrainingFollowsTheForeground:
         assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold
 
 
-@pytest.mark.parametrize(("foreground", "margin"), [("everywhere", 8), ("estimated", 0)])
-def test_in_dense_tissue_images_are_continued_by_their_mirror_image(foreground: str, margin: int) -> None:
-    for configs, name in ((["train.json"], "validate#inferer"), (["inference.json"], "inferer")):
-        ids = {"foreground": foreground, "voxel_shape": [1.0] * 3}
-        assert parser(*configs, **ids).get_parsed_content(name).margin == margin
-
-
 def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
     """As its generic app does: update the section, parse again, build the parts."""
     inference = parser("inference.json")

@@ -131,12 +131,10 @@ class TestWindows:
         EmbeddingInferer((8, 8), divisor=(1, 4))(image, lambda window: seen.append(window) or window)
         assert seen[0].flatten().tolist() == [1.0, 2.0, 3.0, 3.0]
 
-    @pytest.mark.parametrize("margin", [0, 8])
     @pytest.mark.parametrize("shape", [(1, 40, 24), (9, 17, 33), (3, 3, 3), (50, 20), (1, 1)])
-    def test_any_shape_passes_through_the_real_network(self, shape: tuple[int, ...], margin: int) -> None:
+    def test_any_shape_passes_through_the_real_network(self, shape: tuple[int, ...]) -> None:
         network = embedding_network(len(shape), 1, 5, filters=(8, 8, 16)).eval()
-        options = {"divisor": [4] * len(shape), "margin": margin, "position_scale": 0.25}
-        inferer = EmbeddingInferer([16] * len(shape), mode="gaussian", **options)
+        inferer = EmbeddingInferer([16] * len(shape), divisor=[4] * len(shape), mode="gaussian", position_scale=0.25)
         with torch.no_grad():
             embeddings = inferer(torch.rand(1, 1, *shape), network)
         assert embeddings.shape == (1, 5, *shape)
@@ -150,39 +148,6 @@ class TestWindows:
     def test_callables_that_are_no_module(self) -> None:
         image = torch.rand(1, 1, 20, 20)
         torch.testing.assert_close(EmbeddingInferer((8, 8))(image, lambda window: 2 * window), 2 * image)
-
-
-class TestMargin:
-    @pytest.mark.parametrize(
-        ("row", "margin", "expected"),
-        [
-            ([1, 2, 3], 0, [1, 2, 3]),
-            ([1, 2, 3], 1, [2, 1, 2, 3, 2]),
-            ([1, 2, 3], 2, [3, 2, 1, 2, 3, 2, 1]),
-            ([1, 2, 3], 8, [3, 2, 1, 2, 3, 2, 1]),  # there is no more of it
-            ([5], 8, [5]),
-        ],
-    )
-    def test_the_network_sees_the_mirror_image_beyond_each_border(
-        self, row: list[float], margin: int, expected: list[float]
-    ) -> None:
-        seen, image = [], torch.tensor(row).float().view(1, 1, 1, -1)
-        inferer = EmbeddingInferer((16, 16), divisor=(1, 1), margin=margin)
-        embeddings = inferer(image, lambda window: seen.append(window) or 2 * window)
-        assert seen[0].flatten().tolist() == expected
-        assert embeddings.flatten().tolist() == [2 * value for value in row]
-
-    def test_along_all_axes(self) -> None:
-        network = Watched()
-        image = torch.rand(1, 1, 5, 6, 7)
-        embeddings = EmbeddingInferer((32, 32, 32), divisor=(1, 1, 1), margin=4)(image, network)
-        assert network.seen == [(13, 14, 15)]
-        torch.testing.assert_close(embeddings, image)
-
-    def test_positions_are_those_of_the_image(self) -> None:
-        image = torch.zeros(1, 3, 6, 6)
-        with_margin = EmbeddingInferer((16, 16), margin=3, position_scale=0.25)(image, nn.Identity())
-        torch.testing.assert_close(with_margin, EmbeddingInferer((16, 16), position_scale=0.25)(image, nn.Identity()))
 
 
 class Small(nn.Module):
@@ -266,12 +231,6 @@ class TestWindowsAgree:
     def test_so_do_automatic_ones(self) -> None:
         at_once = EmbeddingInferer(0, divisor=(4, 4))(self.half_empty, self.network)
         windowed = EmbeddingInferer(0, divisor=(4, 4), window_voxels=2000)(self.half_empty, self.network)
-        torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
-
-    @torch.no_grad()
-    def test_so_do_those_of_an_image_with_a_margin(self) -> None:
-        at_once = self.inferer(128, margin=5)(self.half_empty, self.network)
-        windowed = self.inferer(16, margin=5)(self.half_empty, self.network)
         torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()

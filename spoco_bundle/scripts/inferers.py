@@ -41,8 +41,6 @@ class EmbeddingInferer(SlidingWindowInferer):
             which no such multiple makes one window is continued by its outermost voxels.
         overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
         window_voxels: how many voxels a window may have where `roi_size` is 0, and an image that is seen at once.
-        margin: voxels by which an image is continued at each border by its mirror image, so that objects which the
-            border cuts look like whole ones. Of the embeddings only those of the image are returned.
         position_scale: see `coordinates.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
@@ -58,7 +56,6 @@ class EmbeddingInferer(SlidingWindowInferer):
         overlap: float = 0.25,
         divisor: Sequence[int] | None = None,
         window_voxels: int = 2**23,
-        margin: int = 0,
         position_scale: float = 0.0,
         teacher: nn.Module | None = None,
         teacher_path: str | None = None,
@@ -76,7 +73,7 @@ class EmbeddingInferer(SlidingWindowInferer):
             raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
         super().__init__(roi_size=largest_roi, overlap=overlap, **others)
         self.largest_roi = None if roi_size == 0 else list(largest_roi)
-        self.window_voxels, self.margin = window_voxels, margin
+        self.window_voxels = window_voxels
         self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -94,22 +91,16 @@ class EmbeddingInferer(SlidingWindowInferer):
         """(B, C, *spatial) -> (B, E, *spatial), image by image."""
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
-        image, inside = _mirrored(inputs, self.margin)
-        embeddings = self._embed_image(image, network, *args, **kwargs)[(..., *inside)]
-        return add_positions_(embeddings, self.position_scale)
-
-    def _embed_image(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """(1, C, *spatial) -> (1, E, *spatial) without positions, with the memory that there is."""
         *attempts, last = self._attempts(inputs)
         for voxels, device in attempts:
             try:
-                return self._embed_windows(inputs, network, voxels, device, *args, **kwargs)
+                return self._embed_image(inputs, network, voxels, device, *args, **kwargs)
             except torch.OutOfMemoryError:
                 window, target = " x ".join(map(str, self.roi_size)), device or inputs.device
                 logger.warning(
                     "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, target
                 )
-        return self._embed_windows(inputs, network, *last, *args, **kwargs)
+        return self._embed_image(inputs, network, *last, *args, **kwargs)
 
     def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device | str | None]]:
         """Voxels of an automatic window, and where the embeddings are put together: one thing after the other.
@@ -124,7 +115,7 @@ class EmbeddingInferer(SlidingWindowInferer):
             attempts.append((voxels, host))
         return attempts
 
-    def _embed_windows(
+    def _embed_image(
         self,
         inputs: Tensor,
         network: Callable[..., Tensor],
@@ -141,7 +132,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         if embeddings is None:
             padded = _continued(inputs, self.roi_size)
             embeddings = super().__call__(padded, network, *args, device=device, **kwargs)
-        return embeddings[(..., *[slice(length) for length in shape])]
+        embeddings = embeddings[(..., *[slice(length) for length in shape])]
+        return add_positions_(embeddings, self.position_scale)
 
     def _embed_by_layers(
         self,
@@ -152,7 +144,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor | None:
-        """Like `_embed_windows`, as if the image was seen at once; None if this cannot be."""
+        """Like `_embed_image`, as if the image was seen at once, but for positions; None if this cannot be."""
         if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
             return None
         shape = _divisible(inputs.shape[2:], self.divisor)
@@ -213,16 +205,6 @@ def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
 def _divisible(shape: Sequence[int], divisor: Sequence[int]) -> list[int]:
     """The next larger spatial axes that a network can halve often enough."""
     return [step * math.ceil(length / step) for length, step in zip(shape, divisor, strict=True)]
-
-
-def _mirrored(image: Tensor, margin: int) -> tuple[Tensor, list[slice]]:
-    """(1, C, *spatial), continued at each border by its mirror image, and where in the result the image lies.
-
-    The outermost voxel is not repeated, so that a short axis is continued by all of its voxels but one.
-    """
-    margins = [min(margin, length - 1) for length in image.shape[2:]]
-    inside = [slice(beyond, beyond + length) for beyond, length in zip(margins, image.shape[2:], strict=True)]
-    return pad(image, [n for beyond in reversed(margins) for n in (beyond, beyond)], mode="reflect"), inside
 
 
 def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -117,7 +117,7 @@ RULES: dict[str, Rule] = {
         ("epochs", "iterations_per_epoch", "val_interval", "batch_size", "places", "window_voxels"), _whole(1)
     ),
     **dict.fromkeys(("in_channels", "embedding_dim"), _whole(1)),
-    **dict.fromkeys(("seed", "num_workers", "min_size", "margin"), _whole(0)),
+    **dict.fromkeys(("seed", "num_workers", "min_size"), _whole(0)),
     **dict.fromkeys(("early_stop_patience", "background_label", "ignore_label"), _or_null(_whole(1))),
     **dict.fromkeys(("learning_rate", "delta_var"), POSITIVE),
     **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
