@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,13 +56,20 @@ def draw_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _length(row: Row) -> str:
-    """What was planned: minutes or iterations."""
+    """What was planned, minutes or iterations, and how."""
     length = f"{row['iterations']} iterations" if row["budget"] is None else f"{row['budget']:g} minutes"
-    return f"{length} {row['options']}".strip()
+    return f"{length}{circumstances(row)}"
 
 
 def _annotated(row: Row) -> str:
-    return f"{row['fraction']:.0%} annotated {row['options']}".strip()
+    return f"{row['fraction']:.0%} annotated{circumstances(row)}"
+
+
+def circumstances(row: Row) -> str:
+    """Options that change the training, and a GPU."""
+    options = re.sub(r"--val_interval \d+", "", row["options"]).split()
+    gpu = row["device"].split(",")[0] if "NVIDIA" in row["device"] else ""
+    return "".join(f", {part}" for part in (" ".join(options), gpu) if part)
 
 
 def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str, target: Path) -> Path:
@@ -69,8 +78,11 @@ def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str
     from matplotlib.ticker import LogLocator, NullFormatter
 
     sets = sorted({row["set"] for row in rows})
-    figure = Figure(figsize=(4 * len(sets), 3.6), layout="constrained")
-    for axes, set_ in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+    columns = min(3, len(sets))
+    figure = Figure(figsize=(4.4 * columns, 5 * math.ceil(len(sets) / columns)), layout="constrained")
+    for number, set_ in enumerate(sets, start=1):
+        shared = figure.axes[0] if figure.axes and along == "minutes" else None  # sets differ in their objects
+        axes = figure.add_subplot(math.ceil(len(sets) / columns), columns, number, sharex=shared)
         here = [row for row in rows if row["set"] == set_]
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in sorted((row for row in here if row["method"] == SPARSE), key=_planned):
@@ -87,7 +99,7 @@ def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=110)
     return target

@@ -11,7 +11,7 @@ import tifffile
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import accuracy
-from accuracy_table import CLASSICAL, FULL, SPARSE, draw_curves, markdown_table
+from accuracy_table import CLASSICAL, FULL, SPARSE, circumstances, draw_curves, markdown_table
 from budget import Times, epochs_within, training_seconds, validation_interval
 from classical import segment_cells, segment_nuclei
 from datasets import Pair, count_objects, find_pairs, paint_background
@@ -76,6 +76,18 @@ class TestRows:
         assert len(lines) == 2 + 3
         assert len({line.count("|") for line in lines}) == 1
         assert "| nuclei3d | 20 % | 11 | 0 |" in lines[2]
+
+    @pytest.mark.parametrize(
+        ("options", "device", "expected"),
+        [
+            ("", "x86_64, 2 threads", ""),
+            ("--val_interval 80", "x86_64, 2 threads", ""),  # looks, and changes nothing
+            ("--pretrained null", "x86_64, 1 threads", ", --pretrained null"),
+            ("--val_interval 80 --batch_size 8", "NVIDIA H200, segmented on a CPU", ", --batch_size 8, NVIDIA H200"),
+        ],
+    )
+    def test_curves_tell_apart_what_was_trained_otherwise(self, options, device, expected):
+        assert circumstances(row(options=options, device=device)) == expected
 
     def test_curves_are_pictures(self, tmp_path):
         rows = [row(fraction=f, objects=n, seed=s) for f, n in ((0.1, 5), (0.2, 11)) for s in (0, 1)]
