@@ -67,9 +67,9 @@ def _annotated(row: Row) -> str:
 
 def circumstances(row: Row) -> str:
     """Options that change the training, and a GPU."""
-    options = re.sub(r"--val_interval \d+", "", row["options"]).split()
-    gpu = row["device"].split(",")[0] if "NVIDIA" in row["device"] else ""
-    return "".join(f", {part}" for part in (" ".join(options), gpu) if part)
+    options = re.sub(r"--val_interval \d+ ?", "", row["options"]).strip()
+    gpu = "" if row["device"].endswith("threads") else row["device"].split(",")[0]  # a CPU is named with its threads
+    return "".join(f", {part}" for part in (options, gpu) if part)
 
 
 def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str, target: Path) -> Path:
@@ -79,10 +79,11 @@ def _draw(rows: Sequence[Row], along: str, kind: Callable[[Row], str], name: str
 
     sets = sorted({row["set"] for row in rows})
     columns = min(3, len(sets))
-    figure = Figure(figsize=(4.4 * columns, 5 * math.ceil(len(sets) / columns)), layout="constrained")
+    lines = math.ceil(len(sets) / columns)
+    figure = Figure(figsize=(4.4 * columns, 5 * lines), layout="constrained")
     for number, set_ in enumerate(sets, start=1):
         shared = figure.axes[0] if figure.axes and along == "minutes" else None  # sets differ in their objects
-        axes = figure.add_subplot(math.ceil(len(sets) / columns), columns, number, sharex=shared)
+        axes = figure.add_subplot(lines, columns, number, sharex=shared)
         here = [row for row in rows if row["set"] == set_]
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in sorted((row for row in here if row["method"] == SPARSE), key=_planned):
