@@ -38,7 +38,7 @@ SIDES = {2: (256, 1024, 3072), 3: (64, 128, 256)}
 PARTS = {
     "LoadImaged": "reading",
     "ResampleToSpacingd": "resampling",
-    "ScaleIntensityRangePercentilesd": "normalisation",
+    "ScaleContrastd": "normalisation",
     "EmbeddingInferer": "network",
     "ClusterEmbeddingsd": "clustering",
     "RestoreGridd": "resampling back",
