@@ -80,7 +80,7 @@ class Model:
         self.network: nn.Module = parser.get_parsed_content("network").eval()
         load_weights(self.network, ckpt_dir / "model.pt")
         self.preprocessing: Callable[[Row], Row] = parser.get_parsed_content("preprocessing")
-        self.cluster = parser.get_parsed_content("postprocessing").transforms[0]
+        self.cluster = parser.get_parsed_content("cluster")
         self.inferer: EmbeddingInferer = parser.get_parsed_content("inferer")
         self.dims: int = parser.get_parsed_content("spatial_dims")
         self.delta_var: float = parser.get_parsed_content("delta_var")

@@ -205,7 +205,7 @@ def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
     changed = {"clustering": "hdbscan", "delta_var": 0.7, "min_size": 12, "merge_threshold": 3.0, "min_score": 0.4}
     inference["displayable_configs"].update({**changed, "roi_size": [32] * 3, "overlap": 0.5})
     inference.parse()
-    cluster = inference.get_parsed_content("postprocessing").transforms[0]
+    cluster = inference.get_parsed_content("cluster")
     used = [cluster.method, cluster.delta_var, cluster.sizes[0], cluster.merge_threshold, cluster.min_score]
     assert used == list(changed.values())
     inferer = inference.get_parsed_content("inferer")
@@ -228,7 +228,8 @@ class TestTrainingAndInferenceAgree:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
         of_the_data = {"working_spacing", "smallest_instance"}  # training measures them, inference is told
-        assert differing <= {"imports", "initialize", "network", "options", "run", "settings", "writable"} | of_the_data
+        own = {"cluster", "imports", "initialize", "network", "options", "run", "settings", "writable"}
+        assert differing <= own | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
         assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= self.WRITTEN.keys()
@@ -303,18 +304,28 @@ class TestTrainingAndInferenceAgree:
         assert part == "validate" or cached[OBJECTS]
 
     def test_both_cluster_alike(self) -> None:
+        of_training = {
+            "merge_threshold": "@calibration",
+            "foreground_threshold": "$@calibration.foreground_threshold",
+            "embeddings_key": "embeddings",
+        }
+        of_inference = {"merge_threshold": "@merge_threshold", "foreground_threshold": "@foreground_threshold"}
+        assert TRAIN["cluster"] == {**INFERENCE["cluster"], **of_training}
+        assert INFERENCE["cluster"].items() >= of_inference.items()
+
+    def test_evaluation_does_not_choose_thresholds_by_the_truth_that_it_is_to_meet(self, tmp_path: Path) -> None:
+        evaluation = parser("train.json", "evaluate.json", ckpt_dir=str(tmp_path))  # without model.json
+        cluster = evaluation.get_parsed_content("cluster")
+        assert (cluster.merge_threshold, cluster.foreground_threshold) == (None, THRESHOLD)
+        data = {"pred": torch.randn(8, 4, 4, 4), "label": torch.ones(1, 4, 4, 4, dtype=torch.int32)}
+        assert evaluation.get_parsed_content("calibration")(data) is data
+
+    def test_both_bring_instances_back_alike(self) -> None:
         training, inference = (
-            [dict(step) for step in config["transforms"] if isinstance(step, dict) and step.get("keys") == "pred"]
+            [step for step in config["transforms"] if isinstance(step, dict) and step.get("keys") == "pred"]
             for config in (TRAIN["validate"]["postprocessing"], INFERENCE["postprocessing"])
         )
-        (calibrated,) = (step for step in training if "merge_threshold" in step)
-        assert calibrated.pop("merge_threshold") == "@calibration"
-        assert calibrated.pop("foreground_threshold") == "$@calibration.foreground_threshold"
-        (clustering,) = (step for step in inference if "merge_threshold" in step)
-        assert clustering.pop("merge_threshold") == "@merge_threshold"
-        assert clustering.pop("foreground_threshold") == "@foreground_threshold"
-        shared = [step for step in training if step["_target_"] != "CopyItemsd"]
-        assert shared == [step for step in inference if "SaveInstances" not in step["_target_"]]
+        assert training == [step for step in inference if "SaveInstances" not in step["_target_"]]
 
     def test_both_slide_the_same_window(self) -> None:
         validation, inference = (

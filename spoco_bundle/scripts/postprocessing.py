@@ -42,6 +42,7 @@ class ClusterEmbeddingsd(MapTransform):
         merge_threshold: see `clustering.cluster_embeddings`; ``float()`` of it counts, each time anew.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
         scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
+        embeddings_key: where the embeddings go; None: nowhere.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ClusterEmbeddingsd(MapTransform):
         min_score: float = 0.0,
         merge_threshold: SupportsFloat | None = None,
         scores_postfix: str = "scores",
+        embeddings_key: str | None = None,
     ) -> None:
         super().__init__(keys)
         if method not in METHODS:
@@ -76,12 +78,14 @@ class ClusterEmbeddingsd(MapTransform):
         self.sizes = min_size, smallest_instance
         self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
         self.foreground_threshold = foreground_threshold
-        self.min_score, self.scores_postfix = min_score, scores_postfix
+        self.min_score, self.scores_postfix, self.embeddings_key = min_score, scores_postfix, embeddings_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
             pred = result[key]
+            if self.embeddings_key is not None:
+                result[self.embeddings_key] = pred
             vectors = plain_tensor(torch.as_tensor(pred)).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             min_size = smallest_in_working_voxels(*self.sizes, pred)
