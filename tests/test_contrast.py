@@ -3,6 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
+
 from scripts.contrast import ScaleContrastd
 
 

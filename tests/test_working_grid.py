@@ -13,7 +13,9 @@ from scripts.working_grid import (
     fitting_patch,
     inference_smallest,
     inference_spacing,
+    measure_objects,
     smallest_instance,
+    standard_spacing,
     survey_objects,
     typical_extents,
     voxel_shape,
@@ -39,24 +41,28 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
 
 
+def extents(*label_maps: torch.Tensor) -> list[float]:
+    return typical_extents([measure_objects(labels) for labels in label_maps])
+
+
 class TestTypicalExtents:
     def test_of_a_ball_its_diameter(self) -> None:
         grid = torch.stack(torch.meshgrid(*[torch.arange(40.0) - 20] * 3, indexing="ij"))
         ball = (grid.square().sum(0) < 15**2).int() * 70000
-        assert typical_extents([ball]) == pytest.approx([30] * 3, rel=0.03)
+        assert extents(ball) == pytest.approx([30] * 3, rel=0.03)
 
     def test_along_each_axis(self) -> None:
         labels = torch.zeros(20, 20, dtype=torch.int)
         labels[1:4, 2:7] = 1
-        assert typical_extents([labels]) == pytest.approx([4 / math.pi * 3, 4 / math.pi * 5])
+        assert extents(labels) == pytest.approx([4 / math.pi * 3, 4 / math.pi * 5])
 
     def test_long_and_bent_objects_are_as_thick_as_they_are(self) -> None:
         straight, bent = torch.zeros(2, 30, 30, dtype=torch.int)
         straight[5:9, 2:28] = 1
         bent[5:9, 2:28] = 1
         bent[9:27, 2:6] = 1
-        assert typical_extents([straight])[0] == pytest.approx(4 / math.pi * 4)
-        assert max(typical_extents([bent])) < 4 / math.pi * 10  # the box around it measures 22 x 26
+        assert extents(straight)[0] == pytest.approx(4 / math.pi * 4)
+        assert max(extents(bent)) < 4 / math.pi * 10  # the box around it measures 22 x 26
 
     def test_chips_count_little_and_one_giant_does_not_decide(self) -> None:
         labels = torch.zeros(60, 60, dtype=torch.int)
@@ -65,17 +71,17 @@ class TestTypicalExtents:
         for cell in range(6):
             labels[10:20, 10 * cell : 10 * cell + 10] = 10 + cell
         labels[30:60, :] = 99
-        assert typical_extents([labels]) == pytest.approx([4 / math.pi * 10] * 2)
+        assert extents(labels) == pytest.approx([4 / math.pi * 10] * 2)
 
     def test_of_all_images_together_whatever_their_order(self) -> None:
         small, large = torch.zeros(2, 30, 30, dtype=torch.int)
         small[2:6, 2:6] = 1
         large[2:22, 2:22] = 1
-        assert typical_extents([small, large]) == typical_extents([large, small]) == typical_extents([large])
+        assert extents(small, large) == extents(large, small) == extents(large)
 
     def test_refuses_maps_without_objects(self) -> None:
         with pytest.raises(ValueError, match="no annotated object"):
-            typical_extents([torch.zeros(3, 3, dtype=torch.int)])
+            extents(torch.zeros(3, 3, dtype=torch.int))
 
 
 class TestWorkingSpacing:
@@ -162,3 +168,14 @@ class TestSmallestInstance:
     def test_a_size_that_is_none(self) -> None:
         with pytest.raises(ValueError, match="object_size must be a list of positive numbers, one an axis, got 16"):
             inference_smallest(16, trained=50)
+
+
+class TestStandardSpacing:
+    def test_objects_get_one_size_along_every_axis(self) -> None:
+        assert standard_spacing([0.3, 0.1], [8, 64], object_size=16) == pytest.approx([0.15, 0.4])
+
+    def test_an_axis_near_its_goal_is_left_alone(self) -> None:
+        assert standard_spacing([0.3, 0.1], [14, 18], object_size=16) == [0.3, 0.1]
+
+    def test_never_finer_than_half_a_voxel(self) -> None:
+        assert standard_spacing([1.0], [2], object_size=16) == [0.5]

@@ -21,9 +21,9 @@ from .foreground import THRESHOLD, foreground_logit
 from .image_files import SUFFIXES, split_suffix
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
-from .resampling import smallest_in_working_voxels
 from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table
+from .working_grid import smallest_in_working_voxels
 
 
 def annotated_so_far(
@@ -70,7 +70,8 @@ class FindNextObjectsd(MapTransform):
         embedding_dim: E.
         in_channels: channels of the image without coordinates, of which the mean is looked at.
         delta_var: radius of an instance in embedding space.
-        min_size, smallest_instance: smaller objects have not been missed, see `resampling.smallest_in_working_voxels`.
+        min_size, smallest_instance: smaller objects have not been missed, see
+            `working_grid.smallest_in_working_voxels`.
         foreground, foreground_threshold: as in `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
         instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from .agglomeration import Hierarchy, build_hierarchy
 from .device_memory import on_host_if_too_large
 from .foreground import THRESHOLD, foreground_logit
-from .resampling import resample_nearest, smallest_in_working_voxels
+from .resampling import resample_nearest
+from .sampling import without_special
 from .voxels import ForegroundVoxels, plain_tensor
+from .working_grid import smallest_in_working_voxels
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
@@ -53,7 +55,7 @@ class ThresholdCalibration(Transform):
         embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
-        min_size, smallest_instance: smaller instances do not count, see `resampling.smallest_in_working_voxels`.
+        min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
         fixed, fixed_foreground: thresholds that are used as they are; None: choose one.
         preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
@@ -117,8 +119,8 @@ class ThresholdCalibration(Transform):
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
         grid = embeddings.shape[1:]
-        labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), grid)[0].numpy()
-        labels = np.where(np.isin(labels, [label for label in self.special if label is not None]), 0, labels)
+        labels = without_special(torch.as_tensor(data[self.label_key]).cpu(), *self.special)
+        labels = resample_nearest(labels, grid)[0].numpy()
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
         self.objects += len(np.setdiff1d(labels, 0))
         if not labels.any():

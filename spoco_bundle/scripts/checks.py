@@ -20,6 +20,7 @@ from monai.utils import ImageMetaKey
 from .grids import check_same_grid
 from .image_files import describe_shape, refusal
 from .networks import size_divisor
+from .sampling import without_special
 
 
 def _file_of(key: Hashable, tensor: torch.Tensor) -> str:
@@ -142,7 +143,7 @@ class CheckLabelsd(MapTransform):
     ) -> None:
         super().__init__(label_key, allow_missing_keys)
         self.image_key = image_key
-        self.no_objects = {0, background_label, ignore_label} - {None}
+        self.special = (background_label, ignore_label)
         self.allow_empty = allow_empty
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -173,15 +174,9 @@ class CheckLabelsd(MapTransform):
             raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
         if label.min() < 0:
             raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
-        if not self.allow_empty and not self._has_objects(label):
-            others = ", ".join(map(str, sorted(self.no_objects)))
+        if not self.allow_empty and not without_special(label, *self.special).any():
+            others = ", ".join(map(str, sorted({0, *self.special} - {None})))
             raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
-
-    def _has_objects(self, label: torch.Tensor) -> bool:
-        is_object = label != 0
-        for value in self.no_objects - {0}:
-            is_object &= label != value
-        return bool(is_object.any())
 
 
 def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .balls import ball_radius
 from .clustering import keep_instances
 from .confidence import instance_scores
 from .foreground import THRESHOLD
-from .working_grid import unit_ball_volume
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -81,7 +81,7 @@ def find_candidates(regions: Labels, image: Floats, student: Floats, teacher: Fl
     """Measure regions (*spatial) with ids 1..n; image (*spatial), embeddings (E, *spatial)."""
     agreement = instance_scores(regions, student, delta_var) * instance_scores(regions, teacher, delta_var)
     sizes, dims = np.bincount(regions.ravel())[1:], regions.ndim
-    extents = 2 * (sizes / unit_ball_volume(dims)) ** (1 / dims)
+    extents = 2 * ball_radius(sizes, dims)
     return Candidates(inner_places(regions), extents, 1 - agreement, appearance(regions, image))
 
 

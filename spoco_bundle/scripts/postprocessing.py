@@ -16,8 +16,8 @@ from .clustering import METHODS, cluster_embeddings
 from .confidence import drop_unsure, instance_scores
 from .foreground import THRESHOLD, is_foreground
 from .fragments import drop_fragments
-from .resampling import smallest_in_working_voxels
 from .voxels import plain_tensor
+from .working_grid import smallest_in_working_voxels
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -32,7 +32,7 @@ class ClusterEmbeddingsd(MapTransform):
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
         embedding_dim: E.
         method, delta_var: see `clustering.cluster_embeddings`.
-        min_size, smallest_instance: smaller instances are dropped, see `resampling.smallest_in_working_voxels`.
+        min_size, smallest_instance: smaller instances are dropped, see `working_grid.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
         foreground_threshold: probability above which a voxel is foreground; ``float()`` of it counts, each time anew.

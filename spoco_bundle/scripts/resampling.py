@@ -5,7 +5,6 @@ On the working grid anisotropy is mostly gone, a patch holds many objects, and t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from .outlines import resample_instances
 
-STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
 
 
@@ -60,17 +58,6 @@ def working_voxels_per_voxel(image: Tensor) -> float:
         return 1.0
     original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
     return float(torch.linalg.det(original).abs() / torch.linalg.det(image.affine.double()).abs())
-
-
-def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
-    """How many voxels of the working grid the smallest instance of an image has.
-
-    Args:
-        min_size: the same in voxels of the image file, if the user says so; 0 if not.
-        smallest_instance: what counts otherwise, in working voxels, see `working_grid.smallest_instance`.
-        image: on the working grid.
-    """
-    return max(1, round(min_size * working_voxels_per_voxel(image) if min_size else smallest_instance))
 
 
 class ResampleToSpacingd(MapTransform):
@@ -183,26 +170,3 @@ def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequen
         scale[axis, axis] = factor
         scale[axis, -1] = (factor - 1) / 2  # voxel centres: the first one moves by half the growth
     return affine @ scale
-
-
-def standard_spacing(
-    voxel_size: Sequence[float],
-    extents: Sequence[float],
-    object_size: float = STANDARD_OBJECT_SIZE,
-    finest: float = 0.5,
-) -> list[float]:
-    """Working voxel size at which objects measure `object_size` voxels along every axis.
-
-    Args:
-        voxel_size: of the images, per axis.
-        extents: median extent of the annotated objects, per axis, in voxels of the images.
-        object_size: what the extent shall become, in voxels.
-        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
-
-    An axis within a fifth of its goal is left alone: interpolation would cost more than it gains.
-    """
-    spacing = []
-    for edge, extent in zip(voxel_size, extents, strict=True):
-        factor = max(finest, extent / object_size)
-        spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
-    return spacing

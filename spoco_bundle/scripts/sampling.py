@@ -21,6 +21,13 @@ def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: in
     return ids[~torch.isin(ids, ids.new_tensor(others))]
 
 
+def without_special(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
+    """The label map with 0 in the place of painted background and ignored voxels."""
+    for special in (background_label, ignore_label):
+        labels = labels if special is None else labels.masked_fill(labels == special, 0)
+    return labels
+
+
 def number_objects(labels: Tensor, background_label: int | None, ignore_label: int | None) -> tuple[Tensor, Tensor]:
     """Ids of the annotated objects, (K,), and the label map with 1..K in their place, 0 elsewhere."""
     ids = annotated_ids(labels, background_label, ignore_label)
@@ -100,17 +107,16 @@ class ForgetSpecialLabelsd(MapTransform):
         prediction_key: str | None = None,
     ) -> None:
         super().__init__(keys)
-        self.special = [label for label in (background_label, ignore_label) if label is not None]
-        self.ignore_label, self.prediction_key = ignore_label, prediction_key
+        self.special, self.prediction_key = (background_label, ignore_label), prediction_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            if self.ignore_label is not None and self.prediction_key is not None:
-                ignored = torch.as_tensor(result[key] == self.ignore_label)
+            _, ignore_label = self.special
+            if ignore_label is not None and self.prediction_key is not None:
+                ignored = torch.as_tensor(result[key] == ignore_label)
                 result[self.prediction_key] = _without_mostly(result[self.prediction_key], ignored)
-            for special in self.special:
-                result[key] = result[key].masked_fill(result[key] == special, 0)
+            result[key] = without_special(result[key], *self.special)
         return result
 
 

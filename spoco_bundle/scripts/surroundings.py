@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from .balls import ball_radius
 from .cropping import OBJECTS
-from .working_grid import unit_ball_volume
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) 
     for index in random.permutation(len(boxes))[:OBJECTS_IN_A_FILE]:
         number, box = boxes[index]
         member = labels[0][box] == number
-        reach = 1 + REACH * _radius(int(member.sum()), member.ndim)
+        reach = 1 + REACH * ball_radius(int(member.sum()), member.ndim)
         voxel = [side.start for side in box] + random.choice(np.argwhere(member))
         crop = _crop_around(voxel, box, math.ceil(reach), labels.shape[1:])
         inside = labels[0][crop] == number
@@ -126,11 +126,6 @@ def _joined(objects: Sequence[Features]) -> tuple[Floats, NDArray[np.bool_]]:
     """Features of all voxels, (N, F), and which of them are objects', (N,)."""
     inside, around = (np.concatenate(features) for features in zip(*objects, strict=True))
     return np.concatenate([inside, around]), np.arange(len(inside) + len(around)) < len(inside)
-
-
-def _radius(voxels: int, dims: int) -> float:
-    """Of a ball or disc with so many voxels."""
-    return (voxels / unit_ball_volume(dims)) ** (1 / dims)
 
 
 def _crop_around(

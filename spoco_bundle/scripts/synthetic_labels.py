@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from .balls import ball_volume
 from .smoothing import voxel_steps
 
 FloatArray = NDArray[np.float32]
@@ -30,8 +31,8 @@ def largest_pieces(owner: LabelArray, smallest: int) -> LabelArray:
 
 def fewest_voxels(ndim: int, diameter: float, anisotropy: float) -> int:
     """Return the fewest voxels an object may keep: 6 % of an average one; less is a chip, not an object."""
-    volume = (np.pi / 4 if ndim == 2 else np.pi / 6 / anisotropy) * diameter**ndim
-    return max(8, round(0.06 * volume))
+    squeezed = 1.0 if ndim == 2 else anisotropy
+    return max(8, round(0.06 * ball_volume(diameter / 2, ndim) / squeezed))
 
 
 def depth_in_objects(labels: LabelArray, anisotropy: float) -> FloatArray:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from .balls import ball_volume
 from .smoothing import smooth_noise, voxel_steps
 from .synthetic_styles import Form
 
@@ -80,8 +81,7 @@ def _scatter(
     """Scatter centres, also beyond the border, that keep `spacing` times the sum of their radii apart."""
     ndim = len(extent)
     margin = 1.5 * radius
-    unit_volume = (np.pi if ndim == 2 else 4 / 3 * np.pi) * radius**ndim
-    wanted = max(1, round(coverage * float(np.prod(extent + 2 * margin)) / unit_volume))
+    wanted = max(1, round(coverage * float(np.prod(extent + 2 * margin)) / ball_volume(radius, ndim)))
     attempts = 6 * wanted
     radii = (radius * np.exp(size_variation * rng.standard_normal(attempts).clip(-2, 2))).astype(np.float32)
     proposals = rng.uniform(-margin, extent + margin, (attempts, ndim)).astype(np.float32)

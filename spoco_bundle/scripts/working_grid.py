@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .resampling import STANDARD_OBJECT_SIZE, standard_spacing, working_shape
+from .balls import ball_volume
+from .resampling import working_shape, working_voxels_per_voxel
+from .sampling import without_special
 
+STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
 
 
@@ -41,50 +44,30 @@ def survey_objects(
         load: transform that reads one entry of `data`, as the training does.
         background_label, ignore_label: ids that are no objects.
     """
-    voxel_sizes, sides, labels = [], [], []
+    voxel_sizes, sides, objects = [], [], []
     for entry in data:
         loaded = load(dict(entry))
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
-        label = loaded[label_key].as_tensor()[0]
-        sides.append(np.multiply(label.shape, voxel_sizes[-1]))
-        for special in (background_label, ignore_label):
-            label = label if special is None else label.masked_fill(label == special, 0)
-        labels.append(label)
+        labels = without_special(loaded[label_key].as_tensor()[0], background_label, ignore_label)
+        sides.append(np.multiply(labels.shape, voxel_sizes[-1]))
+        objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
     return Survey(
         voxel_size=np.median(voxel_sizes, axis=0).tolist(),
-        object_extents=typical_extents(labels),
+        object_extents=typical_extents(objects),
         smallest_sides=np.min(sides, axis=0).tolist(),
     )
 
 
-def typical_extents(label_maps: Sequence[Tensor]) -> list[float]:
-    """Extent of a typical object along each axis, in voxels: that of an ellipsoid with the same mean chord.
+class ObjectSizes(NamedTuple):
+    """Of the K objects in a label map (*spatial)."""
 
-    A chord is how far a straight line along the axis runs inside an object. Unlike a bounding box it measures the
-    thickness of what is long, bent or cut by the border. The median over the objects is weighted by the root of their
-    volumes, so that chips count little, and a giant does not decide alone.
-
-    Args:
-        label_maps: (*spatial) each; ids are objects, 0 is not.
-
-    Raises:
-        ValueError: there is no object.
-
-    >>> typical_extents([torch.tensor([0, 7, 7, 7, 0])])
-    [3.0]
-    """
-    measured = [_volumes_and_chords(np.asarray(labels)) for labels in label_maps]
-    volumes = np.concatenate([volumes for volumes, _ in measured])
-    chords = np.concatenate([chords for _, chords in measured])
-    if not len(volumes):
-        raise ValueError("no annotated object found in any label map, expected at least one")
-    extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
-    return [extent_of_chord * _weighted_median(along_axis, np.sqrt(volumes)) for along_axis in chords.T]
+    volumes: NDArray[np.int64]  # (K,) voxels
+    chords: NDArray[np.float64]  # (K, ndim) mean length, in voxels, that straight lines along each axis run inside
 
 
-def _volumes_and_chords(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Voxels of each object, (K,), and its mean chord along each axis, (K, ndim)."""
-    ids, owner = np.unique(labels, return_inverse=True)
+def measure_objects(labels: Tensor) -> ObjectSizes:
+    """Measure the objects of a label map (*spatial); 0 is none."""
+    ids, owner = np.unique(np.asarray(labels), return_inverse=True)
     owner = owner.reshape(labels.shape)
     volumes = np.bincount(owner.ravel(), minlength=len(ids))
     chords = []
@@ -92,7 +75,26 @@ def _volumes_and_chords(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64],
         along = np.moveaxis(owner, axis, 0)
         starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != along[:-1]]])
         chords.append(volumes / np.bincount(starts, minlength=len(ids)))
-    return volumes[ids > 0], np.stack(chords, axis=1)[ids > 0]
+    return ObjectSizes(volumes[ids > 0], np.stack(chords, axis=1)[ids > 0])
+
+
+def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
+    """Extent of a typical object along each axis, in voxels: that of an ellipsoid with the same mean chord.
+
+    Unlike a bounding box, chords measure the thickness of what is long, bent or cut by the border. The median over the
+    objects is weighted by the root of their volumes, so that chips count little, and a giant does not decide alone.
+
+    Raises:
+        ValueError: there is no object.
+
+    >>> typical_extents([measure_objects(torch.tensor([0, 7, 7, 7, 0]))])
+    [3.0]
+    """
+    volumes, chords = (np.concatenate(sizes) for sizes in zip(*images, strict=True))
+    if not len(volumes):
+        raise ValueError("no annotated object found in any label map, expected at least one")
+    extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
+    return [extent_of_chord * _weighted_median(along_axis, np.sqrt(volumes)) for along_axis in chords.T]
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
@@ -106,7 +108,7 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
 
     Args:
         survey: of the training files.
-        spacing: ``objects`` gives the annotated objects one standard size (`resampling.standard_spacing`),
+        spacing: ``objects`` gives the annotated objects one standard size (`standard_spacing`),
             ``image`` keeps the images' own voxel size, a list is used as it is.
 
     Raises:
@@ -119,6 +121,29 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     if spacing not in ("objects", "image"):
         raise ValueError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
     return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
+
+
+def standard_spacing(
+    voxel_size: Sequence[float],
+    extents: Sequence[float],
+    object_size: float = STANDARD_OBJECT_SIZE,
+    finest: float = 0.5,
+) -> list[float]:
+    """Working voxel size at which objects measure `object_size` voxels along every axis.
+
+    Args:
+        voxel_size: of the images, per axis.
+        extents: median extent of the annotated objects, per axis, in voxels of the images.
+        object_size: what the extent shall become, in voxels.
+        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
+
+    An axis within a fifth of its goal is left alone: interpolation would cost more than it gains.
+    """
+    spacing = []
+    for edge, extent in zip(voxel_size, extents, strict=True):
+        factor = max(finest, extent / object_size)
+        spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
+    return spacing
 
 
 def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[float] | None) -> list[float] | None:
@@ -187,7 +212,7 @@ def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 
         min_size: the volume in voxels of the training files, if the user says so.
     """
     radii = [extent / 2 for extent in survey.object_extents]
-    in_files = min_size or SMALLEST_SHARE * unit_ball_volume(len(radii)) * math.prod(radii)
+    in_files = min_size or SMALLEST_SHARE * ball_volume(1.0, len(radii)) * math.prod(radii)
     return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
 
 
@@ -201,9 +226,15 @@ def inference_smallest(object_size: Sequence[float] | None, trained: float) -> f
     if object_size is None:
         return trained
     dims = len(inference_spacing(object_size, None))
-    return SMALLEST_SHARE * unit_ball_volume(dims) * (STANDARD_OBJECT_SIZE / 2) ** dims
+    return SMALLEST_SHARE * ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
 
 
-def unit_ball_volume(dims: int) -> float:
-    """Volume of a ball, in 2D the area of a disc, of radius 1."""
-    return math.pi ** (dims / 2) / math.gamma(dims / 2 + 1)
+def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
+    """How many voxels of the working grid the smallest instance of an image has.
+
+    Args:
+        min_size: the same in voxels of the image file, if the user says so; 0 if not.
+        smallest_instance: what counts otherwise, in working voxels, see `smallest_instance`.
+        image: on the working grid.
+    """
+    return max(1, round(min_size * working_voxels_per_voxel(image) if min_size else smallest_instance))
