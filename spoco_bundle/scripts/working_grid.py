@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.transforms import Transform
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .balls import ball_volume
@@ -65,9 +65,10 @@ class ObjectSizes(NamedTuple):
     chords: NDArray[np.float64]  # (K, ndim) mean length, in voxels, that straight lines along each axis run inside
 
 
-def measure_objects(labels: Tensor) -> ObjectSizes:
+def measure_objects(label_map: ArrayLike) -> ObjectSizes:
     """Measure the objects of a label map (*spatial); 0 is none."""
-    ids, owner = np.unique(np.asarray(labels), return_inverse=True)
+    labels = np.asarray(label_map)
+    ids, owner = np.unique(labels, return_inverse=True)
     owner = owner.reshape(labels.shape)
     volumes = np.bincount(owner.ravel(), minlength=len(ids))
     chords = []
@@ -87,7 +88,7 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     Raises:
         ValueError: there is no object.
 
-    >>> typical_extents([measure_objects(torch.tensor([0, 7, 7, 7, 0]))])
+    >>> typical_extents([measure_objects([0, 7, 7, 7, 0])])
     [3.0]
     """
     volumes, chords = (np.concatenate(sizes) for sizes in zip(*images, strict=True))
