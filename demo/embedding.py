@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from demo.plan import BUNDLE, config_files
 from scripts.checkpoints import load_weights
-from scripts.resampling import resample_nearest
+from scripts.pictures import middle_plane
 
 
 def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> NDArray[np.float32]:
@@ -25,21 +25,12 @@ def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> N
     """
     config = _inference_config(ckpt_dir, spatial_dims)
     sample = config.get_parsed_content("preprocessing")({"image": str(image)})["image"]
-    file_shape = [int(n) for n in sample.meta["spatial_shape"]]
-    volume = sample.as_tensor()
-    index = None
-    if spatial_dims == 3:  # one layer of windows around the plane is enough
-        depth, index = volume.shape[1], int((file_shape[0] // 2 + 0.5) * volume.shape[1] / file_shape[0])
-        thickness = min(depth, config.get_parsed_content("inferer").window_for(volume.shape[1:])[0])
-        start = min(max(0, index - thickness // 2), depth - thickness)
-        volume, index = volume[:, start : start + thickness], index - start
     device = config.get_parsed_content("device")
     network = config.get_parsed_content("network").eval()
     load_weights(network, ckpt_dir / "model.pt")
     with torch.no_grad():
-        embeddings = config.get_parsed_content("inferer")(volume[None].to(device), network)[0].float().cpu()
-    plane = embeddings if index is None else embeddings[:, index]
-    return resample_nearest(plane, file_shape[-2:]).numpy()
+        embeddings = config.get_parsed_content("inferer")(sample.as_tensor()[None].to(device), network)[0]
+    return middle_plane(embeddings, [int(n) for n in sample.meta["spatial_shape"]]).float().cpu().numpy()
 
 
 def device_name(ckpt_dir: Path, spatial_dims: int) -> str:

@@ -111,7 +111,7 @@ class TestWindows:
         )
         torch.testing.assert_close(inferer(image, network), image)
         assert {height * width <= 1024 for height, width in network.seen} == {True}
-        assert set(network.seen) == {tuple(inferer.window_for(shape))}
+        assert set(network.seen) == {tuple(inferer.roi_size)}
         assert (len(network.seen) == 1) == (shape == (64, 8))
 
     @pytest.mark.parametrize("number", [16, 16.0])

@@ -1,14 +1,31 @@
 """Pictures of a result."""
 
 import numpy as np
+import pytest
+import torch
 
-from scripts.pictures import embedding_picture, gray_picture, label_picture, middle_slice, side_by_side
+from scripts.pictures import (
+    embedding_picture,
+    gray_picture,
+    label_picture,
+    middle_plane,
+    middle_slice,
+    side_by_side,
+)
+from scripts.resampling import resample_nearest
 
 
 def test_middle_slice() -> None:
     volume = np.arange(5)[:, None, None] * np.ones((5, 2, 3))
     assert (middle_slice(volume) == 2).all()
     assert middle_slice(volume[0]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 5), (4, 6, 11), (1, 1, 1)])
+def test_the_middle_plane_is_that_of_the_resampled_volume(shape: tuple[int, ...]) -> None:
+    volume = torch.rand(2, 5, 7, 6)
+    assert torch.equal(middle_plane(volume, shape), resample_nearest(volume, shape)[:, shape[0] // 2])
+    assert torch.equal(middle_plane(volume[:, 0], shape[1:]), resample_nearest(volume[:, 0], shape[1:]))
 
 
 def test_gray_is_stretched_and_survives_a_constant_image() -> None:

@@ -126,7 +126,7 @@ class EmbeddingInferer(SlidingWindowInferer):
     ) -> Tensor:
         """(1, C, *spatial) -> (1, E, *spatial) on the device, in windows of so many voxels where they are automatic."""
         shape = inputs.shape[2:]
-        self.roi_size = self.window_for(shape, voxels)
+        self.roi_size = self._fitting(shape, voxels, self.overlap)
         fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
         embeddings = None if fits else self._embed_by_layers(inputs, network, voxels, device, *args, **kwargs)
         if embeddings is None:
@@ -157,14 +157,8 @@ class EmbeddingInferer(SlidingWindowInferer):
             logger.warning("%s: windows see and normalize only themselves: %s", type(network).__name__, reason)
             return None
 
-    def window_for(self, shape: Sequence[int], voxels: int | None = None) -> list[int]:
-        """The window in which an image with these spatial axes is seen; all of its windows are as large.
-
-        voxels: of automatic windows, `window_voxels` by default.
-        """
-        return self._fitting(shape, voxels or self.window_voxels, self.overlap)
-
     def _fitting(self, shape: Sequence[int], voxels: int, overlap: float) -> list[int]:
+        """The size of all windows in which an image with these spatial axes is seen."""
         roi = self.largest_roi or largest_window(shape, self.divisor, voxels)
         axes = zip(shape, roi, self.divisor, strict=True)
         return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from .files import warn_if_unwritable, whole_file
@@ -23,6 +25,14 @@ def middle_slice(volume: ArrayLike) -> NDArray:
     """The middle plane of (Z, Y, X); a plane (Y, X) is returned as it is."""
     array = np.asarray(volume)
     return array if array.ndim == 2 else array[array.shape[0] // 2]
+
+
+def middle_plane(channels: Tensor, shape: Sequence[int]) -> Tensor:
+    """The middle plane of what `resample_nearest` makes of (C, *spatial) on a grid (*shape), without the rest of it."""
+    if len(shape) == 3:
+        depth, index = channels.shape[1], shape[0] // 2
+        channels = channels[:, int((index + 0.5) * depth / shape[0])]
+    return resample_nearest(channels, shape[-2:])
 
 
 def gray_picture(image: ArrayLike) -> Picture:
@@ -91,19 +101,13 @@ class PictureHandler:
         if self.first is not None:
             return
         output = engine.state.output[0]
-        image, label, embeddings, pred = (
-            plain_tensor(torch.as_tensor(output[key])).cpu() for key in ("image", "label", "embeddings", "pred")
+        shape = output["label"].shape[1:]
+        image, label, embeddings, instances = (
+            middle_plane(plain_tensor(torch.as_tensor(output[key])), shape).cpu()
+            for key in ("image", "label", "embeddings", "pred")
         )
-        shape = label.shape[1:]
-        image, embeddings = resample_nearest(image[:1], shape), resample_nearest(embeddings, shape)
-        self.first = side_by_side(
-            [
-                gray_picture(image[0]),
-                label_picture(label[0]),
-                embedding_picture(embeddings),
-                label_picture(pred[0]),
-            ]
-        )
+        pictures = gray_picture(image[0]), label_picture(label[0]), embedding_picture(embeddings)
+        self.first = side_by_side([*pictures, label_picture(instances[0])])
 
     @one_rank_only()
     def _write(self, engine: Engine) -> None:
