@@ -46,9 +46,11 @@ def extra_megabytes(
     process = context.Process(target=_report_peak, args=(sender, prepare, arguments, device))
     process.start()
     sender.close()
-    megabytes = receiver.recv()
-    process.join()
-    return megabytes
+    try:
+        return receiver.recv()
+    finally:
+        process.join()
+        receiver.close()
 
 
 def report(name: str, rows: Sequence[Row], title: str) -> None:

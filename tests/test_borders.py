@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scripts.borders import PARTED, REACH, border_term
+from scripts.interfaces import DEPTH
 from scripts.losses import SpocoLoss
 
 NEAR, FAR = 0.5, 2.0  # delta_var, delta_dist: pairs inside objects may lie 0.5 apart, pairs across a rim 3
@@ -26,6 +27,10 @@ def term(embeddings: Tensor, labels: Tensor, ignored: int | None = None, backgro
 
 def of_row(labels: list[int], *values: float, **special: int) -> float:
     return term(row(*values), torch.tensor(labels).view(1, 1, -1), **special).item()
+
+
+def test_the_loss_makes_jumps_as_wide_as_those_that_clustering_looks_for() -> None:
+    assert REACH == DEPTH
 
 
 class TestByHand:

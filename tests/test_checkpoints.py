@@ -1,5 +1,6 @@
 """Weights and settings on disk."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -198,6 +199,25 @@ class TestBestWeightsSaver:
                 self.validate(saver, 1.0)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_all_files_are_written_before_one_takes_its_place(
+        self, saved: Path, network: nn.Linear, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A training that is killed before that leaves what was there, settings included."""
+        folder = saved.parent
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+        def killed(*paths: object) -> None:
+            names = {path.name[10:] for path in folder.iterdir() if path.name.startswith(".")}
+            assert names == {"model.pt", "teacher.pt", "model.json"}
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "replace", killed)
+        saver = BestWeightsSaver(str(folder), {"model.pt": network, "teacher.pt": nn.Linear(3, 2)}, {"delta_var": 1})
+        saver.best = 0.0
+        with pytest.raises(KeyboardInterrupt):
+            self.validate(saver, 1.0)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_each_training_keeps_those_of_the_one_before(self, saved: Path, network: nn.Linear) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.datalist import image_label_pairs, image_list
+from scripts.datalist import annotated_so_far, image_label_pairs, image_list
 
 
 def dataset(folder: Path, images: list[str], labels: list[str]) -> Path:
@@ -175,3 +175,44 @@ class TestRefusals:
     def test_empty_list(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Found an empty list of images"):
             image_list(tmp_path, [])
+
+
+class TestAnnotatedSoFar:
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        for name in ("images/a.tif", "images/b.tif", "labels/b.nii.gz"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    def test_images_without_labels_are_listed_too(self, dataset):
+        first, second = annotated_so_far(dataset)
+        assert list(first) == ["image"]
+        assert second["label"].endswith("b.nii.gz")
+
+    def test_no_folder_of_labels_is_needed(self, dataset):
+        (dataset / "labels" / "b.nii.gz").unlink()
+        (dataset / "labels").rmdir()
+        assert [list(entry) for entry in annotated_so_far(dataset)] == [["image"], ["image"]]
+
+    def test_labels_of_no_image_are_refused(self, dataset):
+        (dataset / "labels" / "c.tif").touch()
+        with pytest.raises(ValueError, match="images: found no image for the label c.tif, expected one of"):
+            annotated_so_far(dataset)
+
+    def test_lists_are_paired_by_order(self, dataset):
+        images, labels = [dataset / "images" / "a.tif"], [dataset / "labels" / "b.nii.gz"]
+        assert annotated_so_far(dataset, images, labels) == [{"image": str(images[0]), "label": str(labels[0])}]
+        assert annotated_so_far(dataset, images) == [{"image": str(images[0])}]
+
+    def test_two_images_of_one_name_are_refused(self, dataset):
+        (dataset / "other").mkdir()
+        (dataset / "other" / "a.tif").touch()
+        images, labels = [dataset / "images" / "a.tif", dataset / "other" / "a.tif"], [dataset / "labels/b.nii.gz"] * 2
+        with pytest.raises(ValueError, match="expected one image a name"):
+            annotated_so_far(dataset, images, labels)
+
+    def test_two_labels_of_one_name_are_refused(self, dataset):
+        (dataset / "labels" / "b.tif").touch()
+        with pytest.raises(ValueError, match="found b.nii.gz and b.tif, expected one file a name"):
+            annotated_so_far(dataset)

@@ -148,3 +148,8 @@ def test_sums_of_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(interfaces, "SUMMED", 7)
     for found, expected in zip(measure_interfaces(voxels, ids), whole, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_sums_are_of_double_precision() -> None:
+    jumps, weights = measured(row(0, 0, 4, 4), [[1, 1, 2, 2]])[1:3]
+    assert (jumps.dtype, weights.dtype) == (torch.float64, torch.float64)

@@ -77,6 +77,12 @@ def test_refused(name: str, value: Any, expected: str) -> None:
         check_options(**{name: value})
 
 
+def test_painted_background_and_what_is_ignored_have_two_ids() -> None:
+    check_options(background_label=None, ignore_label=None)
+    with pytest.raises(ValueError, match="^ignore_label: found 7, which is background_label as well"):
+        check_options(background_label=7, ignore_label=7)
+
+
 def test_a_list_has_an_entry_for_each_axis_of_the_images() -> None:
     check_options(spatial_dims=2, spacing=[1.0, 1.0])
     with pytest.raises(ValueError, match=r"^spacing: found \[1\.0, 1\.0, 1\.0\]"):

@@ -241,3 +241,8 @@ def test_no_instance() -> None:
 
 def test_a_flat_volume() -> None:
     assert resample_instances(disc(8, 3)[None], (1, 16, 16)).shape == (1, 16, 16)
+
+
+def test_regions_hold_also_on_an_equal_grid() -> None:
+    regions = np.array([1, 1, 1, 1]), np.array([1, 1, 1, 0])
+    assert resample_instances(np.array([7, 7, 7, 7]), (4,), regions).tolist() == [7, 7, 7, 0]

@@ -11,8 +11,6 @@ from image_samples import STACK, load, write_nifti, write_tiff
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged
 
-from scripts.readers import NiftiReader, TiffReader
-
 
 class TestAsMonaiReader:
     def test_named_in_a_config(self, tmp_path: Path) -> None:
@@ -38,16 +36,15 @@ class TestAsMonaiReader:
         assert loaded["label"].dtype == torch.int64
         assert loaded["image"].meta["filename_or_obj"] == path
 
-    def test_the_two_readers_side_by_side(self, tmp_path: Path) -> None:
+    def test_all_formats_have_one_order_of_axes(self, tmp_path: Path) -> None:
         tiff = write_tiff(tmp_path / "a.tif", metadata=None)
         nifti = write_nifti(tmp_path / "a.nii", STACK.astype(np.int16))
-        for readers in ([TiffReader, NiftiReader], [NiftiReader, TiffReader]):
-            assert load(tiff, reader=readers).shape == load(nifti, reader=readers).shape == (1, 3, 5, 7)
+        assert load(tiff).shape == load(nifti).shape == (1, 3, 5, 7)
 
     def test_a_refused_tiff_is_not_passed_on_to_a_reader_of_first_pages(self, tmp_path: Path) -> None:
         path = write_tiff(tmp_path / "a.tif", imagej=True, metadata={"axes": "TYX"})
         with pytest.raises(ValueError, match="time series"):
-            load(path, reader=[TiffReader, NiftiReader])
+            load(path)
 
     def test_compose_keeps_the_sentence_as_the_cause(self, tmp_path: Path) -> None:
         loader = LoadImaged("image", reader="scripts.readers.VolumeReader")

@@ -102,9 +102,10 @@ class RegionGraph:
         self.unit = delta_var
         columns = (column.tolist() for column in (*interfaces.pairs.unbind(1), *interfaces[1:]))
         # for each region those around it, with the sums of the jumps and of their weights, and the number of faces
-        self.neighbors: defaultdict[int, dict[int, tuple[float, float, int]]] = defaultdict(dict)
+        neighbors: defaultdict[int, dict[int, tuple[float, float, int]]] = defaultdict(dict)
         for first, second, jumps, weights, faces in zip(*columns, strict=True):
-            self.neighbors[first][second] = self.neighbors[second][first] = jumps, weights, faces
+            neighbors[first][second] = neighbors[second][first] = jumps, weights, faces
+        self.neighbors = dict(neighbors)  # from now on a region that is gone stays so
 
     def evidence(self, first: int, second: int) -> float:
         """That there is a border between two regions; infinite where they do not touch."""
@@ -135,7 +136,7 @@ def merge_regions(graph: RegionGraph, limit: float = math.inf) -> tuple[NDArray[
     merges, recorded = [], []
     while queue:
         evidence, first, second = heapq.heappop(queue)
-        if second not in graph.neighbors[first] or evidence != graph.evidence(first, second):
+        if second not in graph.neighbors.get(first, ()) or evidence != graph.evidence(first, second):
             continue  # one of them has become part of another, or the interface has grown, and is further down
         if len(graph.neighbors[first]) < len(graph.neighbors[second]):
             first, second = second, first

@@ -16,37 +16,12 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 from numpy.typing import NDArray
 
-from .datalist import Paths, image_label_pairs, image_list
 from .foreground import THRESHOLD, foreground_logit
-from .image_files import SUFFIXES, split_suffix
 from .metrics_handler import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table
 from .working_grid import smallest_in_working_voxels
-
-
-def annotated_so_far(
-    dataset_dir: PathLike, images: Paths = None, labels: Paths = None, masks: Paths = None
-) -> list[dict[str, str]]:
-    """List the images, and for each the label map that there is: in ``dataset_dir/labels`` any may lack.
-
-    Raises:
-        FileNotFoundError, ValueError: see `datalist.image_list` and `datalist.image_label_pairs`.
-    """
-    if labels is not None:
-        pairs = image_label_pairs(dataset_dir, images, labels, masks)
-        image_list(dataset_dir, [pair["image"] for pair in pairs])  # refuses two of one name, whose maps were one file
-        return pairs
-    entries, folder = image_list(dataset_dir, images, masks), Path(dataset_dir) / "labels"
-    if images is not None or not folder.is_dir():
-        return entries
-    paths = (path for path in sorted(folder.iterdir()) if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
-    labels_of = {split_suffix(path)[0]: str(path) for path in paths}
-    images_of = {split_suffix(entry["image"])[0]: entry for entry in entries}
-    if alone := sorted(set(labels_of) - set(images_of)):
-        raise ValueError(f"{labels_of[alone[0]]}: found no image of this name in {folder.with_name('images')}.")
-    return [{**entry, **({"label": labels_of[name]} if name in labels_of else {})} for name, entry in images_of.items()]
 
 
 class AnnotationCandidates(NamedTuple):

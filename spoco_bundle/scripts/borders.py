@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .interfaces import DEPTH
 from .triton_support import runs_triton
 
-REACH = DEPTH  # voxels from one end of a pair to the other, along an axis; as far as `interfaces` looks for a jump
+REACH = 3  # voxels from one end of a pair to the other, along an axis; as far as `interfaces.DEPTH` looks for a jump
 SMALLEST = 1e-12  # distance that has a direction
 PARTED = 1.5  # in delta_dist: so far apart the ends of a pair across a border may rest
 
@@ -74,13 +74,14 @@ class HingesOfPairs(torch.autograd.Function):
             distance = (end - start).square_().sum(1).sqrt_()
             hinges = torch.stack([(distance - near).clamp_min_(0) * same, (far - distance).clamp_min_(0) * other])
             sums += hinges.square().flatten(2).sum(2)
-            drawn_out, too_near = hinges / pairs.view(*pairs.shape, *[1] * same[0].dim())
+            too_far, too_near = hinges / pairs.view(*pairs.shape, *[1] * same[0].dim())
             # equal embeddings have no direction to go: the factor need only stay finite
-            slopes.append(2 * (drawn_out - too_near) / distance.clamp_min_(SMALLEST))
+            slopes.append(2 * (too_far - too_near) / distance.clamp_min_(SMALLEST))
         ctx.save_for_backward(embeddings, *slopes)
         return (sums / pairs).sum(0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         embeddings, *slopes = ctx.saved_tensors
         result = torch.zeros_like(embeddings)

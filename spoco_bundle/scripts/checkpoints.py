@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from .files import read_tensors, whole_file, write_json, write_tensors
+from .files import json_text, read_tensors, whole_file, write_tensors
 
 SETTINGS_NAME = "model.json"
 logger = logging.getLogger(__name__)
@@ -157,13 +157,14 @@ class BestWeightsSaver:
 
     def _write(self, first: bool) -> None:
         with ExitStack() as files:  # all are written before the first one takes its place
+            settings = files.enter_context(whole_file(self.ckpt_dir / SETTINGS_NAME))
+            settings.write_text(json_text(dict(self.settings)), encoding="utf-8")
             for name, network in self.networks.items():
                 weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}  # to be read anywhere
                 write_tensors(files.enter_context(whole_file(self.ckpt_dir / name)), weights)
             if first:
                 for name in (*self.networks, SETTINGS_NAME):
                     _move_aside(self.ckpt_dir / name)
-            write_json(self.ckpt_dir / SETTINGS_NAME, dict(self.settings))
 
     def state_dict(self) -> dict[str, float | None]:
         """What a resumed training must know."""

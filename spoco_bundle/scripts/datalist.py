@@ -73,6 +73,30 @@ def image_list(dataset_dir: PathLike, images: Paths = None, masks: Paths = None)
     return _with([{"image": path} for path in paths_by_name.values()], "mask", masks, images)
 
 
+def annotated_so_far(
+    dataset_dir: PathLike, images: Paths = None, labels: Paths = None, masks: Paths = None
+) -> list[dict[str, str]]:
+    """List the images, and for each the label map that there is: in ``dataset_dir/labels`` any may lack.
+
+    Raises:
+        FileNotFoundError, ValueError: see `image_list` and `image_label_pairs`.
+    """
+    if labels is not None:
+        pairs = image_label_pairs(dataset_dir, images, labels, masks)
+        image_list(dataset_dir, [pair["image"] for pair in pairs])  # refuses two of one name, whose maps were one file
+        return pairs
+    entries, folder = image_list(dataset_dir, images, masks), Path(dataset_dir) / "labels"
+    if images is not None or not folder.is_dir():
+        return entries
+    labels_of = _volumes(folder, allow_empty=True)
+    images_of = {split_suffix(entry["image"])[0]: entry["image"] for entry in entries}
+    _check_counterparts(labels_of, images_of, "label", "image", folder.with_name("images"))
+    return [
+        {**entry, **({"label": labels_of[name]} if name in labels_of else {})}
+        for name, entry in zip(images_of, entries, strict=True)
+    ]
+
+
 def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths = None) -> list[dict[str, str]]:
     """Add to each entry its label map or mask, by their order; unchanged without paths.
 
@@ -134,7 +158,7 @@ def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
     return [str(Path(path)) for path in paths]
 
 
-def _volumes(folder: Path) -> dict[str, str]:
+def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
     """Return name -> path of the volumes in a folder, sorted by name; hidden files are left out."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected the folders images and labels in dataset_dir.")
@@ -146,7 +170,7 @@ def _volumes(folder: Path) -> dict[str, str]:
         if name in by_name:
             raise ValueError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")
         by_name[name] = str(path)
-    if not by_name:
+    if not by_name and not allow_empty:
         raise ValueError(f"{folder}: found no volume, expected files that end in {', '.join(SUFFIXES)}.")
     return dict(sorted(by_name.items()))
 

@@ -18,8 +18,8 @@ NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR
 def explain_refusals() -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
 
-    MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is the innermost
-    one: it is printed alone when it is a ValueError, TypeError or OSError raised in `scripts`, an argument in a config
+    MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
+    first one is printed alone that is a ValueError, TypeError or OSError raised in `scripts`, an argument in a config
     that a component does not take, a full disk, or a path that cannot be read or written. Anything else is a defect and
     keeps its traceback.
     """
@@ -28,7 +28,7 @@ def explain_refusals() -> None:
 
 
 def refusal_behind(error: BaseException | None) -> BaseException | None:
-    """The refusal at the root of a chain of exceptions, or None if the chain starts with something else."""
+    """The first refusal on the way from an exception to its root, or None if there is none."""
     while error is not None:
         if isinstance(error, ValueError | TypeError | OSError) and _raised_in(error).startswith("scripts."):
             return error

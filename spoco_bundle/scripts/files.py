@@ -79,14 +79,15 @@ def warn_if_unwritable() -> Iterator[None]:
         logger.warning("the run goes on without a file: %s", error)
 
 
-def write_json(target: Path, content: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, but never half of one; NaN is refused.
+def json_text(content: Any) -> str:
+    """JSON for a file; NaN is refused, and what JSON does not know is the number that ``float()`` makes of it."""
+    return json.dumps(content, indent=2, allow_nan=False, default=float) + "\n"
 
-    What JSON does not know is written as the number that ``float()`` makes of it.
-    """
-    text = json.dumps(content, indent=2, allow_nan=False, default=float) + "\n"
+
+def write_json(target: Path, content: Any) -> None:
+    """Write `json_text` so that a reader finds the old file or the new one, but never half of one."""
     with whole_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
 
 
 def write_tensors(path: Path, content: Any) -> None:

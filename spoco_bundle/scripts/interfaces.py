@@ -46,7 +46,7 @@ def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
                 one, other = (regions.index_select(0, side).long() for side in (first, second))
                 keys = torch.minimum(one, other).mul_(count).add_(torch.maximum(one, other))
                 keys, jumps, number = _sums(keys, jump.double(), torch.ones_like(keys))
-                measured.append((keys, jumps * weight, number * weight, number * faces))
+                measured.append((keys, jumps * weight, number.double() * weight, number * faces))
     keys, *sums = _sums(*(torch.cat(columns) for columns in zip(*measured, strict=True)))
     return Interfaces(torch.stack([keys // count, keys % count], dim=1), *sums)
 

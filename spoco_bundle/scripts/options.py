@@ -32,7 +32,7 @@ class Rule(NamedTuple):
 
 
 def check_options(spatial_dims: int = 3, **values: Any) -> None:
-    """Refuse options that break their rule in `RULES`.
+    """Refuse options that break their rule in `RULES`, and one id for background and for what is ignored.
 
     Args:
         spatial_dims: of the images, for options with one entry an axis.
@@ -45,6 +45,9 @@ def check_options(spatial_dims: int = 3, **values: Any) -> None:
         rule = RULES[name]
         if not rule.accepts(value, spatial_dims):
             raise ValueError(f"{name}: found {value!r}, expected {rule.expected}.")
+    background, ignored = values.get("background_label"), values.get("ignore_label")
+    if background is not None and background == ignored:
+        raise ValueError(f"ignore_label: found {ignored}, which is background_label as well, expected another id.")
 
 
 def _is_real(value: Any) -> bool:

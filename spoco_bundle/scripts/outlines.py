@@ -65,7 +65,7 @@ def resample_instances(
     >>> resample_instances(np.array([0, 7, 7, 9]), (8,)).tolist()
     [0, 0, 7, 7, 7, 7, 9, 9]
     """
-    if tuple(shape) == instances.shape:
+    if regions is None and tuple(shape) == instances.shape:
         return instances.copy()
     inside = instances if regions is None else np.where(regions[0] == 0, 0, instances)
     ids = np.union1d(inside, 0)

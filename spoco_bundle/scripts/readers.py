@@ -22,7 +22,7 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
 
-from .image_files import NIFTI_SUFFIXES, PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, refusal, split_suffix
+from .image_files import PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, refusal, split_suffix
 from .nifti_files import read_nifti
 from .png_files import read_png
 from .tiff_files import read_tiff
@@ -37,58 +37,23 @@ def read_volume(path: PathLike) -> Volume:
     return read_tiff(path) if suffix in TIFF_SUFFIXES else read_nifti(path)
 
 
-def _paths(names: Sequence[PathLike] | PathLike) -> list[Path]:
-    return [Path(names)] if isinstance(names, (str, Path)) else [Path(name) for name in names]
-
-
-class _FileReader(ImageReader):
-    """A MONAI reader of single files.
+class VolumeReader(ImageReader):
+    """MONAI reader of TIFF, NIfTI and PNG files, the one to name in configs.
 
     Everything happens in ``get_data``: ``LoadImage`` swallows the errors of ``read`` and goes on to its
     other readers, one of which takes the first page of a TIFF for the whole of it.
     """
 
-    suffixes: tuple[str, ...]
-
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether all of the named files have a suffix of this reader."""
-        return all(path.name.lower().endswith(self.suffixes) for path in _paths(filename))
+        """Whether all of the named files have a known suffix."""
+        return all(path.name.lower().endswith(SUFFIXES) for path in self.read(filename))
 
     def read(self, data: Sequence[PathLike] | PathLike, **_: object) -> list[Path]:
-        """Return the paths; raises ValueError for a suffix for which ``LoadImage`` asks the next reader."""
-        paths = _paths(data)
-        if not self.verify_suffix(paths):
-            raise refusal(paths[0], "another extension", f"one of {', '.join(self.suffixes)}")
-        return paths
+        """Return the paths, unchecked: ``get_data`` refuses, and its error reaches the user as it is."""
+        return [Path(data)] if isinstance(data, (str, Path)) else [Path(name) for name in data]
 
     def get_data(self, img: list[Path]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return array and metadata of one file; errors as of :func:`read_volume`."""
         if len(img) != 1:
             raise refusal(img[0], f"a list of {len(img)} files", "one file for each image")
         return read_volume(img[0])
-
-
-class TiffReader(_FileReader):
-    """MONAI reader of TIFF files, see :func:`read_tiff`."""
-
-    suffixes = TIFF_SUFFIXES
-
-
-class NiftiReader(_FileReader):
-    """MONAI reader of NIfTI files, see :func:`read_nifti`."""
-
-    suffixes = NIFTI_SUFFIXES
-
-
-class VolumeReader(_FileReader):
-    """MONAI reader of TIFF, NIfTI and PNG files, the one to name in configs.
-
-    It refuses any other file itself. ``LoadImage`` would pass on what ``TiffReader`` does not know to MONAI's
-    own readers, which order the axes differently.
-    """
-
-    suffixes = SUFFIXES
-
-    def read(self, data: Sequence[PathLike] | PathLike, **_: object) -> list[Path]:
-        """Return the paths, unchecked: ``get_data`` refuses, and its error reaches the user as it is."""
-        return _paths(data)

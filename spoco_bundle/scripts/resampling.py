@@ -13,6 +13,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -82,7 +83,7 @@ class ResampleToSpacingd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.spacing, self.label_keys = spacing, label_keys
+        self.spacing, self.label_keys = spacing, ensure_tuple(label_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers.ema_handler import EMAHandler, EMAWarmUp
+from ignite.handlers.ema_handler import EMAWarmUp
 from ignite.metrics import Average
 from monai.engines import IterationEvents, Trainer
 from monai.inferers import Inferer, SimpleInferer
@@ -48,12 +48,11 @@ def momentum_copy(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
-class MovingAverage(EMAHandler):
+class MovingAverage:
     """Handler that moves the teacher's weights towards the student's after each training step.
 
-    Ignite's `EMAHandler` with three differences: the averaged network is given, not made, so that the configs can name
-    it; the warm-up follows the trainer's iteration, so that a resumed training takes it up where it was; and all
-    weights move at once, which on a GPU takes a few kernels in the place of two for each of them.
+    Ignite's `EMAHandler` makes the averaged network itself, where the configs cannot name it, counts its warm-up from
+    zero in a resumed training, and moves one weight after the other: on a GPU two kernels for each of them.
 
     Args:
         student, teacher: two networks of one architecture.
@@ -70,24 +69,19 @@ class MovingAverage(EMAHandler):
         momentum_warmup: float = 0.02,
         warmup_iters: int = 1,
     ) -> None:
-        super().__init__(student, momentum)
-        self.ema_model = teacher
+        self.student, self.teacher = student, teacher
         self.warm_up = EMAWarmUp(momentum_warmup, warmup_iters, momentum)
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer; the share of each step is `engine.state.ema_momentum`."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._set_momentum)
-        super().attach(engine)
+        """Register with a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     @torch.no_grad()
-    def _update_ema_model(self, engine: Engine, name: str) -> None:
-        momentum = getattr(engine.state, name)
-        moved, towards = (list(network.parameters()) for network in (self.ema_model, self.model))
-        torch._foreach_mul_(moved, 1 - momentum)
-        torch._foreach_add_(moved, towards, alpha=momentum)
-
-    def _set_momentum(self, engine: Engine) -> None:
-        engine.state.ema_momentum = self.warm_up(engine.state.iteration)
+    def __call__(self, engine: Engine) -> None:
+        share = self.warm_up(engine.state.iteration)
+        moved, towards = (list(network.parameters()) for network in (self.teacher, self.student))
+        torch._foreach_mul_(moved, 1 - share)
+        torch._foreach_add_(moved, towards, alpha=share)
 
 
 class TeacherLoss(nn.Module):

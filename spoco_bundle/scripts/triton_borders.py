@@ -61,9 +61,9 @@ def _hinges(difference, labels, annotated, known, voxel, other, exists, NEAR: tl
     inside = same & one & two & both_known
     across = (same == 0) & (one | two) & both_known
     distance = tl.sqrt(tl.sum(difference * difference, axis=0))
-    drawn_out = tl.where(inside, tl.maximum(distance - NEAR, 0.0), 0.0)
+    too_far = tl.where(inside, tl.maximum(distance - NEAR, 0.0), 0.0)
     too_near = tl.where(across, tl.maximum(FAR - distance, 0.0), 0.0)
-    return drawn_out, too_near, distance, inside, across
+    return too_far, too_near, distance, inside, across
 
 
 @triton.jit(do_not_specialize=["depth", "height", "width"])
