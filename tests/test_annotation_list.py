@@ -60,6 +60,12 @@ class TestFind:
         found = find(scene(), background_label=9)["candidates"]
         assert len(found.known) == 0
 
+    @pytest.mark.parametrize("special", ["background_label", "ignore_label"])
+    def test_where_somebody_painted_background_nothing_has_been_missed(self, special):
+        data = scene()
+        data["label"][0, 4:10, 24:30] = 5
+        assert find(data, **{special: 5})["candidates"].voxels.tolist() == [[6, 6]]
+
     def test_without_labels_nothing_is_annotated(self):
         assert len(find(scene(annotated=False))["candidates"].known) == 0
 

@@ -176,6 +176,56 @@ class TestBestWeightsSaver:
         assert self.saved_value(tmp_path) == 3.0
         assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "model.json"}
 
+    def test_a_resumed_training_without_its_weights_keeps_the_best_from_then_on(
+        self, tmp_path: Path, network: nn.Linear, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = self.saver(tmp_path / "first", network)
+        self.validate(first, 3.0)
+        resumed = self.saver(tmp_path / "second", network)
+        resumed.load_state_dict(first.state_dict())
+        assert "second: found other weights than this training wrote" in caplog.text
+        for value in (1.0, 2.0, 1.5):
+            self.validate(resumed, value)
+        assert self.saved_value(tmp_path / "second") == 2.0
+
+    def test_a_resumed_training_destroys_no_weights_of_another_folder(
+        self, saved: Path, tmp_path: Path, network: nn.Linear
+    ) -> None:
+        content = saved.read_bytes()
+        first = self.saver(tmp_path / "first", network)
+        self.validate(first, 3.0)
+        resumed = self.saver(saved.parent, network)
+        resumed.load_state_dict(first.state_dict())
+        self.validate(resumed, 4.0)
+        assert (saved.parent / "model_before_1.pt").read_bytes() == content
+
+    def test_two_trainings_at_once_lose_nothing(self, tmp_path: Path) -> None:
+        one, other = self.saver(tmp_path, nn.Linear(3, 2)), self.saver(tmp_path, nn.Linear(3, 2))
+        for saver, value in ((one, 1.0), (other, 2.0), (one, 3.0)):
+            self.validate(saver, value)
+        biases = {float(torch.load(path, weights_only=True)["bias"][0]) for path in tmp_path.glob("model*.pt")}
+        assert biases == {1.0, 2.0, 3.0}
+
+    def test_weights_that_are_written_again_are_not_kept_twice(self, tmp_path: Path, network: nn.Linear) -> None:
+        """A training that is killed right after it wrote them writes the same ones again."""
+        interrupted = self.saver(tmp_path, network)
+        self.validate(interrupted, 1.0)
+        state = {**interrupted.state_dict(), "written": dict(interrupted.written)}
+        self.validate(interrupted, 2.0)
+        resumed = self.saver(tmp_path, network)
+        resumed.load_state_dict(state)
+        self.validate(resumed, 2.0)
+        assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "model.json"}
+
+    def test_what_belongs_together_is_kept_under_one_number(self, tmp_path: Path, network: nn.Linear) -> None:
+        self.validate(self.saver(tmp_path, network), 1.0)
+        for value in (2.0, 3.0):
+            networks = {"model.pt": network, "teacher.pt": nn.Linear(3, 2)}
+            self.validate(BestWeightsSaver(str(tmp_path), networks, {"value": value}), value)
+        assert not (tmp_path / "teacher_before_1.pt").exists()
+        assert (tmp_path / "teacher_before_2.pt").exists()
+        assert '"value": 2.0' in (tmp_path / "model_before_2.json").read_text()
+
     def test_inference_reads_the_settings(self, tmp_path: Path, network: nn.Linear) -> None:
         self.validate(self.saver(tmp_path / "new", network), 1.0)
         assert read_settings(tmp_path / "new") == {"embedding_dim": 8}
@@ -202,23 +252,22 @@ class TestBestWeightsSaver:
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_all_files_are_written_before_one_takes_its_place(
-        self, saved: Path, network: nn.Linear, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, network: nn.Linear, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A training that is killed before that leaves what was there, settings included."""
-        folder = saved.parent
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        saver = self.saver(tmp_path, network)
+        self.validate(saver, 1.0)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
         def killed(*paths: object) -> None:
-            names = {path.name[10:] for path in folder.iterdir() if path.name.startswith(".")}
-            assert names == {"model.pt", "teacher.pt", "model.json"}
+            written = {path.name for path in tmp_path.iterdir()} - before.keys()
+            assert {name.split(".", 2)[2] for name in written} == before.keys()  # .12345678.model.pt
             raise KeyboardInterrupt
 
         monkeypatch.setattr(os, "replace", killed)
-        saver = BestWeightsSaver(str(folder), {"model.pt": network, "teacher.pt": nn.Linear(3, 2)}, {"delta_var": 1})
-        saver.best = 0.0
         with pytest.raises(KeyboardInterrupt):
-            self.validate(saver, 1.0)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+            self.validate(saver, 2.0)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     def test_each_training_keeps_those_of_the_one_before(self, saved: Path, network: nn.Linear) -> None:
         self.validate(self.saver(saved.parent, network), 1.0)

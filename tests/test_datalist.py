@@ -69,10 +69,11 @@ def test_masks_are_paired_by_order(tmp_path: Path) -> None:
     assert image_label_pairs("unused", f"{tmp_path}/images/*", masks, masks) == triples
 
 
-def test_patterns_may_stand_for_other_texts(tmp_path: Path) -> None:
+def test_patterns_may_stand_for_other_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset(tmp_path, ["a_raw.tif", "b_raw.tif"], ["a_ids.tif", "b_ids.tif"])
     pairs = image_label_pairs("unused", f"{tmp_path}/images/*_raw.tif", f"{tmp_path}/labels/*.tif")
     assert names(pairs) == [("a_raw.tif", "a_ids.tif"), ("b_raw.tif", "b_ids.tif")]
+    assert "a_ids.tif: taken for the label of" in caplog.text
 
 
 def test_patterns_of_folders_and_names(tmp_path: Path) -> None:
@@ -81,6 +82,17 @@ def test_patterns_of_folders_and_names(tmp_path: Path) -> None:
         dataset(tmp_path / city, [f"{city}_1_raw.png"], [f"{city}_1_ids.png"])
     pairs = image_label_pairs("unused", f"{tmp_path}/*/images/*_raw.png", f"{tmp_path}/./*/labels/*_ids.png")
     assert names(pairs) == [("aachen_1_raw.png", "aachen_1_ids.png"), ("bochum_1_raw.png", "bochum_1_ids.png")]
+
+
+def test_patterns_pair_what_is_named_alike_whatever_the_order(tmp_path: Path) -> None:
+    dataset(tmp_path, ["a.tif", "a-1.tif"], ["a_ids.tif", "a-1_ids.tif"])  # "-" is before "." and before "_"
+    pairs = image_label_pairs("unused", f"{tmp_path}/images/a*.tif", f"{tmp_path}/labels/a*_ids.tif")
+    assert names(pairs) == [("a-1.tif", "a-1_ids.tif"), ("a.tif", "a_ids.tif")]
+    dataset(tmp_path, ["a+.tif"], ["a+_ids.tif"])
+    pairs = image_label_pairs("unused", f"{tmp_path}/images/*.tif", f"{tmp_path}/labels/*_ids.tif")
+    assert {(image.replace(".tif", "_ids.tif"), label) for image, label in names(pairs)} == {
+        (label, label) for _, label in names(pairs)
+    }
 
 
 class TestBracketsInNames:
@@ -99,7 +111,7 @@ class TestBracketsInNames:
         assert names(pairs) == [("a[0].tif", "a[0].tif"), ("b[0].tif", "b[0].tif")]
         (folder / "labels" / "a[0].tif").unlink()
         dataset(folder, [], ["c[0].tif"])
-        with pytest.raises(ValueError, match=r"found as the label of .*a\[0\]\.tif in sorted order"):
+        with pytest.raises(ValueError, match=r"labels/\*\.tif: found no label for the image a\[0\]\.tif, expected one"):
             image_label_pairs("unused", f"{folder}/images/*.tif", f"{folder}/labels/*.tif")
 
     def test_a_single_file(self, folder: Path) -> None:
@@ -113,9 +125,29 @@ class TestBracketsInNames:
 class TestRefusals:
     def test_patterns_that_shift_the_pairs(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["plant1_rgb.png", "plant2_rgb.png"], ["plant2_label.png", "plant3_label.png"])
-        sentence = r"plant2_label\.png: found as the label of .*plant1_rgb\.png .*, expected that of .*plant2_rgb\.png"
+        sentence = r"plant\?_label\.png: found no label for the image plant1_rgb\.png, expected one of the same name"
         with pytest.raises(ValueError, match=sentence):
             image_label_pairs("unused", f"{tmp_path}/images/plant*_rgb.png", f"{tmp_path}/labels/plant?_label.png")
+
+    @pytest.mark.parametrize(("kind", "lonely"), [("images", "cologne"), ("labels", "darmstadt")])
+    def test_patterns_of_which_one_lacks_a_file(self, tmp_path: Path, kind: str, lonely: str) -> None:
+        dataset(tmp_path, ["aachen_rgb.png"], ["aachen_ids.png"])
+        suffix = "rgb" if kind == "images" else "ids"
+        dataset(tmp_path, *([f"{lonely}_{suffix}.png"] if kind == one else [] for one in ("images", "labels")))
+        with pytest.raises(
+            ValueError, match=rf"found no \w+ for the \w+ {lonely}_{suffix}\.png, expected one of the same"
+        ):
+            image_label_pairs("unused", f"{tmp_path}/images/*_rgb.png", f"{tmp_path}/labels/*_ids.png")
+
+    def test_an_image_without_label_and_a_label_without_image_are_no_pair(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a_rgb.png", "c_rgb.png"], ["a_ids.png", "d_ids.png"])
+        with pytest.raises(ValueError, match=r"found no label for the image c_rgb\.png"):
+            image_label_pairs("unused", f"{tmp_path}/images/*_rgb.png", f"{tmp_path}/labels/*_ids.png")
+
+    def test_images_as_their_own_labels(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a.tif"], [])
+        with pytest.raises(ValueError, match="which are the images, expected their label maps"):
+            image_label_pairs("unused", f"{tmp_path}/images/*.tif", f"{tmp_path}/images/*.tif")
 
     def test_fewer_masks_than_images(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
@@ -157,8 +189,9 @@ class TestRefusals:
 
     def test_lists_of_different_length(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["a.tif"], ["a.tif", "b.tif"])
+        images, labels = ([str(path) for path in (tmp_path / kind).iterdir()] for kind in ("images", "labels"))
         with pytest.raises(ValueError, match="Found 1 images and 2 labels, expected equal numbers"):
-            image_label_pairs(tmp_path, f"{tmp_path}/images/*", f"{tmp_path}/labels/*")
+            image_label_pairs("unused", images, labels)
 
     def test_images_without_a_list_of_labels(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Found images without labels, expected both lists or neither"):

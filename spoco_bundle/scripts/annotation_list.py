@@ -85,24 +85,26 @@ class FindNextObjectsd(MapTransform):
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             picture: MetaTensor = result[self.image_key]
             image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
-            labels = self._objects(result.get(self.label_key), image.shape)
+            looked_at, labels = self._annotation(result.get(self.label_key), image.shape)
             probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             everywhere = self.foreground == "everywhere" or self.mask_key in result  # a mask is full of instances
             probability = None if everywhere else probability
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
-            regions = candidate_regions(instances, probability, labels > 0, min_size, self.foreground_threshold)
+            regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
         return result
 
-    def _objects(self, labels: torch.Tensor | None, shape: tuple[int, ...]) -> NDArray[np.int32]:
-        """Annotated objects (*spatial), numbered 1..A."""
+    def _annotation(
+        self, labels: torch.Tensor | None, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Where somebody has looked, (*spatial), painted background included; and the objects, numbered 1..A."""
         if labels is None:
-            return np.zeros(shape, np.int32)
+            return np.zeros(shape, bool), np.zeros(shape, np.int32)
         labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
-        return number_objects(labels, *self.special)[1].numpy().astype(np.int32)
+        return (labels > 0).numpy(), number_objects(labels, *self.special)[1].numpy().astype(np.int32)
 
 
 class PaintDoubtd(MapTransform):

@@ -49,6 +49,7 @@ class SelectClassesd(MapTransform):
         classes: those to keep; None leaves the maps as they are.
         ignore_label: id for what is to be ignored; None makes it unlabelled.
         drawn: path of a label map -> ids of its annotated objects (see `draw_objects`); None keeps all objects.
+        allow_missing_keys: do not raise when a key is missing.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class SelectClassesd(MapTransform):
         classes: Sequence[int] | None,
         ignore_label: int | None = None,
         drawn: Mapping[str, Collection[int]] | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys)
         self.classes, self.ignore_label, self.drawn = checked_classes(classes), ignore_label, drawn
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

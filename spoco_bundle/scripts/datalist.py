@@ -9,16 +9,20 @@ In a MONAI JSON config::
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 
 from .image_files import SUFFIXES, split_suffix
 
 Paths = Sequence[PathLike] | str | None
+
+logger = logging.getLogger(__name__)
 
 
 def image_label_pairs(
@@ -27,9 +31,9 @@ def image_label_pairs(
     """List the images of a dataset with their label maps, sorted by name.
 
     ``dataset_dir/images/NAME.EXT`` belongs to ``dataset_dir/labels/NAME.EXT``, where the two EXT may
-    differ. Any other layout is given by ``images`` and ``labels`` together: two lists of paths, or two
-    glob patterns (sorted), paired by their order. ``masks``, a list or pattern as well, adds to each image
-    the mask inside which it is clustered.
+    differ. Any other layout is given by ``images`` and ``labels`` together: two lists of paths, paired by their
+    order, or two glob patterns, paired by what their wildcards stand for; if that never agrees, by their sorted order.
+    ``masks``, a list or pattern as well, adds to each image the mask inside which it is clustered.
 
     Returns:
         One ``{"image": path, "label": path}`` for each image, with ``"mask"`` where masks are given.
@@ -43,6 +47,8 @@ def image_label_pairs(
         given, missing = ("images", "labels") if labels is None else ("labels", "images")
         raise ValueError(f"Found {given} without {missing}, expected both lists or neither.")
     if images is not None and labels is not None:
+        if images == labels:
+            raise ValueError(f"labels: found {labels}, which are the images, expected their label maps.")
         entries = [{"image": path} for path in _listed("images", images)]
         return _with(_with(entries, "label", labels, images), "mask", masks, images)
     by_name, labels_by_name = _volumes(Path(dataset_dir) / "images"), _volumes(Path(dataset_dir) / "labels")
@@ -98,24 +104,25 @@ def annotated_so_far(
 
 
 def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths = None) -> list[dict[str, str]]:
-    """Add to each entry its label map or mask, by their order; unchanged without paths.
+    """Add to each entry its label map or mask; unchanged without paths.
 
-    In sorted lists one missing file on either side shifts all that follow: where both are patterns, a path whose
-    wildcards stand for the same text as those of another image is refused.
+    Where both are patterns, those belong together whose wildcards stand for the same text, and none may lack: in sorted
+    lists one missing file on either side shifts all that follow. Where no texts agree, and in lists, it is the order.
     """
     if paths is None:
         return entries
     others = _listed(f"{key}s", paths)
+    image_of = {_wildcard_texts(images, entry["image"]): entry["image"] for entry in entries}
+    other_of = {_wildcard_texts(paths, other): other for other in others}
+    are_told_apart = len(image_of) == len(entries) and len(other_of) == len(others)
+    if are_told_apart and image_of.keys() & other_of.keys() - {()}:
+        _check_counterparts(image_of, other_of, "image", key, str(paths))
+        _check_counterparts(other_of, image_of, key, "image", str(images))
+        return [{**entry, key: other_of[texts]} for texts, entry in zip(image_of, entries, strict=True)]
     if len(others) != len(entries):
         raise ValueError(f"Found {len(entries)} images and {len(others)} {key}s, expected equal numbers.")
-    image_of = {_wildcard_texts(images, entry["image"]): entry["image"] for entry in entries}
-    for entry, other in zip(entries, others, strict=True):
-        texts = _wildcard_texts(paths, other)
-        if texts and image_of.get(texts, entry["image"]) != entry["image"]:
-            raise ValueError(
-                f"{other}: found as the {key} of {entry['image']} in sorted order, expected that of "
-                f"{image_of[texts]}; some other file is missing."
-            )
+    if isinstance(images, str) and len(entries) > 1:
+        logger.warning("%s: taken for the %s of %s, and so on in sorted order", others[0], key, entries[0]["image"])
     return [{**entry, key: other} for entry, other in zip(entries, others, strict=True)]
 
 
@@ -176,7 +183,7 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
 
 
 def _check_counterparts(
-    by_name: dict[str, str], others: dict[str, str], kind: str, other_kind: str, other_folder: Path
+    by_name: Mapping[Any, str], others: Mapping[Any, str], kind: str, other_kind: str, other_folder: Path | str
 ) -> None:
     alone = [Path(path).name for name, path in by_name.items() if name not in others]
     if alone:
