@@ -10,9 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
-from scripts.checks import CheckLabelsd
+from scripts.checks import CheckLabelsd, CheckVoxelSized
+from scripts.grids import stated_axes
 
 IDS = np.zeros((4, 4, 4), np.uint16)  # a cube, so that permuted axes do not show in the shape
 IDS[1:3, 1:3, 1:3] = 7
@@ -166,3 +168,44 @@ class TestPlace:
         shifted[2, 3] += 5  # voxels are 4 long
         with pytest.raises(ValueError, match=r"origin \(10, 20, 35\), expected that of .*origin \(10, 20, 30\)"):
             check(image, nifti(tmp_path / "label.nii", shifted, "mm"))
+
+
+class TestImagesAmongThemselves:
+    """Whether a file says how long a voxel is."""
+
+    @staticmethod
+    def read(path: Path) -> MetaTensor:
+        return LoadImaged("image", reader="scripts.readers.VolumeReader", ensure_channel_first=True)({"image": path})[
+            "image"
+        ]
+
+    @pytest.mark.parametrize(
+        ("voxel_size", "stated"),
+        [((), [False] * 3), ((2.0, 0.5, 0.5), [True] * 3), ((1.0, 1.0, 1.0), [True] * 3)],
+    )
+    def test_tiff(self, tmp_path: Path, voxel_size: tuple[float, ...], stated: list[bool]) -> None:
+        assert stated_axes(self.read(tiff(tmp_path / "a.tif", voxel_size))) == stated
+
+    def test_nifti(self, tmp_path: Path) -> None:
+        assert stated_axes(self.read(nifti(tmp_path / "a.nii", PLACED))) == [True] * 3
+        assert stated_axes(self.read(nifti(tmp_path / "b.nii", np.eye(4)))) == [False] * 3  # as any array is written
+
+    @pytest.mark.parametrize(
+        ("trained", "voxel_size", "sentence"),
+        [
+            ([True] * 3, (), "b.tif: found no voxel size, expected a voxel size along z, y, x, as the images had"),
+            ([False] * 3, (2, 1, 1), "b.tif: found a voxel size along z, y, x, expected no voxel size, as the"),
+            ([False, True, True], (2, 1, 1), "along z, y, x, expected a voxel size along y, x, as the images had"),
+        ],
+    )
+    def test_an_image_unlike_those_trained_on(
+        self, tmp_path: Path, trained: list[bool], voxel_size: tuple[float, ...], sentence: str
+    ) -> None:
+        image = self.read(tiff(tmp_path / "b.tif", voxel_size))
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            CheckVoxelSized("image", trained)({"image": image})
+        CheckVoxelSized("image", None)({"image": image})
+
+    def test_an_image_like_those_trained_on(self, tmp_path: Path) -> None:
+        data = {"image": self.read(tiff(tmp_path / "b.tif", (3, 1, 1)))}
+        assert CheckVoxelSized("image", [True] * 3)(data)["image"] is data["image"]

@@ -41,6 +41,18 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
 
 
+def test_files_of_which_some_state_voxel_sizes_are_refused() -> None:
+    def load_unlike(entry: dict) -> dict:
+        loaded = load(entry)
+        loaded["image"].meta["stated_voxel_size"] = entry["size"]
+        return loaded
+
+    like, unlike = {"image": "a.tif", "size": [0.5, 0.5]}, {"image": "b.tif", "size": [math.nan] * 2}
+    assert survey_objects([like, like], load_unlike).stated_axes == [True, True]
+    with pytest.raises(ValueError, match=r"b\.tif: found no voxel size, expected .* along y, x, as a\.tif has"):
+        survey_objects([like, unlike], load_unlike)
+
+
 def extents(*label_maps: torch.Tensor) -> list[float]:
     return typical_extents([measure_objects(labels) for labels in label_maps])
 

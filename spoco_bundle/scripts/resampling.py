@@ -5,6 +5,7 @@ On the working grid anisotropy is mostly gone, a patch holds many objects, and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from .outlines import resample_instances
 
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
+IMPLAUSIBLE_GROWTH = 64  # voxels of the working grid to one of the image: so coarsely sampled objects are not found
 
 
 def resample_linear(image: Tensor, shape: Sequence[int]) -> Tensor:
@@ -72,7 +74,7 @@ class ResampleToSpacingd(MapTransform):
 
     Raises:
         ValueError: the spacing has not one entry an axis, or is so far from the file's voxel size that the two
-            can hardly be in one unit.
+            can hardly be in one unit; or the working grid has many times as many voxels as the image.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ResampleToSpacingd(MapTransform):
             old_shape, voxel_size = image.shape[1:], image.pixdim.tolist()
             self._check(image, voxel_size)
             shape = working_shape(old_shape, voxel_size, self.spacing)
+            self._check_growth(image, shape)
             resample = resample_nearest if key in self.label_keys else resample_linear
             affine = _rescaled_affine(image.affine, old_shape, shape)
             meta = {**image.meta, "affine": affine}  # a copy: the caller's image keeps its own
@@ -112,6 +115,15 @@ class ResampleToSpacingd(MapTransform):
             raise ValueError(
                 f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]}, expected one near the "
                 f"working voxel size {[float(f'{v:.4g}') for v in self.spacing]}; the units probably differ."
+            )
+
+    def _check_growth(self, image: MetaTensor, shape: Sequence[int]) -> None:
+        growth = math.prod(shape) / math.prod(image.shape[1:])
+        if growth > IMPLAUSIBLE_GROWTH:
+            name, in_all = image.meta.get("filename_or_obj", "image"), " x ".join(map(str, shape))
+            raise ValueError(
+                f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, expected at "
+                f"most {IMPLAUSIBLE_GROWTH}; the objects are probably larger than object_size or spacing says."
             )
 
 

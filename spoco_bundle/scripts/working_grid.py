@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .balls import ball_volume
+from .grids import check_stated_axes, stated_axes
 from .resampling import working_shape, working_voxels_per_voxel
 from .sampling import without_special
 
@@ -27,6 +28,7 @@ class Survey:
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
+    stated_axes: list[bool] | None = None  # along which the files say how long a voxel is, see `grids.stated_axes`
 
 
 def survey_objects(
@@ -43,10 +45,18 @@ def survey_objects(
         data: the training files.
         load: transform that reads one entry of `data`, as the training does.
         background_label, ignore_label: ids that are no objects.
+
+    Raises:
+        ValueError: there is no object, or some files state voxel sizes and others do not.
     """
     voxel_sizes, sides, objects = [], [], []
+    first: str | None = None
     for entry in data:
         loaded = load(dict(entry))
+        file = str(entry.get(image_key, image_key))
+        if first is None:
+            first, axes = file, stated_axes(loaded[image_key])
+        check_stated_axes(file, loaded[image_key], axes, f"{first} has; correct it in the file")
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
         labels = without_special(loaded[label_key].as_tensor()[0], background_label, ignore_label)
         sides.append(np.multiply(labels.shape, voxel_sizes[-1]))
@@ -55,6 +65,7 @@ def survey_objects(
         voxel_size=np.median(voxel_sizes, axis=0).tolist(),
         object_extents=typical_extents(objects),
         smallest_sides=np.min(sides, axis=0).tolist(),
+        stated_axes=axes,
     )
 
 
