@@ -13,7 +13,7 @@ import tifffile
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
-from scripts.checks import CheckLabelsd, CheckVoxelSized
+from scripts.checks import CheckLabelsd
 from scripts.grids import stated_axes
 
 IDS = np.zeros((4, 4, 4), np.uint16)  # a cube, so that permuted axes do not show in the shape
@@ -170,7 +170,7 @@ class TestPlace:
             check(image, nifti(tmp_path / "label.nii", shifted, "mm"))
 
 
-class TestImagesAmongThemselves:
+class TestStatedAxes:
     """Whether a file says how long a voxel is."""
 
     @staticmethod
@@ -189,23 +189,3 @@ class TestImagesAmongThemselves:
     def test_nifti(self, tmp_path: Path) -> None:
         assert stated_axes(self.read(nifti(tmp_path / "a.nii", PLACED))) == [True] * 3
         assert stated_axes(self.read(nifti(tmp_path / "b.nii", np.eye(4)))) == [False] * 3  # as any array is written
-
-    @pytest.mark.parametrize(
-        ("trained", "voxel_size", "sentence"),
-        [
-            ([True] * 3, (), "b.tif: found no voxel size, expected a voxel size along z, y, x, as the images had"),
-            ([False] * 3, (2, 1, 1), "b.tif: found a voxel size along z, y, x, expected no voxel size, as the"),
-            ([False, True, True], (2, 1, 1), "along z, y, x, expected a voxel size along y, x, as the images had"),
-        ],
-    )
-    def test_an_image_unlike_those_trained_on(
-        self, tmp_path: Path, trained: list[bool], voxel_size: tuple[float, ...], sentence: str
-    ) -> None:
-        image = self.read(tiff(tmp_path / "b.tif", voxel_size))
-        with pytest.raises(ValueError, match=re.escape(sentence)):
-            CheckVoxelSized("image", trained)({"image": image})
-        CheckVoxelSized("image", None)({"image": image})
-
-    def test_an_image_like_those_trained_on(self, tmp_path: Path) -> None:
-        data = {"image": self.read(tiff(tmp_path / "b.tif", (3, 1, 1)))}
-        assert CheckVoxelSized("image", [True] * 3)(data)["image"] is data["image"]

@@ -55,8 +55,7 @@ class TestInsideAMask:
 
 def test_min_size_counts_voxels_of_the_file() -> None:
     pred = two_objects_on_background()  # objects of 30 voxels, each 4 voxels of the file
-    working, original = torch.diag(torch.tensor([2.0, 2.0, 1.0])), torch.eye(3)
-    meta_pred = MetaTensor(pred, affine=working, meta={"original_affine": original})
+    meta_pred = MetaTensor(pred, meta={"spatial_shape": (28, 36)})
     assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": meta_pred})["pred"].max() == 2
     assert ClusterEmbeddingsd("pred", 2, min_size=130)({"pred": meta_pred})["pred"].max() == 0
     assert ClusterEmbeddingsd("pred", 2, min_size=100)({"pred": pred})["pred"].max() == 0

@@ -22,7 +22,7 @@ from scripts.working_grid import (
     working_spacing,
 )
 
-SURVEY = Survey(voxel_size=[2.0, 1.0], object_extents=[8, 32], smallest_sides=[64.0, 64.0])
+SURVEY = Survey(voxel_size=[2.0, 1.0], object_extents=[8, 32], smallest_sides=[64.0, 64.0], stated_axes=[True] * 2)
 
 
 def load(entry: dict) -> dict:
@@ -41,16 +41,15 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
 
 
-def test_files_of_which_some_state_voxel_sizes_are_refused() -> None:
-    def load_unlike(entry: dict) -> dict:
+def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> None:
+    def load_stated(entry: dict) -> dict:
         loaded = load(entry)
-        loaded["image"].meta["stated_voxel_size"] = entry["size"]
+        loaded["image"].meta["stated_voxel_size"] = entry["stated"]
         return loaded
 
-    like, unlike = {"image": "a.tif", "size": [0.5, 0.5]}, {"image": "b.tif", "size": [math.nan] * 2}
-    assert survey_objects([like, like], load_unlike).stated_axes == [True, True]
-    with pytest.raises(ValueError, match=r"b\.tif: found no voxel size, expected .* along y, x, as a\.tif has"):
-        survey_objects([like, unlike], load_unlike)
+    stated, unstated = {"stated": [2.0, 1.0]}, {"stated": [math.nan, 1.0]}  # along the first axis 2.0 or nothing
+    assert survey_objects([unstated, unstated], load_stated).stated_axes == [False, True]
+    assert survey_objects([unstated, stated], load_stated).stated_axes == [True, True]
 
 
 def extents(*label_maps: torch.Tensor) -> list[float]:
@@ -137,7 +136,7 @@ class TestVoxelShape:
         assert voxel_shape(SURVEY, working_spacing(SURVEY, "image")) == [4.0, 1.0]  # 8 x 32 voxels
 
     def test_the_unit_of_the_files_does_not_matter(self) -> None:
-        micrometres = Survey([0.002, 0.001], SURVEY.object_extents, [1.0, 1.0])
+        micrometres = Survey([0.002, 0.001], SURVEY.object_extents, [1.0, 1.0], [True] * 2)
         assert voxel_shape(micrometres, [0.004, 0.003]) == pytest.approx(voxel_shape(SURVEY, [4.0, 3.0]))
 
 
@@ -161,15 +160,15 @@ class TestSmallestInstance:
         assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 16)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        survey = Survey([1.0] * 3, [16, 16, 16], [50.0] * 3)
+        survey = Survey([1.0] * 3, [16, 16, 16], [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [1.0] * 3) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_in_voxels_of_the_working_grid(self) -> None:
-        survey = Survey([1.0] * 3, [32, 32, 16], [50.0] * 3)
+        survey = Survey([1.0] * 3, [32, 32, 16], [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_what_the_user_says_counts_voxels_of_the_files(self) -> None:
-        assert smallest_instance(Survey([0.5] * 2, [9, 9], [50.0] * 2), [1.0, 2.0], min_size=80) == 10
+        assert smallest_instance(Survey([0.5] * 2, [9, 9], [50.0] * 2, [True] * 2), [1.0, 2.0], min_size=80) == 10
 
     def test_without_annotation_what_the_training_found(self) -> None:
         assert inference_smallest(None, trained=77.5) == 77.5

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
-from .grids import check_same_grid, check_stated_axes
+from .grids import check_same_grid
 from .image_files import describe_shape, refusal
 from .networks import size_divisor
 from .sampling import without_special
@@ -78,30 +78,6 @@ class CheckImaged(MapTransform):
         if image.numel() == 0 or image.min() == image.max():
             value = f"the value {image.min().item():g} everywhere" if image.numel() else "no voxel"
             raise refusal(file, value, "an image with contrast")
-
-
-class CheckVoxelSized(MapTransform):
-    """Refuse an image that says how long a voxel is where the images trained on did not, or the reverse.
-
-    The working voxel size would be taken for so many of its voxels, or their number for a length.
-
-    Args:
-        keys: keys of the images.
-        axes: of the images trained on, see `grids.stated_axes`; None where this is not known, or does not matter.
-    """
-
-    def __init__(self, keys: KeysCollection, axes: Sequence[bool] | None) -> None:
-        super().__init__(keys)
-        self.axes = None if axes is None else list(axes)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the data as they are; raises ValueError naming the file, found and expected."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            remedy = "the images had that were trained on; correct it in the file, or say how large the objects are"
-            file = _file_of(key, result[key])
-            check_stated_axes(file, result[key], self.axes, f"{remedy} in it (object_size)")
-        return result
 
 
 class CheckPatchSized(MapTransform):

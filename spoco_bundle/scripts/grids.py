@@ -41,38 +41,16 @@ def check_same_grid(label_file: str, label: MetaTensor, image_file: str, image: 
     raise refusal(label_file, f"a grid of {_describe(label_file, label)}", expected)
 
 
-def stated_axes(image: MetaTensor) -> list[bool] | None:
-    """Along which axes the file of an image says how long a voxel is; None where the reader does not tell.
+def stated_axes(image: MetaTensor) -> list[bool]:
+    """Along which axes the file of an image says how long a voxel is; along all where the reader does not tell.
 
     Where all are 1, only a TIFF file that also names their unit says something: other programs write ones by default.
     """
-    stated = image.meta.get("stated_voxel_size")
-    if stated is None:
-        return None
+    stated = np.asarray(image.meta.get("stated_voxel_size", image.pixdim), np.float64)
     by_default = _is_usual(image) if _is_placed(image) else image.meta.get("unit") not in LENGTHS
-    return [bool(np.isfinite(size)) and not (by_default and np.all(np.equal(stated, 1))) for size in stated]
-
-
-def check_stated_axes(file: str, image: MetaTensor, expected: list[bool] | None, of_whom: str) -> None:
-    """Refuse an image whose file states voxel sizes where others do not, or the reverse: their units have no relation.
-
-    Args:
-        file: for the message.
-        image: as read.
-        expected: `stated_axes` of the others; None allows all.
-        of_whom: in words, whose they are, and what to do.
-
-    Raises:
-        ValueError: along an axis only one of them says how long a voxel is.
-    """
-    found = stated_axes(image)
-    if expected is not None and found is not None and found != expected:
-        raise refusal(file, _stated_in_words(found), f"{_stated_in_words(expected)}, as {of_whom}")
-
-
-def _stated_in_words(axes: list[bool]) -> str:
-    names = [name for name, is_stated in zip("zyx"[-len(axes) :], axes, strict=True) if is_stated]
-    return f"a voxel size along {', '.join(names)}" if names else "no voxel size"
+    if by_default and (stated == 1).all():
+        return [False] * len(stated)
+    return np.isfinite(stated).tolist()
 
 
 def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:

@@ -57,10 +57,9 @@ def working_shape(shape: Sequence[int], voxel_size: Sequence[float], spacing: Se
 
 def working_voxels_per_voxel(image: Tensor) -> float:
     """How many voxels of the working grid make one voxel of the image file."""
-    if not isinstance(image, MetaTensor) or "original_affine" not in image.meta:
+    if not isinstance(image, MetaTensor) or "spatial_shape" not in image.meta:
         return 1.0
-    original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
-    return float(torch.linalg.det(original).abs() / torch.linalg.det(image.affine.double()).abs())
+    return math.prod(image.shape[1:]) / math.prod(int(n) for n in np.asarray(image.meta["spatial_shape"]))
 
 
 class ResampleToSpacingd(MapTransform):
@@ -122,8 +121,8 @@ class ResampleToSpacingd(MapTransform):
         if growth > IMPLAUSIBLE_GROWTH:
             name, in_all = image.meta.get("filename_or_obj", "image"), " x ".join(map(str, shape))
             raise ValueError(
-                f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, expected at "
-                f"most {IMPLAUSIBLE_GROWTH}; the objects are probably larger than object_size or spacing says."
+                f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, "
+                f"expected at most {IMPLAUSIBLE_GROWTH}; objects are probably larger than object_size or spacing says."
             )
 
 

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .balls import ball_volume
-from .grids import check_stated_axes, stated_axes
+from .grids import stated_axes
 from .resampling import working_shape, working_voxels_per_voxel
 from .sampling import without_special
+from .voxel_sizes import assumed_voxel_sizes
 
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
@@ -28,7 +29,7 @@ class Survey:
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
-    stated_axes: list[bool] | None = None  # along which the files say how long a voxel is, see `grids.stated_axes`
+    stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
 
 
 def survey_objects(
@@ -47,25 +48,22 @@ def survey_objects(
         background_label, ignore_label: ids that are no objects.
 
     Raises:
-        ValueError: there is no object, or some files state voxel sizes and others do not.
+        ValueError: there is no object.
     """
-    voxel_sizes, sides, objects = [], [], []
-    first: str | None = None
+    voxel_sizes, stated, shapes, objects = [], [], [], []
     for entry in data:
         loaded = load(dict(entry))
-        file = str(entry.get(image_key, image_key))
-        if first is None:
-            first, axes = file, stated_axes(loaded[image_key])
-        check_stated_axes(file, loaded[image_key], axes, f"{first} has; correct it in the file")
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
+        stated.append(stated_axes(loaded[image_key]))
         labels = without_special(loaded[label_key].as_tensor()[0], background_label, ignore_label)
-        sides.append(np.multiply(labels.shape, voxel_sizes[-1]))
+        shapes.append(labels.shape)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
+    assumed = assumed_voxel_sizes(voxel_sizes, stated)
     return Survey(
-        voxel_size=np.median(voxel_sizes, axis=0).tolist(),
+        voxel_size=np.median(assumed, axis=0).tolist(),
+        stated_axes=np.any(stated, axis=0).tolist(),
         object_extents=typical_extents(objects),
-        smallest_sides=np.min(sides, axis=0).tolist(),
-        stated_axes=axes,
+        smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
 
 
@@ -185,7 +183,7 @@ def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
     The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
     good as round ones in cubes.
 
-    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], [1.0] * 3), [4.0, 1.0, 1.0])
+    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
     [4.0, 1.0, 1.0]
     """
     sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)
