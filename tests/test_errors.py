@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
+from monai.utils import OptionalImportError, optional_import
 
 from scripts.errors import explain_refusals, refusal_behind
 from scripts.image_files import split_suffix
@@ -57,6 +58,13 @@ def test_a_type_error_behind_a_component_is_a_defect() -> None:
     with pytest.raises(RuntimeError) as wrapped:
         parser.get_parsed_content("lost")
     assert refusal_behind(wrapped.value) is None
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    module, _ = optional_import("no_such_package")
+    with pytest.raises(OptionalImportError) as missing:
+        module.anything  # noqa: B018
+    assert "no_such_package" in str(refusal_behind(missing.value))
 
 
 def test_an_error_from_elsewhere_is_no_refusal() -> None:

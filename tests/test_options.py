@@ -64,7 +64,12 @@ def test_accepted(name: str, value: Any) -> None:
         ("filters", [16, 32], "a list of at least 3, each a multiple of 8"),
         ("clustering", "kmeans", "one of auto, mean_shift, hdbscan, consistency"),
         ("foreground", "somewhere", "one of estimated, everywhere"),
-        ("classes", 26, "a list of at least 1, each a whole number of at least 1, or None"),
+        ("classes", 26, "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
+        ("classes", [26, 26], "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
+        ("classes", [3000000], "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
+        ("background_label", 2**63, "a whole number from 1 to 9223372036854775807, or None"),
+        ("smallest_instance", "abc", "a number above 0"),
+        ("working_spacing", 2.0, "a list with one entry for each axis of the images, each a number above 0, or None"),
         ("output_dir", 0.1, "a path; write ./NAME where NAME alone could be a number"),
         ("output_dir", ["a"], "a path; write ./NAME where NAME alone could be a number or a list"),
         ("images", 7, "a list of paths or a glob pattern, or None"),
@@ -75,6 +80,12 @@ def test_refused(name: str, value: Any, expected: str) -> None:
     sentence = re.escape(f"{name}: found {value!r}, expected {expected}")
     with pytest.raises(ValueError, match=f"^{sentence}.*\\.$"):
         check_options(**{name: value})
+
+
+def test_an_embedding_holds_more_than_positions() -> None:
+    check_options(spatial_dims=3, embedding_dim=3, position_scale=0.0)
+    with pytest.raises(ValueError, match="^embedding_dim: found 3, expected more than the 3 axes"):
+        check_options(spatial_dims=3, embedding_dim=3, position_scale=0.25)
 
 
 def test_painted_background_and_what_is_ignored_have_two_ids() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids
+from scripts.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids, where_id
 
 
 def label_map(ids: list[int], name: str = "cells.tif") -> MetaTensor:
@@ -16,6 +16,16 @@ def test_ids_are_neither_unlabelled_nor_background_nor_ignored() -> None:
         3,
         70000,
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
+def test_an_id_that_the_type_of_the_labels_cannot_hold_is_nowhere(dtype: torch.dtype) -> None:
+    labels = torch.tensor([0, 1, 1], dtype=dtype)
+    assert where_id(labels, 1).tolist() == [False, True, True]
+    for id_ in (257, 2**32, 2**32 + 1, 2**40):  # some of which are 0 or 1 in fewer bits
+        assert not where_id(labels, id_).any()
+        assert len(annotated_ids(labels, background_label=id_, ignore_label=None)) == 1
+    assert not where_id(labels, None).any()
 
 
 class TestKeepObjectFraction:

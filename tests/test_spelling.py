@@ -62,6 +62,18 @@ class TestRefused:
             check_spelling([PROGRAM, "run", "training", "--args_file", str(file), "--epoch", "3"])
 
 
+class TestValuesThatMonaiTakesForSomethingElse:
+    def test_none_where_something_is_set(self) -> None:
+        with pytest.raises(ValueError, match=r"^--pretrained: found None, which MONAI leaves out, expected '\$None'"):
+            check_spelling(command("--pretrained", "None"))
+        check_spelling(command("--pretrained", "$None", "--ignore_label", "None"))
+
+    @pytest.mark.parametrize("option", ["--ckpt_dir", "--dataset_dir", "--images"])
+    def test_a_number_sign_in_a_path(self, option: str) -> None:
+        with pytest.raises(ValueError, match=rf"^{option}: found run#1 with #, which MONAI changes to ::"):
+            check_spelling(command(option, "run#1"))
+
+
 class TestAccepted:
     @pytest.mark.parametrize(
         "arguments",

@@ -62,7 +62,7 @@ class FindNextObjectsd(MapTransform):
         min_size: int = 50,
         smallest_instance: float = 1,
         foreground: str = "estimated",
-        foreground_threshold: float = THRESHOLD,
+        foreground_threshold: float | None = None,
         background_label: int | None = None,
         ignore_label: int | None = None,
         instances_key: str = "pred",
@@ -74,7 +74,8 @@ class FindNextObjectsd(MapTransform):
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
         self.sizes, self.foreground = (min_size, smallest_instance), foreground
-        self.special, self.foreground_threshold = (background_label, ignore_label), foreground_threshold
+        self.special = (background_label, ignore_label)
+        self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
         self.mask_key, self.regions_key = mask_key, regions_key
 

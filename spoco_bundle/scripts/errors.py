@@ -9,6 +9,7 @@ import traceback
 from types import TracebackType
 
 from monai.apps.utils import get_logger
+from monai.utils import OptionalImportError
 from monai.utils.module import instantiate
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -20,8 +21,8 @@ def explain_refusals() -> None:
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
     first one is printed alone that is a ValueError, TypeError or OSError raised in `scripts`, an argument in a config
-    that a component does not take, a full disk, or a path that cannot be read or written. Anything else is a defect and
-    keeps its traceback.
+    that a component does not take, a package that is not installed, a full disk, or a path that cannot be read or
+    written. Anything else is a defect and keeps its traceback.
     """
     sys.excepthook = _print_exception
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
@@ -33,6 +34,8 @@ def refusal_behind(error: BaseException | None) -> BaseException | None:
         if isinstance(error, ValueError | TypeError | OSError) and _raised_in(error).startswith("scripts."):
             return error
         if isinstance(error, TypeError) and _raised_in(error) == instantiate.__module__:  # by the call, not behind it
+            return error
+        if isinstance(error, OptionalImportError):  # its message says what to install
             return error
         if isinstance(error, OSError) and error.errno in FULL_DISK + NO_ACCESS:
             return error

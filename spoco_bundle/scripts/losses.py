@@ -19,6 +19,7 @@ from .borders import border_term
 from .first_foreground import keeping_term
 from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
+from .sampling import where_id
 from .triton_support import runs_triton
 
 UNLABELED = 0
@@ -42,9 +43,8 @@ class Regions:
     def of(cls, labels: Tensor, background_label: int | None, ignore_label: int | None) -> Regions:
         """Read label maps, (B, *spatial); ids need not be contiguous."""
         labels = labels.as_subclass(Tensor).flatten(1)
-        nothing = torch.zeros_like(labels, dtype=torch.bool)
-        known = nothing.logical_not() if ignore_label is None else labels != ignore_label
-        background = nothing if background_label is None else (labels == background_label) & known
+        known = ~where_id(labels, ignore_label)
+        background = where_id(labels, background_label) & known
         unlabeled = (labels == UNLABELED) & known & ~background
         annotated = known & ~unlabeled & ~background
         voxels = annotated.nonzero(as_tuple=True)

@@ -12,7 +12,7 @@ checked after the seed is set and the network to train is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,9 @@ from .clustering import METHODS
 from .postprocessing import FOREGROUND_CHOICES
 from .precision import PRECISIONS
 
+LARGEST_ID = 2**63 - 1  # of int64
+LARGEST_CLASS = 2**31 // 1000 - 1  # whose objects, 1000 * class + number, are instances of int32
+
 
 class Rule(NamedTuple):
     """What an option may be."""
@@ -32,7 +35,7 @@ class Rule(NamedTuple):
 
 
 def check_options(spatial_dims: int = 3, **values: Any) -> None:
-    """Refuse options that break their rule in `RULES`, and one id for background and for what is ignored.
+    """Refuse options that break their rule in `RULES`, or that do not go together.
 
     Args:
         spatial_dims: of the images, for options with one entry an axis.
@@ -45,9 +48,19 @@ def check_options(spatial_dims: int = 3, **values: Any) -> None:
         rule = RULES[name]
         if not rule.accepts(value, spatial_dims):
             raise ValueError(f"{name}: found {value!r}, expected {rule.expected}.")
+    _check_together(spatial_dims, values)
+
+
+def _check_together(spatial_dims: int, values: Mapping[str, Any]) -> None:
+    """Refuse values that are right alone, but not beside others."""
     background, ignored = values.get("background_label"), values.get("ignore_label")
     if background is not None and background == ignored:
         raise ValueError(f"ignore_label: found {ignored}, which is background_label as well, expected another id.")
+    if values.get("position_scale") and values.get("embedding_dim", math.inf) <= spatial_dims:
+        raise ValueError(
+            f"embedding_dim: found {values['embedding_dim']}, expected more than the {spatial_dims} axes, for which it "
+            "holds positions; or position_scale 0."
+        )
 
 
 def _is_real(value: Any) -> bool:
@@ -66,10 +79,10 @@ def _exists(device: Any) -> bool:
     return True
 
 
-def _whole(least: int) -> Rule:
+def _whole(least: int, most: float = math.inf) -> Rule:
     return Rule(
-        lambda value, _: isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
-        f"a whole number of at least {least}",
+        lambda value, _: isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most,
+        f"a whole number of at least {least}" if most == math.inf else f"a whole number from {least} to {most}",
     )
 
 
@@ -110,9 +123,11 @@ FOLDER = Rule(
     lambda value, _: isinstance(value, str | Path | int) and not isinstance(value, bool) and str(value) != "",
     "a path; write ./NAME where NAME alone could be a number or a list",
 )
-PATHS = Rule(
-    lambda value, _: all(isinstance(one, str | Path) for one in (value if _is_list(value) else [value])),
-    "a list of paths or a glob pattern",
+PATHS_OR_NULL = _or_null(
+    Rule(
+        lambda value, _: all(isinstance(one, str | Path) for one in (value if _is_list(value) else [value])),
+        "a list of paths or a glob pattern",
+    )
 )
 
 RULES: dict[str, Rule] = {
@@ -121,15 +136,16 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("in_channels", "embedding_dim"), _whole(1)),
     **dict.fromkeys(("seed", "num_workers", "min_size"), _whole(0)),
-    **dict.fromkeys(("early_stop_patience", "background_label", "ignore_label"), _or_null(_whole(1))),
-    **dict.fromkeys(("learning_rate", "delta_var"), POSITIVE),
+    "early_stop_patience": _or_null(_whole(1)),
+    **dict.fromkeys(("background_label", "ignore_label"), _or_null(_whole(1, most=LARGEST_ID))),
+    **dict.fromkeys(("learning_rate", "delta_var", "smallest_instance"), POSITIVE),
     **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
     **dict.fromkeys(("position_scale", "foreground_weight", "first_foreground_weight", "border_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("cache_rate", "upside_down", "min_score"), SHARE),
     "patch_size": _each_axis(_whole(1)),
     "roi_size": _either(_whole(0), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
-    **dict.fromkeys(("images", "labels", "masks"), _or_null(PATHS)),
+    **dict.fromkeys(("images", "labels", "masks"), PATHS_OR_NULL),
     **dict.fromkeys(("amp", "deterministic", "sparse_truth"), _one_of(True, False)),
     "foreground_threshold": _or_null(SHARE),
     "spatial_dims": _one_of(2, 3),
@@ -137,10 +153,15 @@ RULES: dict[str, Rule] = {
     "precision": _one_of(*PRECISIONS),
     "clustering": _one_of(*METHODS),
     "foreground": _one_of(*FOREGROUND_CHOICES),
-    "classes": _or_null(_list_of(_whole(1))),
+    "classes": _or_null(
+        Rule(
+            lambda value, _: _list_of(_whole(1, most=LARGEST_CLASS)).accepts(value, 0) and len({*value}) == len(value),
+            f"a list of at least 1, each a whole number from 1 to {LARGEST_CLASS}, none twice",
+        )
+    ),
     "filters": _list_of(Rule(lambda value, _: _whole(8).accepts(value, 0) and value % 8 == 0, "a multiple of 8"), 3),
     "object_fraction": Rule(lambda value, _: _is_real(value) and 0 < value <= 1, "a number in (0, 1]"),
     "overlap": Rule(lambda value, _: _is_real(value) and 0 <= value < 1, "a number in [0, 1)"),
-    "object_size": _or_null(_each_axis(POSITIVE)),
+    **dict.fromkeys(("object_size", "working_spacing"), _or_null(_each_axis(POSITIVE))),
     "spacing": _either(_one_of("objects", "image"), _each_axis(POSITIVE)),
 }

@@ -35,7 +35,8 @@ class ClusterEmbeddingsd(MapTransform):
         min_size, smallest_instance: smaller instances are dropped, see `working_grid.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
-        foreground_threshold: probability above which a voxel is foreground; ``float()`` of it counts, each time anew.
+        foreground_threshold: probability above which a voxel is foreground; ``float()`` of it counts, each time anew; by
+            default `foreground.THRESHOLD`.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
@@ -54,7 +55,7 @@ class ClusterEmbeddingsd(MapTransform):
         min_size: int = 50,
         smallest_instance: float = 1,
         foreground: str = "estimated",
-        foreground_threshold: SupportsFloat = THRESHOLD,
+        foreground_threshold: SupportsFloat | None = None,
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
@@ -77,7 +78,7 @@ class ClusterEmbeddingsd(MapTransform):
         self.delta_var, self.position_scale = delta_var, position_scale
         self.sizes = min_size, smallest_instance
         self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
-        self.foreground_threshold = foreground_threshold
+        self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.min_score, self.scores_postfix, self.embeddings_key = min_score, scores_postfix, embeddings_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

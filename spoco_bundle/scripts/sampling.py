@@ -14,18 +14,23 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 
-def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
-    """Ids of the annotated objects, ascending: neither unlabelled nor painted background nor ignored."""
-    ids = torch.unique(labels)
-    others = [0, *(special for special in (background_label, ignore_label) if special is not None)]
-    return ids[~torch.isin(ids, ids.new_tensor(others))]
+def where_id(labels: Tensor, id_: int | None) -> Tensor:
+    """Voxels of an id, bool; none without one, or of one that the type of the labels cannot hold."""
+    largest = 1 if labels.dtype == torch.bool else torch.iinfo(labels.dtype).max
+    return torch.zeros_like(labels, dtype=torch.bool) if id_ is None or id_ > largest else labels == id_
 
 
 def without_special(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
     """The label map with 0 in the place of painted background and ignored voxels."""
     for special in (background_label, ignore_label):
-        labels = labels if special is None else labels.masked_fill(labels == special, 0)
+        labels = labels if special is None else labels.masked_fill(where_id(labels, special), 0)
     return labels
+
+
+def annotated_ids(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
+    """Ids of the annotated objects, ascending: neither unlabelled nor painted background nor ignored."""
+    ids = without_special(torch.unique(labels), background_label, ignore_label)
+    return ids[ids != 0]
 
 
 def number_objects(labels: Tensor, background_label: int | None, ignore_label: int | None) -> tuple[Tensor, Tensor]:
@@ -114,7 +119,7 @@ class ForgetSpecialLabelsd(MapTransform):
         for key in self.key_iterator(result):
             _, ignore_label = self.special
             if ignore_label is not None and self.prediction_key is not None:
-                ignored = torch.as_tensor(result[key] == ignore_label)
+                ignored = where_id(torch.as_tensor(result[key]), ignore_label)
                 result[self.prediction_key] = _without_mostly(result[self.prediction_key], ignored)
             result[key] = without_special(result[key], *self.special)
         return result

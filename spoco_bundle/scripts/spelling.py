@@ -11,7 +11,7 @@ import ast
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from .options import RULES
+from .options import FOLDER, PATHS_OR_NULL, RULES
 
 logger = logging.getLogger(__name__)
 
@@ -33,22 +33,25 @@ def check_spelling(command: Sequence[str]) -> None:
 
     An id that resembles none, or is an option of another command, is only told: one list of options may serve several
     commands, and not each knows them all. Ids in a file given as ``--args_file`` count like those of the command line.
+    Values that MONAI would take for something else are refused as well.
 
     Args:
         command: as in `sys.argv`; any other than ``monai.bundle run`` with config files is left alone.
 
     Raises:
-        ValueError: naming the id and the one that was probably meant.
+        ValueError: naming the id and the one that was probably meant, or what can be written in the place of a value.
     """
     if not command[0].replace("\\", "/").endswith("monai/bundle/__main__.py") or command[1:2] != ["run"]:
         return
-    given: dict[str, Any] = dict(_options(command))
+    typed = dict(_options(command))
+    given: dict[str, Any] = dict(typed)
     if Path(given.get("args_file", "")).is_file():  # Fire makes a dictionary of some other values
         given = {**ConfigParser.load_config_file(given["args_file"]), **given}
     if "config_file" not in given:
         return
     files = _paths(given["config_file"])
-    known = {_first_part(name) for name in ConfigParser.load_config_files(files)} | _known_to_monai(given)
+    config = ConfigParser.load_config_files(files)
+    known = {_first_part(name) for name in config} | _known_to_monai(given)
     names = ", ".join(Path(file).name for file in files)
     for name in dict.fromkeys(map(_first_part, given)):
         if name in known:
@@ -57,6 +60,16 @@ def check_spelling(command: Sequence[str]) -> None:
         if meant and name not in RULES:
             raise ValueError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
         logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
+    for name, value in typed.items():
+        _check_value(name, value, config)
+
+
+def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
+    """Refuse what MONAI leaves out or changes in silence."""
+    if value == "None" and config.get(name) is not None:
+        raise ValueError(f"--{name}: found None, which MONAI leaves out, expected '$None' to unset it.")
+    if "#" in value and RULES.get(name) in (FOLDER, PATHS_OR_NULL):
+        raise ValueError(f"--{name}: found {value} with #, which MONAI changes to ::, expected a path without it.")
 
 
 def _known_to_monai(given: dict[str, Any]) -> set[str]:
@@ -67,7 +80,7 @@ def _known_to_monai(given: dict[str, Any]) -> set[str]:
 
 
 def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """First part of each id and its value, in the forms that Fire reads: ``--id value``, ``--id=value``, ``-id value``.
+    """Each id and its value, in the forms that Fire reads: ``--id value``, ``--id=value``, ``-id value``.
 
     ``--noid`` without a value, which is Fire's ``--id False``, is given as ``id``; what follows ``--`` is for Fire.
     """
@@ -79,7 +92,7 @@ def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, has_value = name.replace("-", "_"), bool(equals) or not _is_id(following)
         if not has_value and name.startswith("no"):
             name = name[2:]
-        yield _first_part(name), value if equals else following
+        yield name, value if equals else following
 
 
 def _is_id(argument: str) -> bool:
