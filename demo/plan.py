@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from demo.sample import make_sample
 from scripts.datalist import image_label_pairs
 from scripts.image_files import split_suffix
-from scripts.readers import VolumeReader
+from scripts.readers import read_volume
 from scripts.resampling import working_shape
 from scripts.sampling import annotated_ids
 
@@ -79,22 +79,23 @@ def check_dataset(dataset: Path) -> list[Pair]:
 
 
 def plan_dataset(pairs: Sequence[Pair], output: Path) -> Plan:
-    """Link a user's files into `output`: the last image is held out, unless it is the only one.
+    """Read and check a user's files, and make nothing yet: the last image is held out, unless it is the only one.
 
     Raises:
-        PlanError: images of both kinds, or one too small for the network.
+        PlanError: images of both kinds or of several channels, or one too small for the network.
         RuntimeError: a file that the bundle refuses; the cause says what was found and what was expected.
     """
-    dims = {_spatial_dims(pair["image"]) for pair in pairs}
-    if len(dims) > 1:
-        raise PlanError("found 2D and 3D images in one dataset, expected one kind.")
-    spatial_dims = dims.pop()
+    spatial_dims = _common_dims([pair["image"] for pair in pairs])
     train = list(pairs[:-1]) or list(pairs)
     patch_size, annotated = examine(pairs, train, spatial_dims)
-    train_dir = test_dir = _linked(train, output / "train")
-    if len(pairs) > 1:
-        test_dir = _linked(pairs[-1:], output / "test")
+    train_dir, test_dir = output / "train", output / ("test" if len(pairs) > 1 else "train")
     return Plan(train_dir, test_dir, spatial_dims, patch_size, len(train), annotated, None, sparse_truth=True)
+
+
+def link_dataset(pairs: Sequence[Pair], plan: Plan) -> None:
+    """Lay out links to a user's files in the folders of the plan: a run needs no copy and never writes to the files."""
+    _link(pairs[: plan.train_images], plan.train_dir)
+    _link(pairs[plan.train_images :], plan.test_dir)
 
 
 def config_files(spatial_dims: int, *names: str) -> list[Path]:
@@ -143,22 +144,29 @@ def check_shapes(shapes: dict[str, list[int]], divisor: Sequence[int]) -> None:
 
 def read_array(path: Path | str) -> tuple[np.ndarray, list[float], str]:
     """Voxels (Z, Y, X) or (Y, X) of a file's first channel, voxel size along each axis, and its unit."""
-    array, meta = _read(path)
+    array, meta = read_volume(path)
     spatial = np.asarray(array).reshape(-1, *meta["spatial_shape"])[0]
     return spatial, np.linalg.norm(meta["affine"][:-1, :-1], axis=0).tolist(), meta["unit"]
 
 
-def _spatial_dims(path: str) -> int:
-    return len(_read(path)[1]["spatial_shape"])
+def _common_dims(paths: Sequence[str]) -> int:
+    """Axes of the images: 2 or 3."""
+    dims = set()
+    for path in paths:
+        array, meta = read_volume(path)
+        dims.add(len(meta["spatial_shape"]))
+        channels = array.size // math.prod(int(n) for n in meta["spatial_shape"])
+        if channels != 1:
+            raise PlanError(
+                f"{path}: found {channels} channels, expected one; for more, run the training itself, with "
+                f"--in_channels {channels}."
+            )
+    if len(dims) > 1:
+        raise PlanError("found 2D and 3D images in one dataset, expected one kind.")
+    return dims.pop()
 
 
-def _read(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
-    reader = VolumeReader()
-    return reader.get_data(reader.read(str(path)))
-
-
-def _linked(pairs: Sequence[Pair], folder: Path) -> Path:
-    """Lay out links to the files, so that the run needs no copy and never writes to the originals."""
+def _link(pairs: Sequence[Pair], folder: Path) -> None:
     for pair in pairs:
         for key, kind in (("image", "images"), ("label", "labels")):
             source = Path(pair[key]).resolve()
@@ -166,4 +174,3 @@ def _linked(pairs: Sequence[Pair], folder: Path) -> Path:
             link = folder / kind / f"{name}{suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(source, link)
-    return folder

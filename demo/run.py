@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spoco_bundle"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.plan import ROOT, Pair, Plan, PlanError, check_dataset, plan_dataset, plan_sample
+from demo.plan import ROOT, Plan, PlanError, check_dataset, link_dataset, plan_dataset, plan_sample
 from demo.report import report_html
 from demo.results import collect
 from demo.steps import StepError, plan_steps, relative, run_step
@@ -69,22 +69,28 @@ def run(dataset: Path | None) -> None:
 
 
 def prepare(dataset: Path | None) -> Plan:
-    """Find a user's data before anything is deleted, empty the output folder, and lay out the data in it."""
-    pairs: list[Pair] = []
-    if dataset is not None:
-        if dataset.is_relative_to(OUTPUT):
-            raise PlanError(f"{dataset}: lies in {relative(OUTPUT)}, which is emptied first; copy it elsewhere.")
-        pairs = check_dataset(dataset)
+    """Read and check a user's data before anything is deleted, empty the output folder, and lay out the data in it."""
+    if dataset is None:
+        empty_output()
+        print("Making a sample: two volumes of crowded nuclei ...", flush=True)
+        return plan_sample(OUTPUT)
+    if dataset.is_relative_to(OUTPUT):
+        raise PlanError(f"{dataset}: lies in {relative(OUTPUT)}, which is emptied first; copy it elsewhere.")
+    pairs = check_dataset(dataset)
+    plan = plan_dataset(pairs, OUTPUT)
+    empty_output()
+    link_dataset(pairs, plan)
+    return plan
+
+
+def empty_output() -> None:
+    """Remove what an earlier run wrote."""
     # of an earlier run; should this one fail, nobody shall take its report for that of this one
     for path in (REPORT, METRICS):
         path.unlink(missing_ok=True)
     if OUTPUT.exists():
         shutil.rmtree(OUTPUT)  # removes links, but never follows them
     OUTPUT.mkdir(parents=True)
-    if dataset is not None:
-        return plan_dataset(pairs, OUTPUT)
-    print("Making a sample: two volumes of crowded nuclei ...", flush=True)
-    return plan_sample(OUTPUT)
 
 
 def write_facts(plan: Plan, seconds: dict[str, float], total: float) -> None:

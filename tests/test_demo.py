@@ -17,7 +17,7 @@ from demo import run, sample, steps
 from demo.agreement import ALONE, UNJUDGED, compare, instance_colors, palette, sequential, truth_colors
 from demo.charts import iou_histogram, loss_curve, read_losses
 from demo.embedding import middle_embeddings
-from demo.plan import BUNDLE, Plan, PlanError, check_shapes, config_files, plan_dataset
+from demo.plan import BUNDLE, Plan, PlanError, check_shapes, config_files, link_dataset, plan_dataset
 from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
 from scripts.datalist import image_label_pairs
@@ -90,6 +90,8 @@ class TestPlan:
     def test_last_of_several_images_is_held_out(self, tmp_path):
         pairs = write_dataset(tmp_path / "data", {"a": (32, 48, 48), "b": (32, 48, 48), "c": (32, 32, 40)})
         plan = plan_dataset(pairs, tmp_path / "output")
+        assert not (tmp_path / "output").exists()
+        link_dataset(pairs, plan)
         assert [Path(pair["image"]).name for pair in image_label_pairs(plan.train_dir)] == ["a.ome.tif", "b.ome.tif"]
         assert [Path(pair["image"]).name for pair in image_label_pairs(plan.test_dir)] == ["c.ome.tif"]
         assert plan.is_held_out
@@ -100,6 +102,8 @@ class TestPlan:
     def test_a_single_2d_image_is_trained_and_tested(self, tmp_path):
         pairs = write_dataset(tmp_path / "data", {"a": (100, 140)})
         plan = plan_dataset(pairs, tmp_path / "output")
+        link_dataset(pairs, plan)
+        assert len(image_label_pairs(plan.train_dir)) == 1
         assert not plan.is_held_out
         assert plan.patch_size == (96, 128)
         names = [path.name for path in config_files(plan.spatial_dims, "train.json", "evaluate.json")]
@@ -108,6 +112,13 @@ class TestPlan:
     def test_images_of_both_kinds_are_refused(self, tmp_path):
         pairs = write_dataset(tmp_path / "data", {"a": (100, 140), "b": (32, 48, 48)})
         with pytest.raises(PlanError, match="2D and 3D"):
+            plan_dataset(pairs, tmp_path / "output")
+
+    def test_colours_are_refused(self, tmp_path):
+        pairs = write_dataset(tmp_path, {"a": (100, 140)})
+        colours = np.zeros((100, 140, 3), np.uint8)
+        tifffile.imwrite(pairs[0]["image"], colours, photometric="rgb", metadata=None)
+        with pytest.raises(PlanError, match=r"a\.ome\.tif: found 3 channels, expected one; .* --in_channels 3"):
             plan_dataset(pairs, tmp_path / "output")
 
     def test_too_small_an_image_is_refused(self):
@@ -148,9 +159,13 @@ class TestSteps:
         assert (tmp_path / "train.log").read_text() == "done\n"
         assert "50%|##" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("name", ["nowhere", "empty"])
+    @pytest.mark.parametrize("name", ["nowhere", "empty", "constant"])
     def test_bad_data_end_in_one_sentence_and_destroy_nothing(self, tmp_path, monkeypatch, capsys, name):
         (tmp_path / "empty").mkdir()
+        (pair,) = write_dataset(tmp_path / "constant", {"a": (32, 32)})
+        tifffile.imwrite(pair["image"], np.ones((32, 32), np.uint8), metadata={"axes": "YX"})
+        (tmp_path / "output").mkdir()
+        (tmp_path / "output" / "model.pt").touch()
         for attribute, path in (("OUTPUT", "output"), ("REPORT", "report.html"), ("METRICS", "metrics.json")):
             monkeypatch.setattr(run, attribute, tmp_path / path)
         (tmp_path / "report.html").write_text("of an earlier run")
@@ -159,6 +174,7 @@ class TestSteps:
         assert said.startswith("error: ")
         assert len(said.splitlines()) == 1
         assert (tmp_path / "report.html").exists()
+        assert (tmp_path / "output" / "model.pt").exists()
 
     def test_data_in_the_folder_that_is_emptied_are_refused(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(run, "OUTPUT", tmp_path)

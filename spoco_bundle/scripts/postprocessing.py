@@ -35,8 +35,8 @@ class ClusterEmbeddingsd(MapTransform):
         min_size, smallest_instance: smaller instances are dropped, see `working_grid.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
-        foreground_threshold: probability above which a voxel is foreground; ``float()`` of it counts, each time anew; by
-            default `foreground.THRESHOLD`.
+        foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`;
+            ``float()`` of it counts, each time anew.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
