@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -46,7 +47,7 @@ from classical import segment_cells, segment_nuclei  # noqa: E402
 from datasets import SETS, Pair, count_objects, find_pairs, paint_background  # noqa: E402
 from measuring import RESULTS, Row, machine  # noqa: E402
 
-from scripts.files import write_json  # noqa: E402
+from scripts.files import check_writable, write_json  # noqa: E402
 from scripts.metrics import METRIC_NAMES, instance_metrics  # noqa: E402
 from scripts.pictures import Picture, gray_picture, label_picture, side_by_side  # noqa: E402
 from scripts.readers import VolumeReader, read_volume  # noqa: E402
@@ -250,23 +251,48 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with a sentence where the options make no sense."""
+    """End with a sentence where the options make no sense, before anything is trained."""
+    try:
+        rows = read_rows(options.results)
+        check_writable([options.results.parent])
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     if options.table:
+        if not rows:
+            parser.error(f"{options.results}: found no rows, expected some for the table")
         return
     if options.set is None:
         parser.error(f"expected one of {', '.join(SETS)}, or --table")
     if not options.classical and (options.budget is None) == (options.epochs is None):
         parser.error("expected --budget, --epochs or --classical")
+    if not 0 < options.fraction <= 1:
+        parser.error(f"found --fraction {options.fraction}, expected a share in (0, 1]")
+    if options.budget is not None and not 0 < options.budget < math.inf:
+        parser.error(f"found --budget {options.budget}, expected minutes above 0")
+    if options.epochs is not None and options.epochs < 1:
+        parser.error(f"found --epochs {options.epochs}, expected at least 1")
+    if options.seed < 0:
+        parser.error(f"found --seed {options.seed}, expected at least 0")
+    if not options.data.is_dir():
+        parser.error(f"{options.data}: no such folder, expected that of all sets (--data)")
     if options.full_supervision and options.fraction != 1:
         parser.error(f"found --fraction {options.fraction}, expected none with --full-supervision")
-    if taken := [name for name in OWN_IDS if f"--{name}" in options.ids]:
+    given = {option.partition("=")[0] for option in options.ids}
+    if taken := [name for name in OWN_IDS if f"--{name}" in given]:
         parser.error(f"found --{taken[0]} after --, expected ids that the benchmark does not set itself")
-    if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
-        parser.error(f"{options.folder}: found files in it, expected a new or empty folder")
+    folder = options.folder
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        parser.error(f"{folder}: found a file or files in it, expected a new or empty folder")
 
 
 def read_rows(path: Path) -> list[Row]:
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    """The rows of a file of this benchmark, none without one; raises ValueError where it holds anything else."""
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: found no rows of this benchmark, expected its JSON ({error!r}).") from error
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -281,8 +307,8 @@ def main(arguments: Sequence[str]) -> None:
     else:
         with TemporaryDirectory() as temporary:
             row = measure(options, (options.folder or Path(temporary)).resolve())
-    write_json(options.results, {"rows": with_row(read_rows(options.results), row)})
     print(markdown_table([row]))
+    write_json(options.results, {"rows": with_row(read_rows(options.results), row)})
 
 
 if __name__ == "__main__":

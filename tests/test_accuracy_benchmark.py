@@ -148,18 +148,30 @@ class TestCommandLine:
             (["nuclei3d"], "expected --budget, --epochs or --classical"),
             (["nuclei3d", "--epochs", "1", "--", "--seed", "3"], "found --seed after --"),
             (["nuclei3d", "--epochs", "1", "--full-supervision", "--fraction", "0.5"], "found --fraction 0.5"),
+            (["nuclei3d", "--epochs", "1", "--", "--seed=3"], "found --seed after --"),
+            (["nuclei3d", "--epochs", "0"], "found --epochs 0, expected at least 1"),
+            (["nuclei3d", "--epochs", "1", "--seed", "-1"], "found --seed -1, expected at least 0"),
+            (["nuclei3d", "--epochs", "1", "--fraction", "0"], "found --fraction 0.0, expected a share in (0, 1]"),
+            (["nuclei3d", "--budget", "0"], "found --budget 0.0, expected minutes above 0"),
+            (["nuclei3d", "--budget", "inf"], "found --budget inf, expected minutes above 0"),
+            (["nuclei3d", "--epochs", "1", "--data", "nowhere"], "nowhere: no such folder, expected that of all sets"),
+            (["nuclei3d", "--epochs", "1", "--folder", __file__], "expected a new or empty folder"),
+            (["nuclei3d", "--epochs", "1", "--results", __file__], "found no rows of this benchmark"),
+            (["--table", "--results", "nowhere.json"], "nowhere.json: found no rows, expected some for the table"),
             ([], "expected one of nuclei3d"),
         ],
     )
-    def test_nonsense_is_refused_with_a_sentence(self, arguments, sentence, capsys):
+    def test_nonsense_is_refused_with_a_sentence(self, arguments, sentence, tmp_path, capsys):
+        own, ids = accuracy.split_arguments(arguments)
+        data = [] if "--data" in own else ["--data", str(tmp_path)]
         with pytest.raises(SystemExit):
-            accuracy.parse(arguments)
+            accuracy.parse([*own, *data, "--", *ids])
         assert sentence in capsys.readouterr().err
 
     def test_a_folder_with_files_is_refused(self, tmp_path, capsys):
         (tmp_path / "file").touch()
         with pytest.raises(SystemExit):
-            accuracy.parse(["nuclei3d", "--epochs", "1", "--folder", str(tmp_path)])
+            accuracy.parse(["nuclei3d", "--epochs", "1", "--data", str(tmp_path), "--folder", str(tmp_path)])
         assert "expected a new or empty folder" in capsys.readouterr().err
 
 

@@ -96,6 +96,11 @@ class TestStartingWeights:
         ):
             starting_weights(tmp_path / "typo.pt", shipped="models/model.pt")
 
+    def test_a_file_that_holds_no_weights_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "model.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"model\.json: found a file that torch cannot read .* weights to start"):
+            starting_weights(tmp_path / "model.json", shipped="models/model.pt")
+
     def test_a_copy_of_the_bundle_without_weights_says_so(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

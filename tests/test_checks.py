@@ -61,11 +61,11 @@ class TestImages:
             check_image(ramp(*SHAPE), file="a.nii", spatial_dims=2)
 
     def test_a_colour_image(self) -> None:
-        with pytest.raises(ValueError, match=r"found 3 channels, expected 1, the number given as in_channels\.$"):
+        with pytest.raises(ValueError, match=r"found 3 channels, expected 1, the number given as in_channels in"):
             check_image(ramp(3, 3, 5, 7))
 
     def test_a_grey_image_where_the_network_takes_colours(self) -> None:
-        with pytest.raises(ValueError, match=r"found 1 channel, expected 3, the number given as in_channels\.$"):
+        with pytest.raises(ValueError, match=r"found 1 channel, expected 3, the number given as in_channels in"):
             check_image(ramp(*SHAPE), in_channels=3)
 
     def test_a_label_map_in_the_place_of_an_image(self) -> None:

@@ -517,14 +517,14 @@ class TestRefused:
     def test_an_empty_axis(self, method: str, shape: tuple[int, ...]) -> None:
         self.refuses(method, rf"no empty axis, got the shape \({', '.join(map(str, shape))}\)", np.zeros(shape))
 
-    @pytest.mark.parametrize("delta_var", [0.0, -0.5, math.nan, math.inf])
-    def test_delta_var(self, method: str, delta_var: float) -> None:
-        self.refuses(method, f"delta_var must be finite and positive, got {delta_var}", delta_var=delta_var)
+    @pytest.mark.parametrize("delta_var", [0.0, -0.5, math.nan, math.inf, "0.5", None])
+    def test_delta_var(self, method: str, delta_var: Any) -> None:
+        self.refuses(method, f"delta_var must be finite and positive, got {delta_var!r}", delta_var=delta_var)
 
-    @pytest.mark.parametrize("merge_threshold", [0, -1.0, math.nan])
-    def test_merge_threshold(self, method: str, merge_threshold: float) -> None:
+    @pytest.mark.parametrize("merge_threshold", [0, -1.0, math.nan, "2"])
+    def test_merge_threshold(self, method: str, merge_threshold: Any) -> None:
         self.refuses(
-            method, f"merge_threshold must be positive, got {merge_threshold}", merge_threshold=merge_threshold
+            method, f"merge_threshold must be positive, got {merge_threshold!r}", merge_threshold=merge_threshold
         )
 
     @pytest.mark.parametrize("min_size", [-1, 2.5, math.nan, "50", None])

@@ -190,3 +190,10 @@ class TestStandardSpacing:
 
     def test_never_finer_than_half_a_voxel(self) -> None:
         assert standard_spacing([1.0], [2], object_size=16) == [0.5]
+
+
+def test_an_id_that_no_label_map_holds_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    survey_objects([{}], load, background_label=9)
+    assert not caplog.records
+    survey_objects([{}, {}], load, background_label=9, ignore_label=8)
+    assert caplog.messages == ["ignore_label: found no voxel of the id 8 in any label map"]

@@ -53,10 +53,12 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
 
     Raises:
         FileNotFoundError: no such file, unless it is the shipped one.
+        ValueError: a file that holds no weights.
     """
     if path is None or path == "null":
         return None
     if Path(path).is_file():
+        read_tensors(Path(path), expected="weights to start from")
         return Path(path)
     if Path(path) != Path(shipped):
         raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
@@ -106,7 +108,8 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict
     if spatial_dims is not None and trained_dims != spatial_dims:
         remedy = "add configs/2d.json" if trained_dims == 2 else "leave configs/2d.json out"
         raise ValueError(
-            f"{path}: found weights for {trained_dims}D images, expected {spatial_dims}D; for {trained_dims}D {remedy}."
+            f"{path}: found weights for {trained_dims}D images, expected {spatial_dims}D; give the ckpt_dir of a "
+            f"{spatial_dims}D training, or, for {trained_dims}D images, {remedy}."
         )
     return settings
 

@@ -71,7 +71,7 @@ class CheckImaged(MapTransform):
             raise refusal(file, "colours from a palette, as of a label map", "grey values, or red, green and blue")
         if image.shape[0] != self.in_channels:
             channels = f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
-            raise refusal(file, channels, f"{self.in_channels}, the number given as in_channels")
+            raise refusal(file, channels, f"{self.in_channels}, the number given as in_channels in training")
         if not torch.isfinite(image).all():
             count = int((~torch.isfinite(image)).sum())
             raise refusal(file, f"{count} values that are infinite or not a number", "finite values")

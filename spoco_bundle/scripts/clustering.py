@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 
 import cc3d
 import numpy as np
@@ -73,12 +73,12 @@ def cluster_embeddings(
     mask = _checked_foreground(foreground, tuple(vectors.shape[1:]))
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not 0 < delta_var < math.inf:
-        raise ValueError(f"delta_var must be finite and positive, got {delta_var}")
+    if not isinstance(delta_var, Real) or not 0 < delta_var < math.inf:
+        raise ValueError(f"delta_var must be finite and positive, got {delta_var!r}")
     if not isinstance(min_size, Integral) or min_size < 0:
         raise ValueError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
-    if merge_threshold is not None and not merge_threshold > 0:
-        raise ValueError(f"merge_threshold must be positive, got {merge_threshold}")
+    if merge_threshold is not None and not (isinstance(merge_threshold, Real) and merge_threshold > 0):
+        raise ValueError(f"merge_threshold must be positive, got {merge_threshold!r}")
     if method == "consistency" and teacher_embeddings is None:
         raise ValueError("method 'consistency' needs teacher_embeddings, got None")
     if not mask.any():

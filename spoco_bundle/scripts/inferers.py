@@ -82,6 +82,11 @@ class EmbeddingInferer(SlidingWindowInferer):
         if self.teacher is None:
             return student
         if self.teacher_path is not None:
+            if not Path(self.teacher_path).is_file():
+                raise FileNotFoundError(
+                    f"{self.teacher_path}: found no such file, expected the momentum network that a training writes "
+                    "beside model.pt; shipped weights have none."
+                )
             load_weights(self.teacher, Path(self.teacher_path))
             self.teacher_path = None
         teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)

@@ -121,8 +121,8 @@ class ResumeCheckpoint:
             if found.get(name) != expected:
                 raise ValueError(
                     f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
-                    f"{expected:.200}; give the option it had to go on, or another output_dir, or delete the "
-                    "checkpoints to start anew."
+                    f"{expected:.200}; give the option it had, and the images and labels, to go on, or another "
+                    "output_dir, or delete the checkpoints to start anew."
                 )
 
     @one_rank_only()

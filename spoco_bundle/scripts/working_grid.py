@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from torch import Tensor
 from .balls import ball_volume
 from .grids import stated_axes
 from .resampling import working_shape, working_voxels_per_voxel
-from .sampling import without_special
+from .sampling import where_id, without_special
 from .voxel_sizes import assumed_voxel_sizes
+
+logger = logging.getLogger(__name__)
 
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
@@ -51,13 +54,18 @@ def survey_objects(
         ValueError: there is no object.
     """
     voxel_sizes, stated, shapes, objects = [], [], [], []
+    absent = {"background_label": background_label, "ignore_label": ignore_label}
     for entry in data:
         loaded = load(dict(entry))
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
         stated.append(stated_axes(loaded[image_key]))
-        labels = without_special(loaded[label_key].as_tensor()[0], background_label, ignore_label)
+        labels = loaded[label_key].as_tensor()[0]
+        absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
+        labels = without_special(labels, background_label, ignore_label)
         shapes.append(labels.shape)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
+    for name, id_ in absent.items():
+        logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
     return Survey(
         voxel_size=np.median(assumed, axis=0).tolist(),

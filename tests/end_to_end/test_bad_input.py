@@ -224,7 +224,7 @@ class TestInference:
 
     def test_consistency_clustering_without_a_teacher(self, dataset: Path, trained: Training, tmp_path: Path) -> None:
         weights = shutil.copytree(trained.ckpt_dir, tmp_path / "weights", ignore=shutil.ignore_patterns("teacher.pt"))
-        sentence = r"weights/teacher\.pt: found no such file, expected the weights"
+        sentence = r"weights/teacher\.pt: found no such file, expected the momentum network that a training writes"
         self.assert_refused(dataset, sentence, weights, clustering="consistency")
 
     def assert_refused(self, dataset: Path, sentence: str, ckpt_dir: Path, **ids: Any) -> None:
