@@ -28,7 +28,7 @@ from measuring import median_seconds, report  # noqa: E402
 
 from scripts.clustering import cluster_embeddings  # noqa: E402
 from scripts.confidence import instance_scores  # noqa: E402
-from scripts.readers import VolumeReader  # noqa: E402
+from scripts.readers import read_volume  # noqa: E402
 from scripts.synthetic import synthetic_nuclei  # noqa: E402
 
 THRESHOLDS = np.arange(0, 1, 0.05)
@@ -65,8 +65,7 @@ def read_verdicts(instances_dir: Path, labels_dir: Path) -> Verdicts:
 def read_labels(folder: Path, name: str) -> NDArray[np.integer]:
     """The one volume in a folder whose file has this name and any extension but that of a table."""
     path = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix != ".csv")
-    reader = VolumeReader()
-    return np.asarray(reader.get_data(reader.read(path))[0])
+    return read_volume(path).array
 
 
 def best_ious(instances: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.float64]:

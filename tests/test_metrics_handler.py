@@ -20,8 +20,6 @@ from scripts.metrics import METRIC_NAMES, instance_metrics
 from scripts.metrics_handler import (
     InstanceMetricsHandler,
     MetricsJsonWriter,
-    image_name,
-    unique_names,
 )
 
 CONFIG = {
@@ -163,37 +161,6 @@ def test_the_writer_without_metrics_says_what_is_missing(tmp_path: Path) -> None
     engine.state.batch = []
     with pytest.raises(RuntimeError, match="needs an InstanceMetricsHandler"):
         MetricsJsonWriter(tmp_path / "metrics.json")(engine)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/data/1136_image.ome.tif", "1136_image"),
-        ("a/b.nii.gz", "b"),
-        ("a/b.ome.zarr", "b"),
-        ("a/B.OME.TIFF", "B"),
-        ("day.1.tif", "day.1"),
-        ("plain", "plain"),
-    ],
-)
-def test_an_image_has_the_name_of_its_file(path: str, name: str) -> None:
-    assert image_name(path) == name
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["d1/a.tif", "d2/a.tif", "d2/b.tif"], ["d1/a", "d2/a", "b"]),
-        (["x/d/a.tif", "y/d/a.tif"], ["x/d/a", "y/d/a"]),
-        (["a.tif", "d/a.tif"], ["a", "d/a"]),
-        (["d/a.tif", "d/a.nii.gz"], ["d/a.tif", "d/a.nii.gz"]),
-        (["d/a.tif", "d/a.tif"], ["a", "a#2"]),
-        (["", ""], ["image_0", "image_1"]),
-        ([], []),
-    ],
-)
-def test_no_two_images_share_a_name(paths: list[str], names: list[str]) -> None:
-    assert unique_names(paths) == names
 
 
 def test_two_processes_write_the_file_of_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from numpy.typing import NDArray
 
 from .foreground import THRESHOLD, foreground_logit
-from .metrics_handler import unique_names
+from .image_files import unique_names
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 from .sampling import number_objects
 from .tables import UNIT_SYMBOLS, UNSTATED, write_table

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from numbers import Integral, Real
 
-import cc3d
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import find_objects
 from skimage.segmentation import watershed
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from .agglomeration import agglomerate
 from .device_memory import on_host_if_too_large
 from .pairwise import squared_distances
+from .pieces import face_components
 from .voxels import plain_tensor
 
 Floats = NDArray[np.float32]
@@ -151,7 +152,7 @@ def keep_instances(instances: Labels, kept: Mask) -> Labels:
 
 def clean_components(clusters: Labels, min_size: int) -> Labels:
     """Split clusters into connected components; give small ones to the large ones they touch, or drop them."""
-    components = cc3d.connected_components(clusters, connectivity=6 if clusters.ndim == 3 else 4, out_dtype=np.uint32)
+    components = face_components(clusters)
     sizes = np.bincount(components.ravel())
     keep = sizes[1:] >= min_size
     kept = keep_instances(components, keep)
@@ -236,7 +237,7 @@ def _selected_overlap(
             return 0.0
     selected &= foreground
     selected[tuple(anchor)] = True
-    components = cc3d.connected_components(selected, connectivity=6 if member.ndim == 3 else 4)
+    components = face_components(selected)
     selected = components == components[tuple(anchor)]
     return float((selected & member).sum() / (selected | member).sum())
 
@@ -248,13 +249,12 @@ def _within(vectors: Floats, center: Floats, radius: float) -> Mask:
 
 
 def _bounding_boxes(clusters: Labels) -> list[tuple[slice, ...]]:
-    """Bounding box of each id 1..K, grown by one object's extent so that overflow of the teacher shows."""
-    boxes = cc3d.statistics(clusters.astype(np.uint32), no_slice_conversion=False)["bounding_boxes"][1:]
+    """Bounding box of each id 1..K, grown by its own extent on each side so that overflow of the teacher shows."""
     return [
         tuple(
             slice(max(0, side.start - (side.stop - side.start)), side.stop + (side.stop - side.start)) for side in box
         )
-        for box in boxes
+        for box in find_objects(clusters)
     ]
 
 

@@ -1,9 +1,10 @@
-"""Image files by their names: the formats that are known, and the one sentence by which a file is refused."""
+"""Image files by their names: known formats, short names, and the one sentence by which a file is refused."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai.config import PathLike
 
@@ -26,6 +27,45 @@ def split_suffix(path: PathLike) -> tuple[str, str]:
         if file_name.lower().endswith(suffix):
             return file_name[: -len(suffix)], file_name[-len(suffix) :]
     raise refusal(path, f"the extension {Path(path).suffix or '(none)'}", f"one of {', '.join(SUFFIXES)}")
+
+
+def image_name(path: str) -> str:
+    """The file name without its extension.
+
+    >>> image_name("images/1136_image.ome.tif")
+    '1136_image'
+    """
+    name = PurePath(path).name
+    return split_suffix(name)[0] if name.lower().endswith(SUFFIXES) else PurePath(name).stem
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """A short name for each path, no two alike and in the same order.
+
+    >>> unique_names(["day1/cells.tif", "day2/cells.tif", "day2/nuclei.tif"])
+    ['day1/cells', 'day2/cells', 'nuclei']
+
+    Files that differ only in their extension keep their whole path. A path that is there again (several crops
+    of a file, or the padding of a distributed sampler) gets a number, an empty path is named by its position.
+    """
+    paths = [path or f"image_{position}" for position, path in enumerate(paths)]
+    distinct = list(dict.fromkeys(paths))
+    parts = {path: (*PurePath(path).parts[:-1], image_name(path)) for path in distinct}
+    names: dict[str, str] = {}
+    for depth in range(1, max(map(len, parts.values()), default=0) + 1):
+        tails = {path: "/".join(parts[path][-depth:]) for path in distinct}
+        counts = Counter(tails.values())
+        for path, tail in tails.items():
+            if counts[tail] == 1:
+                names.setdefault(path, tail)
+
+    seen: Counter[str] = Counter()
+    result = []
+    for path in paths:
+        seen[path] += 1
+        name = names.get(path, path)
+        result.append(name if seen[path] == 1 else f"{name}#{seen[path]}")
+    return result
 
 
 def describe_shape(path: PathLike, shape: Sequence[int]) -> str:

@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -24,12 +23,11 @@ from monai.utils import ImageMetaKey, string_list_all_gather
 
 from .class_metrics import ClassMetrics
 from .files import write_json
+from .image_files import unique_names
 from .metrics import METRIC_NAMES, InstanceMetrics
 
 DETAILS_KEY = "instance_metrics"  # where engine.state.metric_details holds the values of each image
 CLASSES_KEY = "class_metrics"  # and the means of each class
-
-TWO_PART_EXTENSIONS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".nii.gz")
 
 
 class InstanceMetricsHandler(Metric):
@@ -142,45 +140,3 @@ class MetricsJsonWriter:
         mean = {name: engine.state.metrics[name] for name in METRIC_NAMES}
         per_class = {"per_class": details[CLASSES_KEY]} if CLASSES_KEY in details else {}
         write_json(self.output_path, {"mean": mean, **per_class, "images": dict(sorted(images.items()))})
-
-
-def image_name(path: str) -> str:
-    """The file name without its extension.
-
-    >>> image_name("images/1136_image.ome.tif")
-    '1136_image'
-    """
-    name = PurePath(path).name
-    for extension in TWO_PART_EXTENSIONS:
-        if name.lower().endswith(extension):
-            return name[: -len(extension)]
-    return PurePath(name).stem
-
-
-def unique_names(paths: Sequence[str]) -> list[str]:
-    """A short name for each path, no two alike and in the same order.
-
-    >>> unique_names(["day1/cells.tif", "day2/cells.tif", "day2/nuclei.tif"])
-    ['day1/cells', 'day2/cells', 'nuclei']
-
-    Files that differ only in their extension keep their whole path. A path that is there again (several crops
-    of a file, or the padding of a distributed sampler) gets a number, an empty path is named by its position.
-    """
-    paths = [path or f"image_{position}" for position, path in enumerate(paths)]
-    distinct = list(dict.fromkeys(paths))
-    parts = {path: (*PurePath(path).parts[:-1], image_name(path)) for path in distinct}
-    names: dict[str, str] = {}
-    for depth in range(1, max(map(len, parts.values()), default=0) + 1):
-        tails = {path: "/".join(parts[path][-depth:]) for path in distinct}
-        counts = Counter(tails.values())
-        for path, tail in tails.items():
-            if counts[tail] == 1:
-                names.setdefault(path, tail)
-
-    seen: Counter[str] = Counter()
-    result = []
-    for path in paths:
-        seen[path] += 1
-        name = names.get(path, path)
-        result.append(name if seen[path] == 1 else f"{name}#{seen[path]}")
-    return result

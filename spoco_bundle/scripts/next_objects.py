@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -23,6 +22,7 @@ from .balls import ball_radius
 from .clustering import keep_instances
 from .confidence import instance_scores
 from .foreground import THRESHOLD
+from .pieces import face_components
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -65,13 +65,10 @@ def candidate_regions(
     """
     regions = instances
     if probability is not None:
-        connectivity = 6 if instances.ndim == 3 else 4
         near = ndimage.binary_dilation((instances > 0) | annotated, iterations=RIM)
-        missed = cc3d.dust(
-            (probability > FAINT * foreground_threshold) & ~near, threshold=min_size, connectivity=connectivity
-        )
-        numbered = cc3d.connected_components(missed, connectivity=connectivity).astype(np.int32)
-        regions = np.where(numbered > 0, numbered + instances.max(), instances)
+        missed = face_components((probability > FAINT * foreground_threshold) & ~near).astype(np.int32)
+        missed = keep_instances(missed, np.bincount(missed.ravel())[1:] >= min_size)
+        regions = np.where(missed > 0, missed + instances.max(), instances)
     sizes = np.bincount(regions.ravel())
     shares = np.bincount(regions[annotated], minlength=len(sizes)) / np.maximum(sizes, 1)
     return keep_instances(regions, shares[1:] < ANNOTATED)

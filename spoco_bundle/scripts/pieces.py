@@ -15,6 +15,11 @@ Regions = NDArray[np.integer]
 Sizes = NDArray[np.int64]
 
 
+def face_components(labels: NDArray[np.generic]) -> NDArray[np.uint32]:
+    """Number the connected components of each id of (*spatial) from 1; 0 stays 0. By faces, in 2D by edges."""
+    return cc3d.connected_components(labels, connectivity=4 if labels.ndim == 2 else 6, out_dtype=np.uint32)
+
+
 def count_pieces(instances: Labels, count: int) -> tuple[Sizes, Sizes]:
     """How many connected components and voxels of (*spatial) each of the ids 0..count - 1 has; of 0 only voxels."""
     _, owner, sizes = _components(instances)
@@ -83,8 +88,7 @@ def _is_spare(instances: Labels, voxel: tuple[int, ...]) -> bool:
 
 def _components(instances: Labels) -> tuple[NDArray[np.uint32], Sizes, Sizes]:
     """Connected components of instances (*spatial) from 1, and of each its instance and its size."""
-    connectivity = 4 if instances.ndim == 2 else 6
-    components = cc3d.connected_components(instances, connectivity=connectivity, out_dtype=np.uint32)
+    components = face_components(instances)
     sizes = np.bincount(components.ravel())
     owner = np.zeros(len(sizes), np.int64)
     owner[components.ravel()] = instances.ravel()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from .balls import ball_volume
+from .pieces import face_components
 from .smoothing import voxel_steps
 
 FloatArray = NDArray[np.float32]
@@ -16,7 +16,7 @@ LabelArray = NDArray[np.int32]
 
 def largest_pieces(owner: LabelArray, smallest: int) -> LabelArray:
     """Keep of each object its largest connected piece, if it has `smallest` voxels, and number from 1."""
-    pieces = cc3d.connected_components(owner, connectivity=6 if owner.ndim == 3 else 4)
+    pieces = face_components(owner)
     sizes = np.bincount(pieces.ravel())
     objects = np.zeros(len(sizes), np.int64)
     objects[pieces.ravel()] = owner.ravel()  # the object that each piece belongs to
