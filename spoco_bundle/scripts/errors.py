@@ -54,7 +54,8 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
     if refusal is None:
         sys.__excepthook__(kind, error, trace)
     else:
-        print(f"error: {refusal}", file=sys.stderr)
+        sentence, _, _ = str(refusal).partition("\n")  # MONAI's of a missing package goes on with a traceback
+        print(f"error: {sentence}", file=sys.stderr)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
