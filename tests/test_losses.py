@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from torch import Tensor
 
-from scripts.losses import TERMS, Regions, SpocoLoss, spoco_terms
+from scripts.losses import TERMS, SpocoLoss, spoco_terms
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 CASES = ["sparse_3d", "one_object_3d", "sparse_2d", "dense_3d"]
@@ -157,24 +157,6 @@ class TestByHand:
 
 
 class TestLabels:
-    def test_regions_of_every_kind(self) -> None:
-        labels = torch.tensor([[0, 7, 7, BACKGROUND, IGNORE, 70_000]])
-        regions = Regions.of(labels, BACKGROUND, IGNORE)
-        assert regions.known.tolist() == [[True, True, True, True, False, True]]
-        assert regions.annotated.tolist() == [[False, True, True, False, False, True]]
-        assert regions.background.tolist() == [[False, False, False, True, False, False]]
-        assert regions.unlabeled.tolist() == [[True, False, False, False, False, False]]
-        assert regions.object_of.tolist() == [0, 0, 1]
-        assert regions.sizes.tolist() == [[2, 1]]
-
-    def test_each_image_numbers_its_own_objects(self) -> None:
-        labels = torch.tensor([[7, 7, 0, 70_000], [0, 0, 0, 0], [9, 0, 7, 5]])
-        regions = Regions.of(labels, None, None)
-        assert regions.sizes.tolist() == [[2, 1, 0], [0, 0, 0], [1, 1, 1]]
-        assert regions.object_of.tolist() == [0, 0, 1, 8, 7, 6]
-        assert regions.objects.tolist() == [2, 0, 3]
-        assert regions.sum_over_objects(torch.arange(6)).tolist() == [[1, 2, 0], [0, 0, 0], [5, 4, 3]]
-
     @pytest.mark.parametrize("ids", [(3, 1, 2), (70_000, 5, 2**31 - 1), (65_536, 131_072, 1)])
     def test_ids_are_only_names(self, ids: tuple[int, int, int]) -> None:
         student, teacher, labels = random_case()
@@ -203,7 +185,6 @@ class TestLabels:
 
     def test_zero_may_be_painted_background(self) -> None:
         assert terms_of(on_a_line([0.0, 1.0]), [[1, 0]], background_label=0)["unlabeled_push"] == 1
-        assert not Regions.of(torch.tensor([[1, 0]]), 0, None).unlabeled.any()
 
     @pytest.mark.parametrize("name", [*TERMS, "foreground"])
     def test_ignored_voxels_have_no_gradient(self, name: str) -> None:

@@ -8,75 +8,20 @@ the module for batches. Shapes: E embedding dimensions, N pixels or voxels, C an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from .anchors import draw_anchors
+from .annotation import Annotation
 from .borders import border_term
 from .first_foreground import keeping_term
 from .foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from .pairwise import Boxes, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
-from .sampling import where_id
 from .triton_support import runs_triton
 
-UNLABELED = 0
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
-
-
-@dataclass(frozen=True)
-class Regions:
-    """What the annotation says about the voxels of a batch; the masks are (B, N) bool."""
-
-    known: Tensor  # not ignored
-    annotated: Tensor  # part of an annotated object
-    background: Tensor  # painted as background
-    unlabeled: Tensor  # nobody looked
-    voxels: tuple[Tensor, Tensor]  # where `annotated` is true: image (L,) and voxel (L,)
-    object_of: Tensor  # (L,) for each of these, its object as an index into B * C
-    sizes: Tensor  # (B, C) voxels per object; C is the most that an image has, the others' rest is 0
-
-    @classmethod
-    def of(cls, labels: Tensor, background_label: int | None, ignore_label: int | None) -> Regions:
-        """Read label maps, (B, *spatial); ids need not be contiguous."""
-        labels = labels.as_subclass(Tensor).flatten(1)
-        known = ~where_id(labels, ignore_label)
-        background = where_id(labels, background_label) & known
-        unlabeled = (labels == UNLABELED) & known & ~background
-        annotated = known & ~unlabeled & ~background
-        voxels = annotated.nonzero(as_tuple=True)
-        object_of, sizes = _number_objects(len(labels), voxels[0], labels[voxels])
-        return cls(known, annotated, background, unlabeled, voxels, object_of, sizes)
-
-    @cached_property
-    def exist(self) -> Tensor:
-        """(B, C) bool: which objects an image has."""
-        return self.sizes > 0
-
-    @cached_property
-    def objects(self) -> Tensor:
-        """(B,) objects in an image."""
-        return self.exist.sum(1)
-
-    def sum_over_objects(self, values: Tensor) -> Tensor:
-        """Sum over each object's voxels: (L, ...) -> (B, C, ...)."""
-        sums = values.new_zeros((self.sizes.numel(), *values.shape[1:]))
-        return sums.index_add(0, self.object_of, values).view(*self.sizes.shape, *values.shape[1:])
-
-
-def _number_objects(images: int, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Number each image's objects from 0: `Regions.object_of` and `Regions.sizes`, from voxels' images and labels."""
-    ids, id_of = torch.unique(label, return_inverse=True)
-    pair_of = image * len(ids) + id_of  # an image and an id of any image
-    sizes = torch.bincount(pair_of, minlength=images * len(ids)).view(images, len(ids))
-    numbers = (sizes > 0).cumsum(1) - 1
-    most = int(numbers.max()) + 1 if len(ids) else 0
-    numbers += most * torch.arange(images, device=label.device)[:, None]
-    object_of = numbers.flatten()[pair_of]
-    return object_of, torch.bincount(object_of, minlength=images * most).view(images, most)
 
 
 def spoco_terms(
@@ -122,18 +67,18 @@ def spoco_terms(
     _check_inputs(student, teacher, labels)
     if anchors is not None:
         _check_anchors(anchors, labels.shape)
-    regions = Regions.of(labels[None], background_label, ignore_label)
+    annotation = Annotation.of(labels[None], background_label, ignore_label)
     drawn = None if anchors is None else _as_drawn(anchors, labels.shape)
     with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
         embeddings = (space[None] for space in _at_least_float32(student, teacher.detach()))
-        terms = _terms(*embeddings, regions, drawn, delta_var, delta_dist, kernel_threshold)
+        terms = _terms(*embeddings, annotation, drawn, delta_var, delta_dist, kernel_threshold)
     return {name: term[0] for name, term in terms.items()}
 
 
 def _terms(
     student: Tensor,
     teacher: Tensor,
-    regions: Regions,
+    annotation: Annotation,
     anchors: tuple[Tensor, Tensor] | None,
     delta_var: float,
     delta_dist: float,
@@ -142,25 +87,25 @@ def _terms(
     """Terms of each image, (B,); student and teacher are (B, E, *spatial), anchors as from `draw_anchors`."""
     embeddings = student.flatten(2)  # (B, E, N)
     if anchors is None:
-        anchors = draw_anchors(embeddings.detach(), regions.unlabeled, delta_var)
+        anchors = draw_anchors(embeddings.detach(), annotation.unlabeled, delta_var)
     two_sigma = delta_var**2 / -math.log(kernel_threshold)
-    image, voxel = regions.voxels
+    image, voxel = annotation.voxels
     objects = embeddings[image, :, voxel]  # (L, E)
-    means = regions.sum_over_objects(objects) / regions.sizes.clamp_min(1)[..., None]  # (B, C, E)
-    own_distance = (objects - means.flatten(0, 1).index_select(0, regions.object_of)).norm(dim=1)  # (L,)
+    means = annotation.sum_over_objects(objects) / annotation.sizes.clamp_min(1)[..., None]  # (B, C, E)
+    own_distance = (objects - means.flatten(0, 1).index_select(0, annotation.object_of)).norm(dim=1)  # (L,)
     functions = HingeAndKernel(delta_dist, two_sigma)
     boxes = None  # a GPU's kernels take the embeddings as they are
     if not runs_triton(student):
-        boxes = Boxes.of(student, fitting_edges(student, means, regions.exist, functions.reach))
-    outside = regions.unlabeled | regions.background
-    weights = torch.stack([outside, regions.known], 1).to(student.dtype).view(-1, 2, *student.shape[2:])
-    push, soft_area = _sums(student, means, regions.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
+        boxes = Boxes.of(student, fitting_edges(student, means, annotation.exist, functions.reach))
+    outside = annotation.unlabeled | annotation.background
+    weights = torch.stack([outside, annotation.known], 1).to(student.dtype).view(-1, 2, *student.shape[2:])
+    push, soft_area = _sums(student, means, annotation.exist, weights, functions, boxes).sum(2).unbind(1)  # (B,)
     return {
-        "variance": _variance(own_distance, regions, delta_var),
-        "distance": _distance(means, regions, delta_dist),
-        "regularizer": _regularizer(means, embeddings, regions),
-        "unlabeled_push": push / (outside.sum(1) * regions.objects).clamp_min(1),
-        "instance": _instance(soft_area, own_distance, regions, two_sigma),
+        "variance": _variance(own_distance, annotation, delta_var),
+        "distance": _distance(means, annotation, delta_dist),
+        "regularizer": _regularizer(means, embeddings, annotation),
+        "unlabeled_push": push / (outside.sum(1) * annotation.objects).clamp_min(1),
+        "instance": _instance(soft_area, own_distance, annotation, two_sigma),
         "consistency": _consistency(student, teacher, boxes, anchors, weights[:, 1:], two_sigma),
     }
 
@@ -234,50 +179,50 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None
     ) -> dict[str, Tensor]:
         """The terms of each image, (B,)."""
-        regions = Regions.of(labels, self.background_label, self.ignore_label)
+        annotation = Annotation.of(labels, self.background_label, self.ignore_label)
         anchors = None if self.weights["consistency"] else _no_anchors(labels)  # not worth computing
-        terms = _terms(student, teacher, regions, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
+        terms = _terms(student, teacher, annotation, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
         logit = foreground_logit(student, axis=1).flatten(1)
         if self.weights["foreground"]:
-            terms["foreground"] = foreground_term(logit, regions.annotated, regions.known, regions.background)
+            terms["foreground"] = foreground_term(logit, annotation.annotated, annotation.known, annotation.background)
         if self.weights["first_foreground"] and first_foreground is not None:
             first = first_foreground.as_subclass(Tensor).to(logit.dtype).flatten(1)
-            terms["first_foreground"] = keeping_term(logit, first, regions.unlabeled)
+            terms["first_foreground"] = keeping_term(logit, first, annotation.unlabeled)
         if self.weights["border"]:
-            masks = (mask.view(labels.shape) for mask in (regions.annotated, regions.known))
+            masks = (mask.view(labels.shape) for mask in (annotation.annotated, annotation.known))
             directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
             plain = labels.as_subclass(Tensor)
             terms["border"] = border_term(directions, plain, *masks, self.delta_var, self.delta_dist)
         return terms
 
 
-def _variance(own_distance: Tensor, regions: Regions, delta_var: float) -> Tensor:
+def _variance(own_distance: Tensor, annotation: Annotation, delta_var: float) -> Tensor:
     """Mean over objects of the mean over their voxels of max(0, |e - mu| - delta_var)^2."""
     per_voxel = (own_distance - delta_var).clamp_min(0).square()
-    per_object = regions.sum_over_objects(per_voxel) / regions.sizes.clamp_min(1)  # each object counts as one
-    return per_object.sum(1) / regions.objects.clamp_min(1)
+    per_object = annotation.sum_over_objects(per_voxel) / annotation.sizes.clamp_min(1)  # each object counts as one
+    return per_object.sum(1) / annotation.objects.clamp_min(1)
 
 
-def _distance(means: Tensor, regions: Regions, delta_dist: float) -> Tensor:
+def _distance(means: Tensor, annotation: Annotation, delta_dist: float) -> Tensor:
     """Mean over ordered pairs of objects of max(0, 2 delta_dist - |mu_i - mu_j|)^2."""
     distance = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")  # (B, C, C)
     gap = (2 * delta_dist - distance).clamp_min(0)
-    pairs = (regions.exist[:, :, None] & regions.exist[:, None]).triu(1)
+    pairs = (annotation.exist[:, :, None] & annotation.exist[:, None]).triu(1)
     return (gap.square() * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
 
 
-def _regularizer(means: Tensor, embeddings: Tensor, regions: Regions) -> Tensor:
+def _regularizer(means: Tensor, embeddings: Tensor, annotation: Annotation) -> Tensor:
     """Mean norm of the objects' means and of the mean of the unlabelled region, if there is one."""
-    count = regions.unlabeled.sum(1)  # (B,)
-    unlabeled_sum = torch.bmm(embeddings, regions.unlabeled.to(embeddings.dtype)[..., None])[..., 0]  # (B, E)
+    count = annotation.unlabeled.sum(1)  # (B,)
+    unlabeled_sum = torch.bmm(embeddings, annotation.unlabeled.to(embeddings.dtype)[..., None])[..., 0]  # (B, E)
     norms = means.norm(dim=2).sum(1) + unlabeled_sum.norm(dim=1) / count.clamp_min(1)
-    return norms / (regions.objects + (count > 0)).clamp_min(1)
+    return norms / (annotation.objects + (count > 0)).clamp_min(1)
 
 
-def _instance(soft_area: Tensor, own_distance: Tensor, regions: Regions, two_sigma: float) -> Tensor:
+def _instance(soft_area: Tensor, own_distance: Tensor, annotation: Annotation, two_sigma: float) -> Tensor:
     """1 - Dice of the objects' soft and annotated masks, all objects and voxels of an image in one sum."""
-    overlap = regions.sum_over_objects((own_distance.square() / -two_sigma).exp()).sum(1)
-    area = regions.sizes.sum(1)
+    overlap = annotation.sum_over_objects((own_distance.square() / -two_sigma).exp()).sum(1)
+    area = annotation.sizes.sum(1)
     return torch.where(area > 0, 1 - 2 * overlap / (soft_area + area).clamp_min(1), 0)
 
 
