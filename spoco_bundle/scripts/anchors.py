@@ -31,7 +31,7 @@ def draw_anchors(
         embeddings: (B, E, N), without gradient.
         unlabeled: (B, N) bool, the pool.
         delta_var: an anchor covers the voxels within this embedding distance.
-        count: draw at most so many.
+        count: the most to draw.
         stop_share: stop when less than this share of the N voxels is left in the pool.
         candidates: size of the random subset that is walked through.
 

@@ -52,7 +52,7 @@ class ThresholdCalibration(Transform):
     of the evidence for all images so far, that of its `foreground_threshold` the other one.
 
     Args:
-        embedding_dim: the embeddings are the first so many channels of ``data[pred_key]``, on the working grid.
+        embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.

@@ -129,7 +129,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """(1, C, *spatial) -> (1, E, *spatial) on the device, in windows of so many voxels where they are automatic."""
+        """(1, C, *spatial) -> (1, E, *spatial) on the device; automatic windows have `voxels` voxels."""
         shape = inputs.shape[2:]
         self.roi_size = self._fitting(shape, voxels, self.overlap)
         fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
@@ -170,7 +170,7 @@ class EmbeddingInferer(SlidingWindowInferer):
 
 
 def largest_window(shape: Sequence[int], divisor: Sequence[int], voxels: int) -> list[int]:
-    """The window that covers an image, made shorter along its longest axes until it has no more than so many voxels.
+    """The window that covers an image, made shorter along its longest axes until it has no more than `voxels` voxels.
 
     >>> largest_window([10, 100, 60], divisor=[1, 4, 4], voxels=25_000)
     [10, 48, 52]

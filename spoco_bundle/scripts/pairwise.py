@@ -32,7 +32,7 @@ SAMPLED_VOXELS = 512  # of an image, that tell whether it is so
 # Pairs computed at once: four MiB of them stay in a cache and keep two cores busy, a GPU wants few large kernels.
 PORTIONS = {"cpu": 2**20}
 PORTION_ELSEWHERE = 2**25
-FEW_CENTERS = 32  # so many are not worth a closer look
+FEW_CENTERS = 32  # no more than these are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
 # Of a centre's squared distance to the middle of its box: what lies closer to the centre than this share is the small
 # difference of large numbers, and is computed again. float32 leaves three digits of the squared distance at the limit.
@@ -270,7 +270,7 @@ def fitting_edges(embeddings: Tensor, centers: Tensor, exist: Tensor, reach: flo
 
 
 def box_edges(shape: Sequence[int], voxels: int) -> list[int]:
-    """Edges of a box of about so many voxels in an image of this shape, as cubic as its shape allows."""
+    """Edges of a box of about this many voxels in an image of this shape, as cubic as its shape allows."""
     edges = [1] * len(shape)
     for position, axis in enumerate(sorted(range(len(shape)), key=shape.__getitem__)):  # a short axis leaves more
         edge = max(1, min(shape[axis], round(voxels ** (1 / (len(shape) - position)))))

@@ -14,7 +14,7 @@ from .voxels import ForegroundVoxels
 
 PORTION = 2**16  # faces looked at together, to save memory
 WALL = 4.0  # in delta_var: half of what lies between two objects (2 delta_dist) in the paper's settings
-# Where embeddings scatter, `WALL` would part one voxel from the next. So a wall is at least so many times as high as
+# Where embeddings scatter, `WALL` would part one voxel from the next. So a wall is at least this many times as high as
 # the lower quartile of all steps from voxel to voxel, which is a step inside an object, however thin objects are.
 SCATTER = 2.5
 SAMPLE = 100_000  # voxels at which steps are looked at

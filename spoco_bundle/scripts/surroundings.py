@@ -32,11 +32,11 @@ Floats = NDArray[np.float32]
 Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those around it
 
 DISTINCT = 0.74  # area under the ROC curve; what real and generated images reach: docs/training.md
-UNSURE = 0.35  # of one object: few say it less surely, and background taken for objects costs more than the opposite
+UNSURE = 0.35  # of one object, less for many: background taken for objects costs more than the opposite
 FEWEST_OBJECTS = 3  # fewer say too little
 REACH = 0.7  # how far the surroundings extend, in radii of the object
 SURROUNDED = 0.6  # share of annotated voxels around an object from which on they say what its surroundings are
-FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 30, 200  # that are looked at: at most so many, the voxels for each object
+FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 30, 200  # the most that are looked at: files, objects in each, voxels of each
 CROP = 64  # largest side, in working voxels, of what is looked at around an object
 
 

@@ -57,7 +57,7 @@ class MovingAverage:
     Args:
         student, teacher: two networks of one architecture.
         momentum: share of the student's weights that enters the teacher in each step.
-        momentum_warmup, warmup_iters: the share falls linearly from `momentum_warmup` over so many steps, as the
+        momentum_warmup, warmup_iters: the share falls linearly from `momentum_warmup` over `warmup_iters` steps, as the
             first weights are not worth remembering.
     """
 

@@ -20,7 +20,7 @@ class StopWithoutProgress(EarlyStopping):
 
     Args:
         validator: whose key metric counts.
-        patience: the training ends after so many validations in a row that were no better than the best; None: never.
+        patience: the training ends after this many validations in a row that were no better than the best; None: never.
     """
 
     def __init__(self, validator: Evaluator, patience: int | None = None) -> None:

@@ -62,7 +62,7 @@ class ForegroundVoxels:
         return result.masked_scatter_(self.foreground, values.to(result.device)).cpu().numpy()
 
     def _beside(self, step: int) -> Tensor:
-        """What is so many places further in the flat image, (N + 1,); outside lies beside what is outside."""
+        """What is `step` places further in the flat image, (N + 1,); outside lies beside what is outside."""
         result = self._place.new_full((self.count + 1,), self.count)
         torch.index_select(self._number, 0, self._place + step, out=result[:-1])
         return result

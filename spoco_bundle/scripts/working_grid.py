@@ -207,7 +207,7 @@ def fitting_patch(
     Args:
         survey: of the training files.
         spacing: the working voxel size.
-        largest: at most so many voxels along each axis.
+        largest: the most voxels that it may have along each axis.
         divisor: of which each side is a multiple, see `networks.size_divisor`; it is the least that is returned.
 
     Raises:
