@@ -485,3 +485,18 @@ class TestAuthorsValues:
         gradient = gradients(student, lambda leaf: self.term(case, name, leaf)).numpy()
         expected = golden(case).get(f"grad_{name}", np.zeros_like(gradient))  # none stored: the term is constant
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+class TestWhatIsNoImage:
+    def test_arrays(self) -> None:
+        student, teacher, labels = random_case()
+        with pytest.raises(ValueError, match="^teacher must be a tensor, got ndarray$"):
+            spoco_terms(student, teacher.numpy(), labels)
+        with pytest.raises(ValueError, match="^labels must be a tensor, got ndarray$"):
+            SpocoLoss()(student[None], teacher[None], labels[None, None].numpy())
+
+    def test_embeddings_without_spatial_axes(self) -> None:
+        with pytest.raises(ValueError, match=r"^student must have spatial axes after the embedding's, got .* \(4,\)"):
+            spoco_terms(torch.zeros(4), torch.zeros(4), torch.tensor(1))
+        with pytest.raises(ValueError, match=r"^student must have spatial axes .* \(2, 4\)"):
+            SpocoLoss()(torch.zeros(2, 4), torch.zeros(2, 4), torch.ones(2, 1, dtype=torch.int))

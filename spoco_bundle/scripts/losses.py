@@ -8,6 +8,7 @@ the module for batches. Shapes: E embedding dimensions, N pixels or voxels, C an
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ def spoco_terms(
             make no kernel.
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
+    _check_tensors(student, teacher, labels, embedding_axis=0)
     if student.shape[1:] != labels.shape:
         raise ValueError(
             f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
@@ -165,6 +167,7 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
+        _check_tensors(student, teacher, labels, embedding_axis=1)
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
@@ -296,6 +299,14 @@ def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float
         )
     if not 0 < kernel_threshold < 1:
         raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
+
+
+def _check_tensors(student: Any, teacher: Any, labels: Any, embedding_axis: int) -> None:
+    for name, value in {"student": student, "teacher": teacher, "labels": labels}.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if student.dim() < embedding_axis + 2:
+        raise ValueError(f"student must have spatial axes after the embedding's, got the shape {tuple(student.shape)}")
 
 
 def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
