@@ -77,7 +77,7 @@ def test_a_config_names_the_key_metric_and_gets_all_metrics_and_a_json_file(tmp_
     assert [file.name for file in (tmp_path / "new_folder").iterdir()] == ["metrics.json"]
 
 
-def test_with_classes_the_json_file_has_a_section_for_each(tmp_path: Path) -> None:
+def test_with_classes_the_json_file_has_a_section_for_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     samples = [sample(number, f"{number}.tif") for number in range(3)]
     for item in samples:  # ids 1..8 become objects of class 24, the others of class 26
         for key in ("image", "label"):
@@ -92,6 +92,12 @@ def test_with_classes_the_json_file_has_a_section_for_each(tmp_path: Path) -> No
     of_person = [expected({key: item[key] * (item[key] < 25000) for key in item}, sparse=False) for item in samples]
     mean = {name: np.mean([row[name] for row in of_person]) for name in METRIC_NAMES}
     assert written["per_class"]["24"] == pytest.approx({**mean, "images": 3})
+    assert not caplog.records
+
+
+def test_classes_that_no_image_holds_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    evaluator([sample(0, "a.tif")], key_val_metric={"ap50": InstanceMetricsHandler(classes=[99])}).run()
+    assert "no image holds an object of the classes ['99'], so the metrics say nothing" in caplog.text
 
 
 @pytest.mark.parametrize("key", METRIC_NAMES)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from .class_metrics import ClassMetrics
 from .files import write_json
 from .image_files import unique_names
 from .metrics import METRIC_NAMES, InstanceMetrics
+
+logger = logging.getLogger(__name__)
 
 DETAILS_KEY = "instance_metrics"  # where engine.state.metric_details holds the values of each image
 CLASSES_KEY = "class_metrics"  # and the means of each class
@@ -80,7 +83,10 @@ class InstanceMetricsHandler(Metric):
             engine.state.metric_details = {}
         engine.state.metric_details[DETAILS_KEY] = self.metric.per_image()
         if self.class_metric is not None:
-            engine.state.metric_details[CLASSES_KEY] = self.class_metric.aggregate()
+            per_class = self.class_metric.aggregate()
+            if not any(means["images"] for means in per_class.values()):
+                logger.warning("no image holds an object of the classes %s, so the metrics say nothing", [*per_class])
+            engine.state.metric_details[CLASSES_KEY] = per_class
 
     def attach(self, engine: Engine, name: str) -> None:
         """Let the engine compute the metrics; `name` is the key metric."""

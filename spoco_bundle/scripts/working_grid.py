@@ -110,7 +110,7 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     """
     volumes, chords = (np.concatenate(sizes) for sizes in zip(*images, strict=True))
     if not len(volumes):
-        raise ValueError("no annotated object found in any label map, expected at least one")
+        raise ValueError("no annotated object found in any label map, expected one, of `classes` if given")
     extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
     return [extent_of_chord * _weighted_median(along_axis, np.sqrt(volumes)) for along_axis in chords.T]
 
