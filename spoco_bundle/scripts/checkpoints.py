@@ -53,12 +53,13 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
 
     Raises:
         FileNotFoundError: no such file, unless it is the shipped one.
-        ValueError: a file that holds no weights.
+        ValueError: a file that holds no weights, the same.
     """
     if path is None or path == "null":
         return None
     if Path(path).is_file():
-        read_tensors(Path(path), expected="weights to start from")
+        if Path(path) != Path(shipped):
+            read_tensors(Path(path), expected="weights to start from")
         return Path(path)
     if Path(path) != Path(shipped):
         raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
