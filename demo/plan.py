@@ -155,7 +155,7 @@ def _common_dims(paths: Sequence[str]) -> int:
     for path in paths:
         array, meta = read_volume(path)
         dims.add(len(meta["spatial_shape"]))
-        channels = array.size // math.prod(int(n) for n in meta["spatial_shape"])
+        channels = array.size // max(1, math.prod(int(n) for n in meta["spatial_shape"]))
         if channels != 1:
             raise PlanError(
                 f"{path}: found {channels} channels, expected one; for more, run the training itself, with "
