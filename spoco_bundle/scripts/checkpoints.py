@@ -27,8 +27,11 @@ SETTINGS_NAME = "model.json"
 logger = logging.getLogger(__name__)
 
 
-def load_weights(network: nn.Module, path: Path | str) -> None:
+def load_weights(network: nn.Module, path: Path | str, expected: str = "the weights of a trained network") -> None:
     """Load a bare state_dict into a network.
+
+    Args:
+        expected: what the file should hold, for the message where there is none.
 
     Raises:
         FileNotFoundError: no such file.
@@ -36,7 +39,7 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: found no such file, expected the weights of a trained network.")
+        raise FileNotFoundError(f"{path}: found no such file, expected {expected}.")
     state = read_tensors(path, expected="a state_dict")
     difference = _first_difference(network.state_dict(), state)
     if difference:
@@ -57,14 +60,16 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
     """
     if path is None or path == "null":
         return None
-    if Path(path).is_file():
-        if Path(path) != Path(shipped):
-            read_tensors(Path(path), expected="weights to start from")
-        return Path(path)
-    if Path(path) != Path(shipped):
+    path = Path(path)
+    if path == Path(shipped):
+        if path.is_file():
+            return path
+        logger.warning("this copy of the bundle has no weights %s", path)
+        return None
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
-    logger.warning("this copy of the bundle has no weights %s", path)
-    return None
+    read_tensors(path, expected="weights to start from")
+    return path
 
 
 def start_from(network: nn.Module, path: Path | None) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,12 +81,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         if self.teacher is None:
             return student
         if self.teacher_path is not None:
-            if not Path(self.teacher_path).is_file():
-                raise FileNotFoundError(
-                    f"{self.teacher_path}: found no such file, expected the momentum network that a training writes "
-                    "beside model.pt; shipped weights have none."
-                )
-            load_weights(self.teacher, Path(self.teacher_path))
+            expected = "the momentum network that a training writes beside model.pt; shipped weights have none"
+            load_weights(self.teacher, self.teacher_path, expected)
             self.teacher_path = None
         teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
         return torch.cat([student, teacher.to(student.device)], dim=1)

@@ -61,12 +61,11 @@ def spoco_terms(
             make no kernel.
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
-    _check_tensors(student, teacher, labels, embedding_axis=0)
+    _check_inputs(student, teacher, labels, embedding_axis=0)
     if student.shape[1:] != labels.shape:
         raise ValueError(
             f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
         )
-    _check_inputs(student, teacher, labels)
     if anchors is not None:
         _check_anchors(anchors, labels.shape)
     annotation = Annotation.of(labels[None], background_label, ignore_label)
@@ -167,11 +166,10 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
-        _check_tensors(student, teacher, labels, embedding_axis=1)
+        _check_inputs(student, teacher, labels, embedding_axis=1)
         if labels.shape != (student.shape[0], 1, *student.shape[2:]):
             expected = (student.shape[0], 1, *student.shape[2:])
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        _check_inputs(student, teacher, labels)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0], first_foreground)
         means = torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
@@ -301,15 +299,12 @@ def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float
         raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
 
 
-def _check_tensors(student: Any, teacher: Any, labels: Any, embedding_axis: int) -> None:
+def _check_inputs(student: Any, teacher: Any, labels: Any, embedding_axis: int) -> None:
     for name, value in {"student": student, "teacher": teacher, "labels": labels}.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if student.dim() < embedding_axis + 2:
         raise ValueError(f"student must have spatial axes after the embedding's, got the shape {tuple(student.shape)}")
-
-
-def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
             f"student and teacher must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"

@@ -55,11 +55,16 @@ def working_shape(shape: Sequence[int], voxel_size: Sequence[float], spacing: Se
     return [max(1, round(n * old / new)) for n, old, new in zip(shape, voxel_size, spacing, strict=True)]
 
 
+def file_shape(image: MetaTensor) -> list[int]:
+    """Spatial axes of the file that an image was read from."""
+    return [int(n) for n in np.asarray(image.meta["spatial_shape"])]
+
+
 def working_voxels_per_voxel(image: Tensor) -> float:
     """How many voxels of the working grid make one voxel of the image file."""
     if not isinstance(image, MetaTensor) or "spatial_shape" not in image.meta:
         return 1.0
-    return math.prod(image.shape[1:]) / math.prod(int(n) for n in np.asarray(image.meta["spatial_shape"]))
+    return math.prod(image.shape[1:]) / math.prod(file_shape(image))
 
 
 class ResampleToSpacingd(MapTransform):
@@ -154,8 +159,7 @@ class RestoreGridd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        meta = dict(result[self.source_key].meta)
-        shape = [int(n) for n in np.asarray(meta["spatial_shape"])]
+        meta, shape = dict(result[self.source_key].meta), file_shape(result[self.source_key])
         regions = None
         if self.mask_key in result:
             regions = self._regions(result[self.mask_key]), self._regions(result[self.file_mask_key])
