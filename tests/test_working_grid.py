@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,13 @@ from scripts.working_grid import (
     working_spacing,
 )
 
-SURVEY = Survey(voxel_size=[2.0, 1.0], object_extents=[8, 32], smallest_sides=[64.0, 64.0], stated_axes=[True] * 2)
+SURVEY = Survey(
+    voxel_size=[2.0, 1.0],
+    object_extents=[8, 32],
+    object_volume=200,
+    smallest_sides=[64.0, 64.0],
+    stated_axes=[True] * 2,
+)
 
 
 def load(entry: dict) -> dict:
@@ -39,6 +46,7 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.voxel_size == [2.0, 1.0]
     assert survey.smallest_sides == [64.0, 64.0]
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
+    assert survey.object_volume == 8 * 32
 
 
 def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> None:
@@ -136,7 +144,7 @@ class TestVoxelShape:
         assert voxel_shape(SURVEY, working_spacing(SURVEY, "image")) == [4.0, 1.0]  # 8 x 32 voxels
 
     def test_the_unit_of_the_files_does_not_matter(self) -> None:
-        micrometres = Survey([0.002, 0.001], SURVEY.object_extents, [1.0, 1.0], [True] * 2)
+        micrometres = replace(SURVEY, voxel_size=[0.002, 0.001])
         assert voxel_shape(micrometres, [0.004, 0.003]) == pytest.approx(voxel_shape(SURVEY, [4.0, 3.0]))
 
 
@@ -160,15 +168,18 @@ class TestSmallestInstance:
         assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 16)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        survey = Survey([1.0] * 3, [16, 16, 16], [50.0] * 3, [True] * 3)
+        survey = Survey([1.0] * 3, [16, 16, 16], 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [1.0] * 3) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_in_voxels_of_the_working_grid(self) -> None:
-        survey = Survey([1.0] * 3, [32, 32, 16], [50.0] * 3, [True] * 3)
+        survey = Survey([1.0] * 3, [32, 32, 16], 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
 
+    def test_long_objects_are_larger_than_their_thickness_tells(self) -> None:
+        assert smallest_instance(replace(SURVEY, object_volume=800), SURVEY.voxel_size) == 50
+
     def test_what_the_user_says_counts_voxels_of_the_files(self) -> None:
-        assert smallest_instance(Survey([0.5] * 2, [9, 9], [50.0] * 2, [True] * 2), [1.0, 2.0], min_size=80) == 10
+        assert smallest_instance(replace(SURVEY, voxel_size=[0.5] * 2), [1.0, 2.0], min_size=80) == 10
 
     def test_without_annotation_what_the_training_found(self) -> None:
         assert inference_smallest(None, trained=77.5) == 77.5

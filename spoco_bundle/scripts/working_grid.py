@@ -31,6 +31,7 @@ class Survey:
 
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
+    object_volume: float  # of the annotated objects, in voxels, the median
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
 
@@ -71,6 +72,7 @@ def survey_objects(
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         object_extents=typical_extents(objects),
+        object_volume=float(np.median(np.concatenate([sizes.volumes for sizes in objects]))),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
 
@@ -191,7 +193,7 @@ def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
     The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
     good as round ones in cubes.
 
-    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
+    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], 500.0, [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
     [4.0, 1.0, 1.0]
     """
     sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)
@@ -225,12 +227,14 @@ def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 
     In working voxels, for which all images show objects alike, however fine their files are.
 
     Args:
-        survey: of the training files. Typical is an ellipsoid (in 2D an ellipse) of the objects' typical extents.
+        survey: of the training files. Typical is an ellipsoid (in 2D an ellipse) of the objects' typical extents, which
+            chips at the border do not make smaller, or, where objects are long, their median volume.
         spacing: the working voxel size.
         min_size: the volume in voxels of the training files, if the user says so.
     """
     radii = [extent / 2 for extent in survey.object_extents]
-    in_files = min_size or SMALLEST_SHARE * ball_volume(1.0, len(radii)) * math.prod(radii)
+    typical = max(ball_volume(1.0, len(radii)) * math.prod(radii), survey.object_volume)
+    in_files = min_size or SMALLEST_SHARE * typical
     return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
 
 
