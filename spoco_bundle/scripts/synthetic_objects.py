@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -12,6 +14,15 @@ from .synthetic_styles import Form
 
 FloatArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]
+
+THICK = 3.5  # diameters of thick objects in those of the others: big neurites beside small ones
+
+
+class Balls(NamedTuple):
+    """Where N objects lie, and how large they are."""
+
+    centres: FloatArray  # (N, ndim)
+    radii: FloatArray  # (N,)
 
 
 def place_objects(
@@ -44,10 +55,13 @@ def place_objects(
     steps = voxel_steps(len(shape), anisotropy)
     extent = steps * np.array(shape, np.float32)
     radius = diameter / 2
-    centres, radii = _scatter(rng, extent, radius, form.size_variation, spacing, coverage, clumping)
-    metrics = _ellipsoids(rng, radii, len(shape), form)
+    balls = Balls(np.empty((0, len(shape)), np.float32), np.empty(0, np.float32))
+    if form.thick_share > 0:
+        balls = _scatter(rng, extent, balls, THICK * radius, form.size_variation, spacing, form.thick_share)
+    balls = _scatter(rng, extent, balls, radius, form.size_variation, spacing, coverage, clumping)
+    metrics = _ellipsoids(rng, balls.radii, len(shape), form)
     warp = [smooth_noise(rng, shape, 0.5 * diameter, anisotropy) for _ in shape]
-    return _partition(form.irregularity * radius * np.stack(warp), centres, metrics, steps, reach)
+    return _partition(form.irregularity * radius * np.stack(warp), balls.centres, metrics, steps, reach)
 
 
 def cells_outside_gaps(
@@ -72,13 +86,14 @@ def cells_outside_gaps(
 def _scatter(
     rng: Generator,
     extent: FloatArray,
+    placed: Balls,
     radius: float,
     size_variation: float,
     spacing: float,
     coverage: float,
-    clumping: float,
-) -> tuple[FloatArray, FloatArray]:
-    """Scatter centres, also beyond the border, that keep `spacing` times the sum of their radii apart."""
+    clumping: float = 0.0,
+) -> Balls:
+    """Add balls to those placed before, also beyond the border, `spacing` times the sum of their radii apart."""
     ndim = len(extent)
     margin = 1.5 * radius
     wanted = max(1, round(coverage * float(np.prod(extent + 2 * margin)) / ball_volume(radius, ndim)))
@@ -88,9 +103,10 @@ def _scatter(
     directions = rng.standard_normal((attempts, ndim)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     beside = rng.random(attempts) < clumping
-    centres = np.empty((wanted, ndim), np.float32)
-    kept = np.empty(wanted, np.float32)
-    count = 0
+    count = len(placed.radii)
+    most = count + wanted
+    centres, kept = np.empty((most, ndim), np.float32), np.empty(most, np.float32)
+    centres[:count], kept[:count] = placed
     for proposal, direction, size, join in zip(proposals, directions, radii, beside, strict=True):
         if join and count:
             partner = rng.integers(count)
@@ -100,9 +116,9 @@ def _scatter(
             continue
         centres[count], kept[count] = proposal, size
         count += 1
-        if count == wanted:
+        if count == most:
             break
-    return centres[:count], kept[:count]
+    return Balls(centres[:count], kept[:count])
 
 
 def _ellipsoids(rng: Generator, radii: FloatArray, ndim: int, form: Form) -> FloatArray:
