@@ -178,6 +178,10 @@ class TestSmallestInstance:
     def test_long_objects_are_larger_than_their_thickness_tells(self) -> None:
         assert smallest_instance(replace(SURVEY, object_volume=800), SURVEY.voxel_size) == 50
 
+    def test_giants_do_not_forbid_small_objects(self) -> None:
+        giants = replace(SURVEY, object_volume=1e6)
+        assert smallest_instance(giants, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 4)
+
     def test_what_the_user_says_counts_voxels_of_the_files(self) -> None:
         assert smallest_instance(replace(SURVEY, voxel_size=[0.5] * 2), [1.0, 2.0], min_size=80) == 10
 

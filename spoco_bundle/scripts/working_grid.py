@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
+LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
 @dataclass(frozen=True)
@@ -228,12 +229,13 @@ def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 
 
     Args:
         survey: of the training files. Typical is an ellipsoid (in 2D an ellipse) of the objects' typical extents, which
-            chips at the border do not make smaller, or, where objects are long, their median volume.
+            chips at the border do not make smaller, or, where objects are long, their median volume, up to `LONGEST`.
         spacing: the working voxel size.
         min_size: the volume in voxels of the training files, if the user says so.
     """
     radii = [extent / 2 for extent in survey.object_extents]
-    typical = max(ball_volume(1.0, len(radii)) * math.prod(radii), survey.object_volume)
+    ellipsoid = ball_volume(1.0, len(radii)) * math.prod(radii)
+    typical = min(max(ellipsoid, survey.object_volume), LONGEST * ellipsoid)
     in_files = min_size or SMALLEST_SHARE * typical
     return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
 
