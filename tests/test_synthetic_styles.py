@@ -11,12 +11,10 @@ from scripts.synthetic_styles import Form, NucleusStyle, TissueStyle
     ("make", "setting"),
     [
         (Form, {"elongation": 0.5}),
-        (Form, {"thick_share": 1.0}),
         (NucleusStyle, {"clumping": 2.0}),
         (NucleusStyle, {"irregularity": float("nan")}),
         (TissueStyle, {"gaps": 1.0}),
         (TissueStyle, {"organelles": -2.0}),
-        (TissueStyle, {"organelle_size": 0.0}),
     ],
 )
 def test_wrong_settings_are_refused(make: type, setting: dict[str, float]) -> None:

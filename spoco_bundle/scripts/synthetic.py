@@ -16,21 +16,12 @@ from .synthetic_labels import depth_in_objects, fewest_voxels, largest_pieces
 from .synthetic_objects import cells_outside_gaps, place_objects
 from .synthetic_optics import Optics, observe
 from .synthetic_painting import paint_nuclei, paint_tissue
-from .synthetic_settings import (
-    electron_optics,
-    log_uniform,
-    random_neurites,
-    random_nuclei,
-    random_optics,
-    random_tissue,
-)
+from .synthetic_settings import electron_optics, log_uniform, random_nuclei, random_optics, random_tissue
 from .synthetic_styles import NucleusStyle, TissueStyle
 
 FloatArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]
 CountArray = NDArray[np.uint16]
-
-NUCLEI, NEURITES = 0.5, 0.25  # shares of the random samples; the others are cells
 
 
 def synthetic_nuclei(
@@ -116,7 +107,7 @@ def synthetic_membranes(
 
 
 def random_sample(shape: tuple[int, ...], seed: int) -> tuple[FloatArray, LabelArray]:
-    """Draw nuclei, neurites or other cells with settings over wide ranges, to pre-train a network.
+    """Draw nuclei (60 %) or cells (40 %) with settings over wide ranges, to pre-train a network.
 
     Args:
         shape: (Z, Y, X) or (Y, X), in voxels. Mean diameters are 10 to 28 voxels along y
@@ -144,17 +135,15 @@ def _random_scene(rng: Generator, shape: tuple[int, ...]) -> tuple[FloatArray, L
     diameter = log_uniform(rng, 10, 28)
     anisotropy = log_uniform(rng, 0.65, 1.5) if len(shape) == 3 else 1.0
     scene_seed = int(rng.integers(2**31))
-    kind = rng.random()
-    if kind < NUCLEI:
+    if rng.random() < 0.6:
         optics = random_optics(rng, diameter, anisotropy, fewest_photons=8)
         style = random_nuclei(rng, diameter)
         density = rng.uniform(0.15, 1)
         image, labels = synthetic_nuclei(shape, diameter, anisotropy, density, scene_seed, style, optics)
         gamma, inverted = log_uniform(rng, 0.6, 1.6), bool(rng.random() < 0.05)
     else:
-        neurites = kind < NUCLEI + NEURITES
-        tissue = random_neurites(rng) if neurites else random_tissue(rng)
-        optics = random_optics(rng, diameter, anisotropy, fewest_photons=80 if neurites else 30)
+        tissue = random_tissue(rng)
+        optics = random_optics(rng, diameter, anisotropy, fewest_photons=30)
         if tissue.dark_membranes and rng.random() < 0.8:
             optics = electron_optics(rng, optics)
         image, labels = synthetic_membranes(shape, diameter, anisotropy, scene_seed, tissue, optics)

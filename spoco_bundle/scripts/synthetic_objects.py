@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -14,15 +12,6 @@ from .synthetic_styles import Form
 
 FloatArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]
-
-THICK = 3.5  # diameters of thick objects in those of the others: big neurites beside small ones
-
-
-class Balls(NamedTuple):
-    """Where N objects lie, and how large they are."""
-
-    centres: FloatArray  # (N, ndim)
-    radii: FloatArray  # (N,)
 
 
 def place_objects(
@@ -55,13 +44,10 @@ def place_objects(
     steps = voxel_steps(len(shape), anisotropy)
     extent = steps * np.array(shape, np.float32)
     radius = diameter / 2
-    balls = Balls(np.empty((0, len(shape)), np.float32), np.empty(0, np.float32))
-    if form.thick_share > 0:
-        balls = _scatter(rng, extent, balls, THICK * radius, form.size_variation, spacing, form.thick_share)
-    balls = _scatter(rng, extent, balls, radius, form.size_variation, spacing, coverage, clumping)
-    metrics = _ellipsoids(rng, balls.radii, len(shape), form)
+    centres, radii = _scatter(rng, extent, radius, form.size_variation, spacing, coverage, clumping)
+    metrics = _ellipsoids(rng, radii, len(shape), form)
     warp = [smooth_noise(rng, shape, 0.5 * diameter, anisotropy) for _ in shape]
-    return _partition(form.irregularity * radius * np.stack(warp), balls.centres, metrics, steps, reach)
+    return _partition(form.irregularity * radius * np.stack(warp), centres, metrics, steps, reach)
 
 
 def cells_outside_gaps(
@@ -86,14 +72,13 @@ def cells_outside_gaps(
 def _scatter(
     rng: Generator,
     extent: FloatArray,
-    placed: Balls,
     radius: float,
     size_variation: float,
     spacing: float,
     coverage: float,
-    clumping: float = 0.0,
-) -> Balls:
-    """Add balls to those placed before, also beyond the border, `spacing` times the sum of their radii apart."""
+    clumping: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Scatter centres, also beyond the border, that keep `spacing` times the sum of their radii apart."""
     ndim = len(extent)
     margin = 1.5 * radius
     wanted = max(1, round(coverage * float(np.prod(extent + 2 * margin)) / ball_volume(radius, ndim)))
@@ -103,10 +88,9 @@ def _scatter(
     directions = rng.standard_normal((attempts, ndim)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     beside = rng.random(attempts) < clumping
-    count = len(placed.radii)
-    most = count + wanted
-    centres, kept = np.empty((most, ndim), np.float32), np.empty(most, np.float32)
-    centres[:count], kept[:count] = placed
+    centres = np.empty((wanted, ndim), np.float32)
+    kept = np.empty(wanted, np.float32)
+    count = 0
     for proposal, direction, size, join in zip(proposals, directions, radii, beside, strict=True):
         if join and count:
             partner = rng.integers(count)
@@ -116,9 +100,9 @@ def _scatter(
             continue
         centres[count], kept[count] = proposal, size
         count += 1
-        if count == most:
+        if count == wanted:
             break
-    return Balls(centres[:count], kept[:count])
+    return centres[:count], kept[:count]
 
 
 def _ellipsoids(rng: Generator, radii: FloatArray, ndim: int, form: Form) -> FloatArray:

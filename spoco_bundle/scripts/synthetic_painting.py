@@ -53,8 +53,7 @@ def paint_tissue(
     inside = _brightness(rng, labels.max(), style.interior_range)[labels]
     inside *= np.exp(style.texture * noise(style.texture_scale))
     if style.organelles != 0:
-        blobs = np.clip(4 * (noise(style.organelle_size) - 1.2), 0, 1)
-        inside *= 1 + style.organelles * blobs * (depth > 1 + style.membrane_width)
+        inside *= 1 + style.organelles * np.clip(4 * (noise(0.25) - 1.2), 0, 1) * (depth > 2)
     unevenness = np.exp(style.membrane_unevenness * noise(0.5))
     if style.dark_membranes:
         return inside * (1 - membrane * np.minimum(unevenness, 1))

@@ -29,7 +29,7 @@ def random_nuclei(rng: Generator, diameter: float) -> NucleusStyle:
 
 
 def random_tissue(rng: Generator) -> TissueStyle:
-    """Draw what membrane-bounded cells look like, among them small neurites and cells in electron microscopy."""
+    """Draw what membrane-bounded cells look like, among them neurites and cells in electron microscopy."""
     form = _random_form(rng)
     dark = bool(rng.random() < 0.5)
     if rng.random() < 0.5:  # neurites: thin beside thick, bent, long
@@ -44,23 +44,6 @@ def random_tissue(rng: Generator) -> TissueStyle:
         interior=rng.uniform(0.0, 0.4),
         interior_range=rng.uniform(1.1, 2.5 if dark else 5.0),
         organelles=max(-0.9, rng.uniform(-1.5, 0.3)) if dark else max(0.0, rng.uniform(-1.0, 1.5)),
-    )
-
-
-def random_neurites(rng: Generator) -> TissueStyle:
-    """Draw what neurites look like in electron microscopy: thick ones beside thin ones, smooth, with mitochondria."""
-    form = _random_form(rng)
-    form["size_variation"], form["irregularity"] = rng.uniform(0.2, 0.45), rng.uniform(0.05, 0.35)
-    return TissueStyle(
-        **form,
-        thick_share=max(0.0, rng.uniform(-0.2, 0.5)),
-        elongation=log_uniform(rng, 2.0, 12.0),
-        dark_membranes=True,
-        membrane_width=rng.uniform(1.0, 3.0),
-        membrane_unevenness=rng.uniform(0, 0.6),
-        interior_range=rng.uniform(1.05, 1.8),
-        organelles=max(-0.9, rng.uniform(-1.3, 0.1)),
-        organelle_size=log_uniform(rng, 0.3, 1.5),
     )
 
 

@@ -16,7 +16,6 @@ class Form:
     Args:
         size_variation: standard deviation of the logarithm of the diameter.
         elongation: up to this ratio of longest to shortest axis, at least 1.
-        thick_share: share of the space, 0 to 0.9, tried for with objects several times as thick as the others.
         aligned: all objects are long in the same direction.
         irregularity: how far outlines are displaced, in radii; above 0.4 shapes become torn.
         texture: standard deviation of the logarithm of the brightness inside an object.
@@ -28,15 +27,13 @@ class Form:
 
     size_variation: float = 0.15
     elongation: float = 1.5
-    thick_share: float = 0.0
     aligned: bool = False
     irregularity: float = 0.15
     texture: float = 0.25
     texture_scale: float = 0.1
 
     def __post_init__(self) -> None:
-        check_ranges(vars(self), dict.fromkeys(("size_variation", "irregularity"), (0, 1)))
-        check_ranges(vars(self), {"elongation": (1, 20), "thick_share": (0, 0.9)})
+        check_ranges(vars(self), {"size_variation": (0, 1), "elongation": (1, 10), "irregularity": (0, 1)})
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,6 @@ class TissueStyle(Form):
         interior: brightness of cells between bright membranes.
         interior_range: ratio of the brightest cell interior to the dimmest, at least 1.
         organelles: change of brightness in blobs inside cells, -1 (black) to 2 (three times as bright).
-        organelle_size: of these blobs, in cell diameters.
 
     Raises:
         ValueError: a setting is outside its range.
@@ -96,10 +92,8 @@ class TissueStyle(Form):
     interior: float = 0.15
     interior_range: float = 2.0
     organelles: float = 0.0
-    organelle_size: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(vars(self), {"gaps": (0, 0.9), "interior_range": (1, np.inf), "organelles": (-1, 2)})
         check_ranges(vars(self), {"membrane_width": (0.1, np.inf), "interior": (0, np.inf)})
-        check_ranges(vars(self), {"organelle_size": (0.01, 10)})
