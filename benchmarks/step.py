@@ -47,14 +47,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "cuda": {
         "as it is": {},
+        "cuda_graphs: false": {"cuda_graphs": False},
         "deterministic: false": {"deterministic": False},
         "amp: false": {"amp": False},
         **CHANNELS_FIRST,
         "trained_network: compiled": {"trained_network": "$torch.compile(@network)"},
-        "num_workers: 2": {"num_workers": 2},
-        "num_workers: 6": {"num_workers": 6},
-        "amp: false, num_workers: 6": {"amp": False, "num_workers": 6},
-        "batch_size: 8, num_workers: 6": {"batch_size": 8, "num_workers": 6},
+        "num_workers: 0": {"num_workers": 0},
+        "num_workers: 8": {"num_workers": 8},
+        "batch_size: 8": {"batch_size": 8},
+        "batch_size: 8, num_workers: 14": {"batch_size": 8, "num_workers": 14},
     },
 }
 # What has happened when the event fires

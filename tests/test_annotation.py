@@ -14,7 +14,7 @@ def test_voxels_of_every_kind() -> None:
     assert annotation.annotated.tolist() == [[False, True, True, False, False, True]]
     assert annotation.background.tolist() == [[False, False, False, True, False, False]]
     assert annotation.unlabeled.tolist() == [[True, False, False, False, False, False]]
-    assert annotation.object_of.tolist() == [0, 0, 1]
+    assert annotation.numbers[annotation.annotated].tolist() == [0, 0, 1]
     assert annotation.sizes.tolist() == [[2, 1]]
 
 
@@ -22,7 +22,7 @@ def test_each_image_numbers_its_own_objects() -> None:
     labels = torch.tensor([[7, 7, 0, 70_000], [0, 0, 0, 0], [9, 0, 7, 5]])
     annotation = Annotation.of(labels, None, None)
     assert annotation.sizes.tolist() == [[2, 1, 0], [0, 0, 0], [1, 1, 1]]
-    assert annotation.object_of.tolist() == [0, 0, 1, 8, 7, 6]
+    assert annotation.numbers[annotation.annotated].tolist() == [0, 0, 1, 2, 1, 0]
     assert annotation.objects.tolist() == [2, 0, 3]
     assert annotation.sum_over_objects(torch.arange(6)).tolist() == [[1, 2, 0], [0, 0, 0], [5, 4, 3]]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from torch import Tensor
 from scripts.checkpoints import BestWeightsSaver
 from scripts.clustering import METHODS, cluster_embeddings
 from scripts.coordinates import add_positions
+from scripts.cuda_graphs import recorded
 from scripts.determinism import set_determinism
 from scripts.inferers import EmbeddingInferer
 from scripts.losses import SpocoLoss, spoco_terms
 from scripts.networks import embedding_network
 from scripts.synthetic import synthetic_nuclei
+from scripts.training import MovingAverage, TeacherLoss, momentum_copy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 HALF = [torch.float16, torch.bfloat16]
@@ -105,6 +108,60 @@ class TestTheLoss:
             gradients.append(torch.autograd.grad(loss(leaf, teacher, labels), leaf)[0])
         assert torch.equal(gradients[0], gradients[1])
         assert torch.equal(gradients[0], gradients[2])
+
+
+class TestRecordings:
+    """A training that repeats recordings is the same as one that starts each operation, to the bit."""
+
+    def train(self, cuda_graphs: bool, amp: bool) -> tuple[list[float], list[Tensor], Tensor, int]:
+        """Losses, weights, state of the random numbers and the number of recordings after some steps."""
+        set_determinism(0, equal_sums=True)
+        network = embedding_network(3, 1, 8, [8, 16, 32]).cuda()
+        teacher = momentum_copy(network)
+        loss = TeacherLoss(
+            SpocoLoss(foreground_weight=1.0, border_weight=1.0), teacher, position_scale=0.25, cuda_graphs=cuda_graphs
+        )
+        trained = recorded(network, cuda_graphs)
+        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+        scaler = torch.amp.GradScaler(enabled=amp)
+        average = MovingAverage(network, teacher)
+        losses = []
+        for step, objects in enumerate((1, 3, 60, 0, 3, 60), start=1):
+            image = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(step)).cuda()
+            cells = (
+                torch.arange(64).view(4, 4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1).repeat_interleave(4, 2)
+            )
+            labels = torch.where(cells < objects, cells + 1, 0).expand(2, 1, 16, 16, 16).cuda()
+            trained.train()
+            optimizer.zero_grad(set_to_none=step % 2 == 0)
+            with torch.autocast("cuda", enabled=amp):
+                value = loss(trained(image), {"teacher_image": image + 0.1, "label": labels})
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            average(SimpleNamespace(state=SimpleNamespace(iteration=step)))
+            losses.append(float(value))
+        recordings = len(trained._recordings) + len(loss.comparison._recordings) if cuda_graphs else 0
+        return losses, [*network.parameters(), *teacher.parameters()], torch.cuda.get_rng_state(), recordings
+
+    @pytest.mark.parametrize("amp", [False, True])
+    def test_losses_weights_and_random_numbers_are_the_same(
+        self, equal_sums: None, amp: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        losses, weights, random, recordings = self.train(cuda_graphs=True, amp=amp)
+        expected_losses, expected_weights, expected_random, _ = self.train(cuda_graphs=False, amp=amp)
+        assert caplog.messages == []  # nothing failed
+        assert recordings == 3  # the network, and up to 16 and up to 64 objects
+        assert losses == expected_losses
+        assert all(torch.equal(*pair) for pair in zip(weights, expected_weights, strict=True))
+        assert torch.equal(random, expected_random)
+
+    def test_a_validation_in_between_is_not_recorded(self) -> None:
+        network = embedding_network(3, 1, 8, [8, 16, 32]).cuda()
+        trained = recorded(network)
+        with torch.no_grad():
+            assert not trained(torch.rand(1, 1, 16, 16, 16, device="cuda")).requires_grad
+        assert not trained._recordings
 
 
 class TestClustering:

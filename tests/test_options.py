@@ -30,6 +30,7 @@ from scripts.options import check_options
         ("images", "scans/*.tif"),
         ("images", ["a.tif", "b.tif"]),
         ("amp", True),
+        ("cuda_graphs", False),
         ("filters", [8, 16, 32]),
     ],
 )

@@ -12,8 +12,9 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-from scripts import anchors, borders, losses, triton_support  # noqa: E402
+from scripts import anchors, annotation, borders, losses, triton_support  # noqa: E402
 from scripts.anchors import walk_through  # noqa: E402
+from scripts.annotation import Annotation  # noqa: E402
 from scripts.borders import border_term  # noqa: E402
 from scripts.losses import SpocoLoss  # noqa: E402
 from scripts.pairwise import Boxes, HingeAndKernel, KernelsOfTwo, PairFunctions, pairwise_sums  # noqa: E402
@@ -34,7 +35,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
-    for module in (anchors, borders, losses):
+    for module in (anchors, annotation, borders, losses):
         monkeypatch.setattr(module, "runs_triton", lambda _: kernels)
 
 
@@ -144,6 +145,42 @@ class TestAnchors:
         chosen, left = walk_on_gpu(random(1, E, 8), walk, torch.zeros_like(walk).bool(), 0.5, 3)
         assert chosen.tolist() == [[0, 0, 0]]
         assert left.tolist() == [[0, 0, 0]]
+
+
+class TestObjects:
+    background, ignored = 98, 99
+
+    @pytest.mark.parametrize("shape", [(1, 300), (2, 9000), (3, 7, 11)], ids=str)  # 9000: two parts of an image
+    def test_equal_to_what_is_summed_on_a_cpu(self, kernels: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+        choices = torch.tensor([0, 0, 5, 70_000, 7, self.background, self.ignored])
+        labels = choices[torch.randint(0, 7, shape, generator=torch.Generator().manual_seed(0))].to(DEVICE)
+        labels[0, ..., :] = 0  # nothing is annotated in the first image, or its first row
+        results = []
+        for with_kernels in (True, False):
+            use(kernels, with_kernels)
+            embeddings = random(shape[0], E, labels[0].numel()).requires_grad_(True)
+            read = Annotation.of(labels, self.background, self.ignored)
+            means, distances = read.means_and_distances(embeddings)
+            own = read.sum_over_objects(distances.square().neg().exp())
+            total = own.sum() + ((means**3).sum(2) * read.exist).sum()
+            masks = read.known, read.annotated, read.background, read.unlabeled
+            by_size = own[read.exist].sort().values, means[read.exist].sum(1).sort().values  # numbers may differ
+            results.append((*masks, read.objects, total, *by_size, torch.autograd.grad(total, embeddings)[0]))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+    def test_no_object(self, kernels: pytest.MonkeyPatch) -> None:
+        embeddings = random(2, E, 40).requires_grad_(True)
+        read = Annotation.of(torch.zeros(2, 40, dtype=torch.long, device=DEVICE), None, None)
+        means, distances = read.means_and_distances(embeddings)
+        assert not means.any()
+        assert not torch.autograd.grad(read.sum_over_objects(distances).sum(), embeddings)[0].any()
+
+    def test_a_voxel_at_its_mean_has_no_direction(self, kernels: pytest.MonkeyPatch) -> None:
+        embeddings = torch.ones(1, E, 1, device=DEVICE, requires_grad=True)
+        read = Annotation.of(torch.ones(1, 1, dtype=torch.long, device=DEVICE), None, None)
+        read.means_and_distances(embeddings)[1].sum().backward()
+        assert not embeddings.grad.any()
 
 
 class TestBorders:

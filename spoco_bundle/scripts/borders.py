@@ -34,7 +34,7 @@ def border_term(
 
     Args:
         embeddings: (B, E, *spatial).
-        labels: (B, *spatial), which tell one object from another.
+        labels: (B, *spatial), equal inside an object and different in different ones.
         annotated, known: (B, *spatial) bool: voxels of annotated objects, voxels not ignored.
         delta_var, delta_dist: as for `losses.spoco_terms`.
 

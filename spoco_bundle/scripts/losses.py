@@ -23,6 +23,7 @@ from .triton_support import runs_triton
 
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
+OTHER_TERMS = ("foreground", "first_foreground", "border")  # not the paper's
 
 
 def spoco_terms(
@@ -90,10 +91,7 @@ def _terms(
     if anchors is None:
         anchors = draw_anchors(embeddings.detach(), annotation.unlabeled, delta_var)
     two_sigma = delta_var**2 / -math.log(kernel_threshold)
-    image, voxel = annotation.voxels
-    objects = embeddings[image, :, voxel]  # (L, E)
-    means = annotation.sum_over_objects(objects) / annotation.sizes.clamp_min(1)[..., None]  # (B, C, E)
-    own_distance = (objects - means.flatten(0, 1).index_select(0, annotation.object_of)).norm(dim=1)  # (L,)
+    means, own_distance = annotation.means_and_distances(embeddings)  # (B, C, E)
     functions = HingeAndKernel(delta_dist, two_sigma)
     boxes = None  # a GPU's kernels take the embeddings as they are
     if not runs_triton(student):
@@ -167,21 +165,40 @@ class SpocoLoss(nn.Module):
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
         _check_inputs(student, teacher, labels, embedding_axis=1)
-        if labels.shape != (student.shape[0], 1, *student.shape[2:]):
-            expected = (student.shape[0], 1, *student.shape[2:])
+        means = self.compare(student, teacher, self.read(labels, student.shape), first_foreground)
+        return self.weigh(means, first_foreground is not None)
+
+    def read(self, labels: Tensor, embeddings: torch.Size) -> Annotation:
+        """What label maps (B, 1, *spatial) say, for embeddings of this shape."""
+        expected = (embeddings[0], 1, *embeddings[2:])
+        if labels.shape != expected:
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
+        return Annotation.of(labels[:, 0], self.background_label, self.ignore_label)
+
+    def compare(
+        self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None = None
+    ) -> Tensor:
+        """The mean of each term over the batch, in the order of `active_terms`."""
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            terms = self._terms(*_at_least_float32(student, teacher.detach()), labels[:, 0], first_foreground)
-        means = torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
-        self.terms = dict(zip(terms, means.detach().unbind(), strict=True))
-        return (means * means.new_tensor([self.weights[name] for name in terms])).sum()
+            terms = self._terms(*_at_least_float32(student, teacher.detach()), annotation, first_foreground)
+        return torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
+
+    def weigh(self, means: Tensor, first_foreground: bool) -> Tensor:
+        """The terms' weighted sum, from what `compare` returns; notes them in `terms`."""
+        names = self.active_terms(first_foreground)
+        self.terms = dict(zip(names, means.detach().unbind(), strict=True))
+        return (means * means.new_tensor([self.weights[name] for name in names])).sum()
+
+    def active_terms(self, first_foreground: bool) -> list[str]:
+        """Those of the paper, and the others that have a weight, with or without a first foreground."""
+        given = [name for name in OTHER_TERMS if self.weights[name]]
+        return [*TERMS, *(name for name in given if name != "first_foreground" or first_foreground)]
 
     def _terms(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None
+        self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None
     ) -> dict[str, Tensor]:
         """The terms of each image, (B,)."""
-        annotation = Annotation.of(labels, self.background_label, self.ignore_label)
-        anchors = None if self.weights["consistency"] else _no_anchors(labels)  # not worth computing
+        anchors = None if self.weights["consistency"] else _no_anchors(annotation.numbers)  # not worth computing
         terms = _terms(student, teacher, annotation, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
         logit = foreground_logit(student, axis=1).flatten(1)
         if self.weights["foreground"]:
@@ -190,10 +207,10 @@ class SpocoLoss(nn.Module):
             first = first_foreground.as_subclass(Tensor).to(logit.dtype).flatten(1)
             terms["first_foreground"] = keeping_term(logit, first, annotation.unlabeled)
         if self.weights["border"]:
-            masks = (mask.view(labels.shape) for mask in (annotation.annotated, annotation.known))
+            voxels = (annotation.numbers, annotation.annotated, annotation.known)
+            maps = (one.view(len(student), *student.shape[2:]) for one in voxels)
             directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
-            plain = labels.as_subclass(Tensor)
-            terms["border"] = border_term(directions, plain, *masks, self.delta_var, self.delta_dist)
+            terms["border"] = border_term(directions, *maps, self.delta_var, self.delta_dist)
         return terms
 
 
@@ -277,9 +294,9 @@ def _at_least_float32(*spaces: Tensor) -> list[Tensor]:
     return [space.as_subclass(Tensor).to(dtype) for space in spaces]
 
 
-def _no_anchors(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """As `draw_anchors` returns them."""
-    nothing = torch.zeros((len(labels), 0), dtype=torch.long, device=labels.device)
+def _no_anchors(voxels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `draw_anchors` returns them, for (B, N)."""
+    nothing = torch.zeros((len(voxels), 0), dtype=torch.long, device=voxels.device)
     return nothing, nothing.bool()
 
 

@@ -146,7 +146,7 @@ RULES: dict[str, Rule] = {
     "roi_size": _either(_whole(0), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
     **dict.fromkeys(("images", "labels", "masks"), PATHS_OR_NULL),
-    **dict.fromkeys(("amp", "deterministic", "sparse_truth"), _one_of(True, False)),
+    **dict.fromkeys(("amp", "deterministic", "cuda_graphs", "sparse_truth"), _one_of(True, False)),
     "foreground_threshold": _or_null(SHARE),
     "spatial_dims": _one_of(2, 3),
     "device": Rule(lambda value, _: _exists(value), "a device of this machine, such as cpu or cuda:0"),

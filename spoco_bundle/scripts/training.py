@@ -20,7 +20,9 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
+from .annotation import Annotation
 from .coordinates import add_positions
+from .cuda_graphs import recorded
 from .files import whole_file, write_tensors
 from .first_foreground import FIRST_FOREGROUND
 from .losses import SpocoLoss
@@ -92,26 +94,47 @@ class TeacherLoss(nn.Module):
         teacher: the momentum network (`momentum_copy`), never trained by gradient.
         position_scale: see `coordinates.add_positions`.
         inferer: how to run the teacher; as the trainer runs the student.
+        cuda_graphs: record what a GPU does, see `cuda_graphs`.
     """
 
     def __init__(
-        self, loss: SpocoLoss, teacher: nn.Module, position_scale: float = 0.0, inferer: Inferer | None = None
+        self,
+        loss: SpocoLoss,
+        teacher: nn.Module,
+        position_scale: float = 0.0,
+        inferer: Inferer | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.teacher = teacher
-        self.position_scale = position_scale
-        self.inferer = inferer or SimpleInferer()
+        self.comparison = recorded(_Comparison(loss, teacher, position_scale, inferer or SimpleInferer()), cuda_graphs)
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
-        first_foreground = target.get(FIRST_FOREGROUND)
+        annotation = self.loss.read(target[LABEL], student_embeddings.shape)
+        first = [target[FIRST_FOREGROUND]] if FIRST_FOREGROUND in target else []
+        inputs = student_embeddings, target[TEACHER_VIEW], annotation.numbers, *first
+        return self.loss.weigh(self.comparison(*inputs, most=annotation.most), bool(first))
+
+
+class _Comparison(nn.Module):
+    """The part of `TeacherLoss` that a GPU does without being asked how many voxels or objects there are."""
+
+    def __init__(self, loss: SpocoLoss, teacher: nn.Module, position_scale: float, inferer: Inferer) -> None:
+        super().__init__()
+        self.loss, self.teacher = loss, teacher
+        self.position_scale, self.inferer = position_scale, inferer
+
+    def forward(
+        self, student_embeddings: Tensor, teacher_view: Tensor, numbers: Tensor, *first_foreground: Tensor, most: int
+    ) -> Tensor:
+        """(B, E, *spatial), (B, C, *spatial), `Annotation.numbers` and `most` -> as `SpocoLoss.compare`."""
         student_embeddings = add_positions(student_embeddings, self.position_scale)
-        if not self.loss.weights["consistency"]:  # nobody would look at what the teacher says
-            return self.loss(student_embeddings, student_embeddings.detach(), target[LABEL], first_foreground)
-        with torch.no_grad():
-            teacher_embeddings = add_positions(self.inferer(target[TEACHER_VIEW], self.teacher), self.position_scale)
-        return self.loss(student_embeddings, teacher_embeddings, target[LABEL], first_foreground)
+        teacher_embeddings = student_embeddings.detach()
+        if self.loss.weights["consistency"]:  # otherwise nobody would look at what the teacher says
+            with torch.no_grad():
+                teacher_embeddings = add_positions(self.inferer(teacher_view, self.teacher), self.position_scale)
+        return self.loss.compare(student_embeddings, teacher_embeddings, Annotation(numbers, most), *first_foreground)
 
 
 class StopAtNan:

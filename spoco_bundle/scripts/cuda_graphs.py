@@ -1,0 +1,101 @@
+"""Training steps as CUDA graphs: a GPU repeats what it did before, without being told each operation again.
+
+A small patch keeps a GPU busy for less time than Python needs to start its hundreds of operations one by one. The
+first step with inputs of some shape is recorded, forward and backward, and from then on started at once. What is
+recorded must not depend on values: no sizes that the data decide, no waiting for the GPU. Random numbers are drawn anew
+each time, the same as without a recording, and weights are read where they lie, so that they may change in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+MOST_VOXELS = 2**20  # in a batch: more keep a GPU busy anyway, and a recording keeps the memory of all it computes
+MOST_RECORDINGS = 8
+
+
+def recorded(module: nn.Module, enabled: bool = True) -> nn.Module:
+    """A module that is trained by recordings, or, where that is not wanted, the module itself."""
+    return Recorded(module) if enabled else module
+
+
+class Recorded(nn.Module):
+    """Run a module as it is, but with gradient on a GPU from recordings, one for each kind of inputs.
+
+    Its output lies in memory that the next call with such inputs writes again.
+
+    Args:
+        module: takes tensors, and anything else as keywords, which make recordings of their own; returns one tensor.
+            It may neither wait for the GPU nor copy from the host.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.works = True
+        self._recordings: dict[Hashable, Callable[..., Tensor]] = {}
+
+    def forward(self, *inputs: Tensor, **constants: Hashable) -> Tensor:
+        """As the module."""
+        if not (self.works and worth_recording(*inputs)):
+            return self.module(*inputs, **constants)
+        settings = *sorted(constants.items()), self.module.training, torch.is_autocast_enabled("cuda")
+        kind = *map(_kind, inputs), *settings, torch.get_autocast_dtype("cuda")
+        if kind not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                return self.module(*inputs, **constants)
+            try:
+                self._recordings[kind] = _record(_AsCalled(self.module, constants), inputs)
+            except RuntimeError as error:
+                logger.warning("CUDA graphs do not work here, so that each step takes longer: %s", error)
+                self.works = False
+                return self.module(*inputs, **constants)
+        _keep_gradients(self.module)
+        return self._recordings[kind](*inputs)
+
+
+def worth_recording(*inputs: Tensor) -> bool:
+    """Whether these are inputs of a training step on a GPU, and so small that starting its operations takes long."""
+    batch, _, *spatial = inputs[0].shape
+    small = batch * math.prod(spatial) <= MOST_VOXELS
+    return small and torch.is_grad_enabled() and all(tensor.is_cuda for tensor in inputs)
+
+
+def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    """A function that repeats on other inputs what the module does with these."""
+    samples = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs)
+    device = inputs[0].device
+    # Trying it out draws random numbers; and the backward pass is outside of the precision of the forward pass
+    with torch.random.fork_rng([device]), torch.cuda.device(device), torch.autocast("cuda", enabled=False):
+        return torch.cuda.make_graphed_callables(module, samples)
+
+
+class _AsCalled(nn.Module):
+    """A module with the keywords and in the mixed precision of a call."""
+
+    def __init__(self, module: nn.Module, constants: dict[str, Hashable]) -> None:
+        super().__init__()
+        self.module, self.constants = module, constants
+        self.mixed, self.precision = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with torch.autocast("cuda", self.precision, self.mixed, cache_enabled=False):  # weights change: cast them anew
+            return self.module(*inputs, **self.constants)
+
+
+def _kind(tensor: Tensor) -> Hashable:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad
+
+
+def _keep_gradients(module: nn.Module) -> None:
+    """Move gradients that shall be added to out of the way: they lie where a recording writes the next ones."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad.clone()

@@ -1,0 +1,186 @@
+"""What `annotation` sums up over the voxels of each object, on a GPU: kernels for sums and for distances to means.
+
+Each program of the sums goes through some voxels and picks those of one object, so that no two add to the same place:
+equal inputs give equal results, bit for bit, without the sorting that PyTorch does for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
+
+BLOCKS = 32  # of voxels that one program goes through
+
+
+def sums_of_objects(values: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """Sum over the voxels of each object.
+
+    Args:
+        values: (B, R, N).
+        numbers: (B, N) int32, the object of each voxel; negative ones are no object's.
+        count: C, number of objects.
+
+    Returns:
+        (B, C, R), differentiable once in the values.
+    """
+    return _SumsOfObjects.apply(values, numbers.contiguous(), count)
+
+
+def distances_to_own(embeddings: Tensor, means: Tensor, numbers: Tensor) -> Tensor:
+    """How far each voxel's embedding lies from its object's mean; 0 where there is no object.
+
+    Args:
+        embeddings: (B, E, N). means: (B, C, E). numbers: as for `sums_of_objects`.
+
+    Returns:
+        (B, N), differentiable once in embeddings and means.
+    """
+    return _DistancesToOwn.apply(embeddings, means, numbers.contiguous())
+
+
+class _SumsOfObjects(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, numbers: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(numbers)
+        return _sums(values.detach().contiguous(), numbers, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (numbers,) = ctx.saved_tensors
+        index = numbers.clamp_min(0).long()[:, None].expand(-1, upstream.shape[2], -1)
+        return upstream.mT.gather(2, index).mul_((numbers >= 0)[:, None]), None, None
+
+
+class _DistancesToOwn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, means: Tensor, numbers: Tensor) -> Tensor:
+        tensors = embeddings.detach().contiguous(), means.detach().contiguous(), numbers
+        ctx.save_for_backward(*tensors)
+        distances = torch.empty_like(numbers, dtype=embeddings.dtype)
+        with torch.cuda.device_of(embeddings):  # Triton launches on the current one
+            _distance_kernel[_grid(numbers)](distances, *tensors, *_sizes(*tensors))
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        embeddings, means, numbers = ctx.saved_tensors
+        gradient = torch.empty_like(embeddings)
+        with torch.cuda.device_of(embeddings):
+            _distance_gradient_kernel[_grid(numbers)](
+                gradient, upstream.contiguous(), embeddings, means, numbers, *_sizes(embeddings, means, numbers)
+            )
+        return gradient, -_sums(gradient, numbers, means.shape[1]), None
+
+
+def _sums(values: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """(B, R, N), (B, N) -> (B, C, R)."""
+    images, rows, voxels = values.shape
+    parts = triton.cdiv(voxels, BLOCKS * BLOCK_VOXELS)
+    sums = values.new_empty(images, parts, count, rows)
+    with torch.cuda.device_of(values):
+        _sum_kernel[(count, parts, images)](
+            sums, values, numbers, voxels, count, rows, triton.next_power_of_2(rows), BLOCK_VOXELS, BLOCKS
+        )
+    return sums.sum(1, dtype=values.dtype)
+
+
+def _grid(numbers: Tensor) -> tuple[int, int]:
+    return triton.cdiv(numbers.shape[1], BLOCK_VOXELS), len(numbers)
+
+
+def _sizes(embeddings: Tensor, means: Tensor, numbers: Tensor) -> tuple[int, ...]:
+    dims = embeddings.shape[1]
+    return numbers.shape[1], means.shape[1], dims, triton.next_power_of_2(dims), BLOCK_VOXELS
+
+
+@triton.jit(do_not_specialize=["count"])
+def _sum_kernel(
+    sums,
+    values,
+    numbers,
+    voxels,
+    count,
+    DIMS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """Sums of some voxels' values, (B, parts, C, DIMS): a program for each object and part of the image."""
+    number, part, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    numbers += image * voxels
+    total = tl.zeros((ROWS, BLOCK), values.dtype.element_ty)
+    for block in range(BLOCKS):
+        voxel = (part * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
+        own = tl.load(numbers + voxel, mask=voxel < voxels, other=-1) == number
+        if tl.max(own.to(tl.int32), axis=0) > 0:
+            total += columns_of(values, image, voxel, voxels, own, DIMS, ROWS)
+    row = tl.arange(0, ROWS)
+    place = ((image * tl.num_programs(1) + part) * count + number) * DIMS + row
+    tl.store(sums + place, tl.sum(total, axis=1), mask=row < DIMS)
+
+
+@triton.jit
+def _difference_to_own(
+    embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS: tl.constexpr, ROWS: tl.constexpr
+):
+    """Of the voxels' embeddings and their objects' means, (ROWS, BLOCK); 0 without an object."""
+    number = tl.load(numbers + image * voxels + voxel, mask=inside, other=-1)
+    own = number >= 0
+    row = tl.arange(0, ROWS)
+    places = (image * count + number)[None, :] * DIMS + row[:, None]
+    mean = tl.load(means + places, mask=(row < DIMS)[:, None] & own[None, :], other=0.0)
+    return columns_of(embeddings, image, voxel, voxels, own, DIMS, ROWS) - mean
+
+
+@triton.jit(do_not_specialize=["count"])
+def _distance_kernel(
+    distances,
+    embeddings,
+    means,
+    numbers,
+    voxels,
+    count,
+    DIMS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Distance of each voxel to its object's mean, (B, N)."""
+    image = tl.program_id(1).to(tl.int64)
+    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = voxel < voxels
+    difference = _difference_to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
+    tl.store(distances + image * voxels + voxel, tl.sqrt(tl.sum(difference * difference, axis=0)), mask=inside)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _distance_gradient_kernel(
+    gradient,
+    upstream,
+    embeddings,
+    means,
+    numbers,
+    voxels,
+    count,
+    DIMS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """By the embeddings, (B, DIMS, N); the sum over an object's voxels is the opposite of that by its mean."""
+    image = tl.program_id(1).to(tl.int64)
+    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = voxel < voxels
+    difference = _difference_to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
+    distance = tl.sqrt(tl.sum(difference * difference, axis=0))
+    factor = tl.load(upstream + image * voxels + voxel, mask=inside, other=0.0)
+    # at the mean there is no direction to go: the factor need only stay finite
+    pull = difference * (factor / tl.maximum(distance, 1e-12))[None, :]
+    store_columns(gradient, pull, image, voxel, voxels, inside, DIMS, ROWS)
