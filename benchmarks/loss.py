@@ -6,7 +6,7 @@ Prints four tables and writes them to ``benchmarks/results/loss.json``
 (of a GPU: ``loss_cuda.json``):
 (a) forward and backward of the loss against those of the default network on the same patch, with the positions that
     training adds to the embeddings, and without, where every voxel meets every object; on a GPU also with the network
-    in bfloat16, whose embeddings the loss turns into float32,
+    in bfloat16, whose embeddings the loss turns into float32, and with both recorded, as in a training there,
 (b) peak memory above the embeddings, in units of both networks' embeddings,
 (c) time against the number of voxels,
 (d) the paper's terms against a per-object implementation (`reference_loss`), whose terms and gradients must agree.
@@ -35,7 +35,9 @@ from measuring import extra_megabytes, median_seconds, report, results_name  # n
 from reference_loss import reference_terms  # noqa: E402
 
 from scripts.coordinates import add_positions  # noqa: E402
+from scripts.cuda_graphs import recorded  # noqa: E402
 from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
+from scripts.training import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E402
 
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
@@ -93,31 +95,36 @@ def loss_against_network(device: str, repeats: int) -> None:
             with autocast:
                 loss = network(image).square().mean()
             loss.backward()
+            network.zero_grad()
 
         seconds = median_seconds(run_network, repeats, device)
+        replayed = recorded(network, torch.device(device).type == "cuda")
+        repeated = median_seconds(lambda run=run_network, network=replayed: run(network), repeats, device)
         with torch.no_grad(), autocast:
             embeddings = network(image), network(image + 0.05 * torch.randn_like(image))
         for count, scale in product(OBJECTS, (POSITION_SCALE, 0.0)):
             student, teacher = (add_positions(space, scale).detach() for space in embeddings)
             student.requires_grad_(True)
             labels = compact_objects(tuple(shape), count).expand(batch, 1, *shape).to(device)
-            loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)
-
-            def run_loss(loss: SpocoLoss = loss, inputs: tuple[Tensor, ...] = (student, teacher, labels)) -> None:
-                loss(*inputs).backward()
-
-            loss_seconds = median_seconds(run_loss, repeats, device)
-            rows.append(
-                {
-                    "patch": name,
-                    "network in": str(precision).removeprefix("torch."),
-                    "positions": "yes" if scale else "no",
-                    "objects": count,
-                    "network s": seconds,
-                    "loss s": loss_seconds,
-                    "loss / network": loss_seconds / seconds,
-                }
-            )
+            row = {
+                "patch": name,
+                "network in": str(precision).removeprefix("torch."),
+                "positions": "yes" if scale else "no",
+                "objects": count,
+            }
+            for prefix, network_seconds, graphs in (("", seconds, False), ("recorded ", repeated, True)):
+                if graphs and torch.device(device).type != "cuda":
+                    continue
+                # the other embeddings take the place of an image, and nothing that of their network
+                loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)
+                compare = TeacherLoss(loss, torch.nn.Identity(), cuda_graphs=graphs)
+                target = {TEACHER_VIEW: teacher, LABEL: labels}
+                loss_seconds = median_seconds(
+                    lambda compare=compare, inputs=(student, target): compare(*inputs).backward(), repeats, device
+                )
+                row[f"{prefix}network s"], row[f"{prefix}loss s"] = network_seconds, loss_seconds
+                row[f"{prefix}loss / network"] = loss_seconds / network_seconds
+            rows.append(row)
     report(results_name("loss", device), rows, "(a) forward and backward, loss against network")
 
 

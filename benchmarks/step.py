@@ -51,7 +51,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "deterministic: false": {"deterministic": False},
         "amp: false": {"amp": False},
         **CHANNELS_FIRST,
-        "trained_network: compiled": {"trained_network": "$torch.compile(@network)"},
         "num_workers: 0": {"num_workers": 0},
         "num_workers: 8": {"num_workers": 8},
         "batch_size: 8": {"batch_size": 8},

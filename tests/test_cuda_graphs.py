@@ -117,4 +117,4 @@ def test_it_has_the_parameters_of_the_module() -> None:
 
 
 def test_nothing_is_recorded_without_a_gpu() -> None:
-    assert not worth_recording(torch.ones(1, 1, 3))
+    assert not worth_recording([torch.ones(1, 1, 3)], 10)

@@ -16,7 +16,6 @@ from .sampling import where_id
 from .triton_support import runs_triton
 
 UNLABELED = 0
-NOBODY_LOOKED, BACKGROUND, IGNORED = -1, -2, -3  # in the place of an object's number
 FEW_OBJECTS = 16  # a GPU has room for so many, or a power of two: then few numbers of objects differ in their sizes
 
 
@@ -24,46 +23,64 @@ FEW_OBJECTS = 16  # a GPU has room for so many, or a power of two: then few numb
 class Annotation:
     """What the annotation says about the voxels of a batch; the masks are (B, N) bool."""
 
-    numbers: Tensor  # (B, N) integers: the object that a voxel is part of, below C, or one of the above
-    most: int  # C, of which an image may have fewer
+    labels: Tensor  # (B, N) integers
+    background_label: int | None = None
+    ignore_label: int | None = None
+    given_numbers: tuple[Tensor, int] | None = None  # `numbers` and `most` of an equal annotation, if there was one
 
     @classmethod
-    def of(cls, labels: Tensor, background_label: int | None, ignore_label: int | None) -> Annotation:
-        """Read label maps, (B, *spatial); ids need not be contiguous."""
-        labels = labels.as_subclass(Tensor).flatten(1)
-        known = ~where_id(labels, ignore_label)
-        background = where_id(labels, background_label) & known
-        annotated = (labels != UNLABELED) & known & ~background
-        numbers, most = (_number_on_gpu if runs_triton(labels) else _number_objects)(labels, annotated)
-        numbers.masked_fill_(~annotated, NOBODY_LOOKED).masked_fill_(background, BACKGROUND)
-        return cls(numbers.masked_fill_(~known, IGNORED), most)
+    def of(
+        cls,
+        labels: Tensor,
+        background_label: int | None,
+        ignore_label: int | None,
+        given_numbers: tuple[Tensor, int] | None = None,
+    ) -> Annotation:
+        """Of label maps, (B, *spatial); ids need not be contiguous."""
+        return cls(labels.as_subclass(Tensor).flatten(1), background_label, ignore_label, given_numbers)
 
     @cached_property
     def known(self) -> Tensor:
         """Not ignored."""
-        return self.numbers != IGNORED
-
-    @cached_property
-    def annotated(self) -> Tensor:
-        """Part of an annotated object."""
-        return self.numbers >= 0
+        return ~where_id(self.labels, self.ignore_label)
 
     @cached_property
     def background(self) -> Tensor:
         """Painted as background."""
-        return self.numbers == BACKGROUND
+        return where_id(self.labels, self.background_label) & self.known
 
     @cached_property
     def unlabeled(self) -> Tensor:
         """Nobody looked."""
-        return self.numbers == NOBODY_LOOKED
+        return (self.labels == UNLABELED) & self.known & ~self.background
+
+    @cached_property
+    def annotated(self) -> Tensor:
+        """Part of an annotated object."""
+        return self.known & ~self.unlabeled & ~self.background
+
+    @property
+    def numbers(self) -> Tensor:
+        """(B, N) which object of its image an annotated voxel is part of, counted from 0."""
+        return self._numbers[0]
+
+    @property
+    def most(self) -> int:
+        """C, above all `numbers`; an image may have fewer objects."""
+        return self._numbers[1]
+
+    @cached_property
+    def _numbers(self) -> tuple[Tensor, int]:
+        if self.given_numbers:
+            return self.given_numbers
+        return _number_on_gpu(self.labels) if runs_triton(self.labels) else _number(self.labels, self._voxels)
 
     @cached_property
     def sizes(self) -> Tensor:
         """(B, C) voxels of each object, 0 of those that an image does not have."""
-        if runs_triton(self.numbers):
+        if runs_triton(self.labels):
             return self.sum_over_objects(self.annotated.to(torch.int32)).long()
-        shape = len(self.numbers), self.most
+        shape = len(self.labels), self.most
         return torch.bincount(self._object_of, minlength=shape[0] * shape[1]).view(shape)
 
     @cached_property
@@ -89,20 +106,20 @@ class Annotation:
         if runs_triton(embeddings):
             from .triton_objects import distances_to_own, sums_of_objects  # needs Triton
 
-            means = sums_of_objects(embeddings, self.numbers, self.most) / sizes
-            return means, distances_to_own(embeddings, means, self.numbers)
+            means = sums_of_objects(embeddings, self._own, self.most) / sizes
+            return means, distances_to_own(embeddings, means, self._own)
         image, voxel = self._voxels
         objects = embeddings[image, :, voxel]  # (L, E)
         means = self.sum_over_objects(objects) / sizes
         return means, (objects - means.flatten(0, 1).index_select(0, self._object_of)).norm(dim=1)
 
     def sum_over_objects(self, values: Tensor) -> Tensor:
-        """Sum over each object's voxels: (L, ...) of the L annotated voxels -> (B, C, ...); on a GPU of all, (B, N)."""
+        """Sum over each object's voxels: (L, ...) of the annotated ones -> (B, C, ...); on a GPU (B, N), of all."""
         if runs_triton(values):
             from .triton_objects import sums_of_objects
 
-            return sums_of_objects(values[:, None], self.numbers, self.most)[..., 0]
-        shape = len(self.numbers), self.most, *values.shape[1:]
+            return sums_of_objects(values[:, None], self._own, self.most)[..., 0]
+        shape = len(self.labels), self.most, *values.shape[1:]
         return values.new_zeros(shape).flatten(0, 1).index_add(0, self._object_of, values).view(shape)
 
     @cached_property
@@ -115,10 +132,14 @@ class Annotation:
         """(L,) the object of each as an index into B * C."""
         return self._voxels[0] * self.most + self.numbers[self._voxels]
 
+    @cached_property
+    def _own(self) -> Tensor:
+        """(B, N) the numbers as a GPU's kernels take them: -1 where there is no object."""
+        return torch.where(self.annotated, self.numbers, -1).to(torch.int32)
 
-def _number_objects(labels: Tensor, annotated: Tensor) -> tuple[Tensor, int]:
-    """Count each image's objects from 0: (B, N) numbers where `annotated`, and the most that an image has."""
-    voxels = annotated.nonzero(as_tuple=True)
+
+def _number(labels: Tensor, voxels: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    """Count each image's objects from 0: (B, N) numbers at these voxels, and the most objects that an image has."""
     ids, id_of = torch.unique(labels[voxels], return_inverse=True)
     pair_of = voxels[0] * len(ids) + id_of  # an image and an id of any image
     present = torch.bincount(pair_of, minlength=len(labels) * len(ids)).view(len(labels), len(ids)) > 0
@@ -128,8 +149,7 @@ def _number_objects(labels: Tensor, annotated: Tensor) -> tuple[Tensor, int]:
     return numbers, int(numbers_of_ids.max()) + 1 if len(ids) else 0
 
 
-def _number_on_gpu(labels: Tensor, annotated: Tensor) -> tuple[Tensor, int]:
-    """The same for a GPU, which is waited for once; the numbers of an image may leave some out."""
+def _number_on_gpu(labels: Tensor) -> tuple[Tensor, int]:
+    """Count the ids of a batch from 0, whatever they are: a GPU is waited for once. And room for a few more."""
     ids, numbers = torch.unique(labels, return_inverse=True)
-    room = max(FEW_OBJECTS, 2 ** (len(ids) - 1).bit_length())
-    return numbers.to(torch.int32), room
+    return numbers, max(FEW_OBJECTS, 2 ** (len(ids) - 1).bit_length())

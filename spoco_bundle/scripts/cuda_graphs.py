@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-MOST_VOXELS = 2**20  # in a batch: more keep a GPU busy anyway, and a recording keeps the memory of all it computes
+MOST_VOXELS = 2**20  # in a batch: more keep a GPU busy anyway, and a recording keeps what the backward pass needs
 MOST_RECORDINGS = 8
 
 
-def recorded(module: nn.Module, enabled: bool = True) -> nn.Module:
+def recorded(module: nn.Module, enabled: bool = True, most_voxels: int = MOST_VOXELS) -> nn.Module:
     """A module that is trained by recordings, or, where that is not wanted, the module itself."""
-    return Recorded(module) if enabled else module
+    return Recorded(module, most_voxels) if enabled else module
 
 
 class Recorded(nn.Module):
@@ -34,17 +34,18 @@ class Recorded(nn.Module):
     Args:
         module: takes tensors, and anything else as keywords, which make recordings of their own; returns one tensor.
             It may neither wait for the GPU nor copy from the host.
+        most_voxels: a larger batch, (B, C, *spatial), is not recorded.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, most_voxels: int = MOST_VOXELS) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.most_voxels = module, most_voxels
         self.works = True
         self._recordings: dict[Hashable, Callable[..., Tensor]] = {}
 
     def forward(self, *inputs: Tensor, **constants: Hashable) -> Tensor:
         """As the module."""
-        if not (self.works and worth_recording(*inputs)):
+        if not (self.works and worth_recording(inputs, self.most_voxels)):
             return self.module(*inputs, **constants)
         settings = *sorted(constants.items()), self.module.training, torch.is_autocast_enabled("cuda")
         kind = *map(_kind, inputs), *settings, torch.get_autocast_dtype("cuda")
@@ -61,10 +62,10 @@ class Recorded(nn.Module):
         return self._recordings[kind](*inputs)
 
 
-def worth_recording(*inputs: Tensor) -> bool:
+def worth_recording(inputs: Sequence[Tensor], most_voxels: int) -> bool:
     """Whether these are inputs of a training step on a GPU, and so small that starting its operations takes long."""
     batch, _, *spatial = inputs[0].shape
-    small = batch * math.prod(spatial) <= MOST_VOXELS
+    small = batch * math.prod(spatial) <= most_voxels
     return small and torch.is_grad_enabled() and all(tensor.is_cuda for tensor in inputs)
 
 

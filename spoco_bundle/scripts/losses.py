@@ -8,6 +8,7 @@ the module for batches. Shapes: E embedding dimensions, N pixels or voxels, C an
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -168,12 +169,14 @@ class SpocoLoss(nn.Module):
         means = self.compare(student, teacher, self.read(labels, student.shape), first_foreground)
         return self.weigh(means, first_foreground is not None)
 
-    def read(self, labels: Tensor, embeddings: torch.Size) -> Annotation:
+    def read(
+        self, labels: Tensor, embeddings: torch.Size, given_numbers: tuple[Tensor, int] | None = None
+    ) -> Annotation:
         """What label maps (B, 1, *spatial) say, for embeddings of this shape."""
         expected = (embeddings[0], 1, *embeddings[2:])
         if labels.shape != expected:
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        return Annotation.of(labels[:, 0], self.background_label, self.ignore_label)
+        return Annotation.of(labels[:, 0], self.background_label, self.ignore_label, given_numbers)
 
     def compare(
         self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None = None
@@ -187,7 +190,8 @@ class SpocoLoss(nn.Module):
         """The terms' weighted sum, from what `compare` returns; notes them in `terms`."""
         names = self.active_terms(first_foreground)
         self.terms = dict(zip(names, means.detach().unbind(), strict=True))
-        return (means * means.new_tensor([self.weights[name] for name in names])).sum()
+        weights = tuple(self.weights[name] for name in names)
+        return (means * _on_device(weights, means.dtype, means.device)).sum()
 
     def active_terms(self, first_foreground: bool) -> list[str]:
         """Those of the paper, and the others that have a weight, with or without a first foreground."""
@@ -198,7 +202,7 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None
     ) -> dict[str, Tensor]:
         """The terms of each image, (B,)."""
-        anchors = None if self.weights["consistency"] else _no_anchors(annotation.numbers)  # not worth computing
+        anchors = None if self.weights["consistency"] else _no_anchors(annotation.labels)  # not worth computing
         terms = _terms(student, teacher, annotation, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
         logit = foreground_logit(student, axis=1).flatten(1)
         if self.weights["foreground"]:
@@ -207,7 +211,7 @@ class SpocoLoss(nn.Module):
             first = first_foreground.as_subclass(Tensor).to(logit.dtype).flatten(1)
             terms["first_foreground"] = keeping_term(logit, first, annotation.unlabeled)
         if self.weights["border"]:
-            voxels = (annotation.numbers, annotation.annotated, annotation.known)
+            voxels = (annotation.labels, annotation.annotated, annotation.known)
             maps = (one.view(len(student), *student.shape[2:]) for one in voxels)
             directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
             terms["border"] = border_term(directions, *maps, self.delta_var, self.delta_dist)
@@ -292,6 +296,12 @@ def _at_least_float32(*spaces: Tensor) -> list[Tensor]:
     dtype = torch.float64 if torch.float64 in [space.dtype for space in spaces] else torch.float32
     # MONAI's MetaTensor would look after its metadata in every operation
     return [space.as_subclass(Tensor).to(dtype) for space in spaces]
+
+
+@lru_cache
+def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of numbers that are the same in each step: to copy them to a GPU takes as long as ten operations."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _no_anchors(voxels: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,6 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
-from .annotation import Annotation
 from .coordinates import add_positions
 from .cuda_graphs import recorded
 from .files import whole_file, write_tensors
@@ -28,6 +27,7 @@ from .first_foreground import FIRST_FOREGROUND
 from .losses import SpocoLoss
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
+LARGEST_RECORDING = 2**22  # voxels of a batch: the loss keeps little of it, and has a quarter of the time of a network
 
 
 def prepare_two_views(
@@ -107,13 +107,14 @@ class TeacherLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.comparison = recorded(_Comparison(loss, teacher, position_scale, inferer or SimpleInferer()), cuda_graphs)
+        comparison = _Comparison(loss, teacher, position_scale, inferer or SimpleInferer())
+        self.comparison = recorded(comparison, cuda_graphs, LARGEST_RECORDING)
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
         annotation = self.loss.read(target[LABEL], student_embeddings.shape)
         first = [target[FIRST_FOREGROUND]] if FIRST_FOREGROUND in target else []
-        inputs = student_embeddings, target[TEACHER_VIEW], annotation.numbers, *first
+        inputs = student_embeddings, target[TEACHER_VIEW], target[LABEL], annotation.numbers, *first
         return self.loss.weigh(self.comparison(*inputs, most=annotation.most), bool(first))
 
 
@@ -126,15 +127,22 @@ class _Comparison(nn.Module):
         self.position_scale, self.inferer = position_scale, inferer
 
     def forward(
-        self, student_embeddings: Tensor, teacher_view: Tensor, numbers: Tensor, *first_foreground: Tensor, most: int
+        self,
+        student_embeddings: Tensor,
+        teacher_view: Tensor,
+        labels: Tensor,
+        numbers: Tensor,
+        *first_foreground: Tensor,
+        most: int,
     ) -> Tensor:
-        """(B, E, *spatial), (B, C, *spatial), `Annotation.numbers` and `most` -> as `SpocoLoss.compare`."""
+        """(B, E, *spatial), (B, C, *spatial), labels, their `Annotation.numbers`, `most` -> as `SpocoLoss.compare`."""
+        annotation = self.loss.read(labels, student_embeddings.shape, (numbers, most))
         student_embeddings = add_positions(student_embeddings, self.position_scale)
         teacher_embeddings = student_embeddings.detach()
         if self.loss.weights["consistency"]:  # otherwise nobody would look at what the teacher says
             with torch.no_grad():
                 teacher_embeddings = add_positions(self.inferer(teacher_view, self.teacher), self.position_scale)
-        return self.loss.compare(student_embeddings, teacher_embeddings, Annotation(numbers, most), *first_foreground)
+        return self.loss.compare(student_embeddings, teacher_embeddings, annotation, *first_foreground)
 
 
 class StopAtNan:

@@ -1,7 +1,8 @@
 """What `annotation` sums up over the voxels of each object, on a GPU: kernels for sums and for distances to means.
 
-Each program of the sums goes through some voxels and picks those of one object, so that no two add to the same place:
-equal inputs give equal results, bit for bit, without the sorting that PyTorch does for that.
+Each program of the sums goes through some voxels, of which a few neighbours at a time, object by object, and adds to
+sums of its own: equal inputs give equal results, bit for bit, without the sorting that PyTorch does for that. It is one
+warp, which need not wait for others before it reads what it wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
 
-BLOCKS = 32  # of voxels that one program goes through
+NEIGHBOURS, PART = 128, 2048  # voxels that are looked at together, and by one program: most are of few objects
 
 
 def sums_of_objects(values: Tensor, numbers: Tensor, count: int) -> Tensor:
@@ -84,12 +85,11 @@ class _DistancesToOwn(torch.autograd.Function):
 def _sums(values: Tensor, numbers: Tensor, count: int) -> Tensor:
     """(B, R, N), (B, N) -> (B, C, R)."""
     images, rows, voxels = values.shape
-    parts = triton.cdiv(voxels, BLOCKS * BLOCK_VOXELS)
-    sums = values.new_empty(images, parts, count, rows)
+    parts = triton.cdiv(voxels, PART)
+    sums = values.new_zeros(images, parts, count, rows)
+    sizes = voxels, count, rows, triton.next_power_of_2(rows)
     with torch.cuda.device_of(values):
-        _sum_kernel[(count, parts, images)](
-            sums, values, numbers, voxels, count, rows, triton.next_power_of_2(rows), BLOCK_VOXELS, BLOCKS
-        )
+        _sum_kernel[(parts, images)](sums, values, numbers, *sizes, NEIGHBOURS, PART // NEIGHBOURS, num_warps=1)
     return sums.sum(1, dtype=values.dtype)
 
 
@@ -114,18 +114,24 @@ def _sum_kernel(
     BLOCK: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """Sums of some voxels' values, (B, parts, C, DIMS): a program for each object and part of the image."""
-    number, part, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    """Add up some voxels' values, (B, parts, C, DIMS): a program for each part of an image."""
+    part, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    row = tl.arange(0, ROWS)
     numbers += image * voxels
-    total = tl.zeros((ROWS, BLOCK), values.dtype.element_ty)
+    sums += (image * tl.num_programs(0) + part) * count * DIMS + row
     for block in range(BLOCKS):
         voxel = (part * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
-        own = tl.load(numbers + voxel, mask=voxel < voxels, other=-1) == number
-        if tl.max(own.to(tl.int32), axis=0) > 0:
-            total += columns_of(values, image, voxel, voxels, own, DIMS, ROWS)
-    row = tl.arange(0, ROWS)
-    place = ((image * tl.num_programs(1) + part) * count + number) * DIMS + row
-    tl.store(sums + place, tl.sum(total, axis=1), mask=row < DIMS)
+        left = tl.load(numbers + voxel, mask=voxel < voxels, other=-1)
+        columns = columns_of(values, image, voxel, voxels, left >= 0, DIMS, ROWS)
+        number = tl.max(left, axis=0)
+        while number >= 0:
+            own = left == number
+            place = sums + number * DIMS
+            total = tl.load(place, mask=row < DIMS, other=0) + tl.sum(tl.where(own[None, :], columns, 0), axis=1)
+            tl.store(place, total, mask=row < DIMS)
+            tl.debug_barrier()
+            left = tl.where(own, -1, left)
+            number = tl.max(left, axis=0)
 
 
 @triton.jit

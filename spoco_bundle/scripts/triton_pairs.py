@@ -1,8 +1,8 @@
 """`pairwise.pairwise_sums` on a GPU: one kernel forward and one backward, for every voxel against every centre.
 
 Each program holds the embeddings of some voxels in registers and goes through the centres, so that no pair ever
-reaches the memory, and distances are sums of squared differences, without the cancellation of a matrix product.
-Sums are taken in a fixed order: equal inputs give equal results, bit for bit.
+reaches the memory, and distances are sums of squared differences, without the cancellation of a matrix product. Centres
+out of reach of all its voxels it skips. Sums are taken in a fixed order: equal inputs give equal results, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from .pairwise import SMALLEST_SQUARE, KernelsOfTwo, PairFunctions
 
-BLOCK_VOXELS = 256  # of one program: with 16 dimensions their embeddings and gradients fit into registers
+BLOCK_VOXELS = 256  # at once: with 16 dimensions their embeddings and gradients fit into registers
+MOST_PROGRAMS = 1024  # for an image's gradients, as each has a sum of its own for every centre
 TINY = tl.constexpr(SMALLEST_SQUARE)
 
 
@@ -59,9 +60,11 @@ class _PairwiseSums(torch.autograd.Function):
         spaces = [tuple(tensors[:2]), tuple(tensors[2:])]
         embeddings, centers = spaces[0]
         to_embeddings = torch.empty_like(embeddings)
-        grid = _grid(weights)
-        to_centers = centers.new_zeros(grid[1], grid[0], *centers.shape[1:])  # of each program
-        results = to_embeddings, to_centers, upstream.contiguous(), ctx.slices
+        blocks, images = _grid(weights)
+        each = triton.cdiv(blocks, MOST_PROGRAMS)
+        grid = triton.cdiv(blocks, each), images
+        to_centers = centers.new_zeros(images, grid[0], *centers.shape[1:])  # of each program
+        results = to_embeddings, to_centers, upstream.contiguous(), ctx.slices, each
         with torch.cuda.device_of(embeddings):
             _gradient_kernel[grid](*results, *_arguments(spaces, exist, weights), **_settings(spaces, ctx.functions))
         return to_embeddings.view(ctx.shape), to_centers.sum(1), None, None, None, None
@@ -89,6 +92,7 @@ def _settings(spaces: list[tuple[Tensor, Tensor]], functions: PairFunctions) -> 
         "TWO_SPACES": isinstance(functions, KernelsOfTwo),
         "FACTOR": functions.factor,
         "MARGIN": getattr(functions, "margin", 0.0),
+        "REACH": functions.reach,
         "DIMS": dims,
         "OTHER_DIMS": other_dims,
         "ROWS": triton.next_power_of_2(dims),
@@ -114,10 +118,24 @@ def store_columns(space, columns, image, voxel, voxels, inside, DIMS: tl.constex
 
 
 @triton.jit
-def _difference(columns, centers, number, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """Of the voxels' embeddings and a centre, (ROWS, BLOCK)."""
+def _center(centers, number, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """One of the centres, (ROWS,)."""
     row = tl.arange(0, ROWS)
-    return columns - tl.load(centers + number * DIMS + row, mask=row < DIMS, other=0.0)[:, None]
+    return tl.load(centers + number * DIMS + row, mask=row < DIMS, other=0.0)
+
+
+@triton.jit
+def _bounds(columns, inside):
+    """Least and largest of each dimension, (ROWS,) each, over the voxels that are inside, of which there are some."""
+    least = tl.min(tl.where(inside[None, :], columns, float("inf")), axis=1)
+    return least, tl.max(tl.where(inside[None, :], columns, float("-inf")), axis=1)
+
+
+@triton.jit
+def _in_reach(center, least, largest, REACH: tl.constexpr):
+    """Whether a centre may be within reach of an embedding between these bounds; also where one is no number."""
+    gap = tl.maximum(tl.maximum(least - center, center - largest), 0.0)
+    return (tl.sum(gap * gap, axis=0) > REACH * REACH) == 0
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -136,6 +154,7 @@ def _sum_kernel(
     TWO_SPACES: tl.constexpr,
     FACTOR: tl.constexpr,
     MARGIN: tl.constexpr,
+    REACH: tl.constexpr,
     DIMS: tl.constexpr,
     OTHER_DIMS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -147,18 +166,25 @@ def _sum_kernel(
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
     columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
+    least, largest = _bounds(columns, inside)
     if TWO_SPACES:
         other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
+        other_least, other_largest = _bounds(other_columns, inside)
     first = tl.zeros((BLOCK,), columns.dtype)
     second = tl.zeros((BLOCK,), columns.dtype)
     third = tl.zeros((BLOCK,), columns.dtype)
     for number in range(count):
-        center = image * count + number
-        if tl.load(exist + center) != 0:
-            difference = _difference(columns, centers, center, DIMS, ROWS)
+        place = image * count + number
+        center = _center(centers, place, DIMS, ROWS)
+        near = _in_reach(center, least, largest, REACH)
+        if TWO_SPACES:
+            other_center = _center(other_centers, place, OTHER_DIMS, OTHER_ROWS)
+            near = near | _in_reach(other_center, other_least, other_largest, REACH)
+        if near & (tl.load(exist + place) != 0):
+            difference = columns - center[:, None]
             squared = tl.sum(difference * difference, axis=0)
             if TWO_SPACES:
-                difference = _difference(other_columns, other_centers, center, OTHER_DIMS, OTHER_ROWS)
+                difference = other_columns - other_center[:, None]
                 own = tl.exp(squared * FACTOR)
                 other = tl.exp(tl.sum(difference * difference, axis=0) * FACTOR)
                 first += own * other
@@ -178,12 +204,13 @@ def _sum_kernel(
         tl.store(sums + 2 * voxels, third * weight, mask=inside)
 
 
-@triton.jit(do_not_specialize=["count", "slices"])
+@triton.jit(do_not_specialize=["count", "slices", "blocks"])
 def _gradient_kernel(
     to_embeddings,
     to_centers,
     upstream,
     slices,
+    blocks,
     embeddings,
     centers,
     others,
@@ -197,6 +224,7 @@ def _gradient_kernel(
     TWO_SPACES: tl.constexpr,
     FACTOR: tl.constexpr,
     MARGIN: tl.constexpr,
+    REACH: tl.constexpr,
     DIMS: tl.constexpr,
     OTHER_DIMS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -205,35 +233,47 @@ def _gradient_kernel(
 ):
     """Gradients by the embeddings, (B, E, N), and each program's by the centres, (B, programs, C, E)."""
     image = tl.program_id(1).to(tl.int64)
-    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = voxel < voxels
-    columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
-    if TWO_SPACES:
-        other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
-    weights += image * weights_of_image + voxel
     functions: tl.constexpr = 3 if TWO_SPACES else 2
-    upstream += image * functions * slices + voxel // (voxels // slices)
-    first = tl.load(weights, mask=inside, other=0.0) * tl.load(upstream, mask=inside, other=0.0)
-    weight = tl.load(weights + weights_of_function, mask=inside, other=0.0)
-    second = weight * tl.load(upstream + slices, mask=inside, other=0.0)
+    weights += image * weights_of_image
+    upstream += image * functions * slices
     row = tl.arange(0, ROWS)
-    gradient = tl.zeros((ROWS, BLOCK), columns.dtype)
-    program = image * tl.num_programs(0) + tl.program_id(0)
-    for number in range(count):
-        center = image * count + number
-        if tl.load(exist + center) != 0:
-            difference = _difference(columns, centers, center, DIMS, ROWS)
-            squared = tl.sum(difference * difference, axis=0)
+    to_centers += (image * tl.num_programs(0) + tl.program_id(0)) * count * DIMS + row
+    for block in range(blocks):
+        voxel = (tl.program_id(0) * blocks + block) * BLOCK + tl.arange(0, BLOCK)
+        inside = voxel < voxels
+        columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
+        least, largest = _bounds(columns, inside)
+        if TWO_SPACES:
+            other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
+            other_least, other_largest = _bounds(other_columns, inside)
+        layer = voxel // (voxels // slices)
+        weight = tl.load(weights + voxel, mask=inside, other=0.0)
+        first = weight * tl.load(upstream + layer, mask=inside, other=0.0)
+        weight = tl.load(weights + weights_of_function + voxel, mask=inside, other=0.0)
+        second = weight * tl.load(upstream + slices + layer, mask=inside, other=0.0)
+        gradient = tl.zeros((ROWS, BLOCK), columns.dtype)
+        for number in range(count):
+            place = image * count + number
+            center = _center(centers, place, DIMS, ROWS)
+            near = _in_reach(center, least, largest, REACH)
             if TWO_SPACES:
-                other_difference = _difference(other_columns, other_centers, center, OTHER_DIMS, OTHER_ROWS)
-                own = tl.exp(squared * FACTOR)
-                other = tl.exp(tl.sum(other_difference * other_difference, axis=0) * FACTOR)
-                slope = FACTOR * own * (other * first + 2 * own * second)
-            else:
-                distance = tl.sqrt(tl.maximum(squared, TINY))  # 0 has no inverse
-                slope = FACTOR * tl.exp(squared * FACTOR) * second - tl.maximum(MARGIN / distance - 1, 0.0) * first
-            pull = 2 * slope[None, :] * difference
-            gradient += pull
-            place = (program * count + number) * DIMS + row
-            tl.store(to_centers + place, -tl.sum(pull, axis=1), mask=row < DIMS)
-    store_columns(to_embeddings, gradient, image, voxel, voxels, inside, DIMS, ROWS)
+                other_center = _center(other_centers, place, OTHER_DIMS, OTHER_ROWS)
+                near = near | _in_reach(other_center, other_least, other_largest, REACH)
+            if near & (tl.load(exist + place) != 0):
+                difference = columns - center[:, None]
+                squared = tl.sum(difference * difference, axis=0)
+                if TWO_SPACES:
+                    other_difference = other_columns - other_center[:, None]
+                    own = tl.exp(squared * FACTOR)
+                    other = tl.exp(tl.sum(other_difference * other_difference, axis=0) * FACTOR)
+                    slope = FACTOR * own * (other * first + 2 * own * second)
+                else:
+                    distance = tl.sqrt(tl.maximum(squared, TINY))  # 0 has no inverse
+                    slope = FACTOR * tl.exp(squared * FACTOR) * second - tl.maximum(MARGIN / distance - 1, 0.0) * first
+                pull = 2 * slope[None, :] * difference
+                gradient += pull
+                sums = to_centers + number * DIMS
+                total = tl.load(sums, mask=row < DIMS, other=0.0) - tl.sum(pull, axis=1)
+                tl.store(sums, total, mask=row < DIMS)
+        store_columns(to_embeddings, gradient, image, voxel, voxels, inside, DIMS, ROWS)
+        tl.debug_barrier()  # the next voxels add to what these have written
