@@ -141,7 +141,7 @@ class TestRecordings:
             scaler.update()
             average(SimpleNamespace(state=SimpleNamespace(iteration=step)))
             losses.append(float(value))
-        recordings = len(trained._recordings) + len(loss.comparison._recordings) if cuda_graphs else 0
+        recordings = len(trained._recordings) + len(loss.recorded_comparison._recordings) if cuda_graphs else 0
         return losses, [*network.parameters(), *teacher.parameters()], torch.cuda.get_rng_state(), recordings
 
     @pytest.mark.parametrize("amp", [False, True])

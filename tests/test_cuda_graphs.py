@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -96,19 +98,29 @@ def test_gradients_that_are_zeroed_in_place_do_not_count_twice(records: list[tup
     assert run.module.weight.grad == 3
 
 
-def test_where_recording_fails_the_module_runs_as_it_is(
-    records: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_recorded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(cuda_graphs, "_record", fail)
-    run = Recorded(Scaled())
-    for _ in range(2):
-        assert run(torch.ones(1, 1, 3)).sum() == 6
-    assert caplog.messages == [
-        "CUDA graphs do not work here, so that each step takes longer: operation not permitted when stream is capturing"
-    ]
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    with pytest.raises(ValueError, match=r"^cuda_graphs: found True, but .* \(operation not permitted .*\), expected"):
+        cuda_graphs._record(Scaled(), (torch.ones(1, 1, 3),))
+    assert gc.isenabled()
+
+
+def test_no_garbage_is_collected_while_something_is_recorded() -> None:
+    with cuda_graphs.no_garbage_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with cuda_graphs.no_garbage_collection():
+            pass
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()
 
 
 def test_it_has_the_parameters_of_the_module() -> None:

@@ -8,14 +8,13 @@ each time, the same as without a recording, and weights are read where they lie,
 
 from __future__ import annotations
 
-import logging
+import gc
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-logger = logging.getLogger(__name__)
 
 MOST_VOXELS = 2**20  # in a batch: more keep a GPU busy anyway, and a recording keeps what the backward pass needs
 MOST_RECORDINGS = 8
@@ -40,24 +39,18 @@ class Recorded(nn.Module):
     def __init__(self, module: nn.Module, most_voxels: int = MOST_VOXELS) -> None:
         super().__init__()
         self.module, self.most_voxels = module, most_voxels
-        self.works = True
         self._recordings: dict[Hashable, Callable[..., Tensor]] = {}
 
     def forward(self, *inputs: Tensor, **constants: Hashable) -> Tensor:
         """As the module."""
-        if not (self.works and worth_recording(inputs, self.most_voxels)):
+        if not worth_recording(inputs, self.most_voxels):
             return self.module(*inputs, **constants)
         settings = *sorted(constants.items()), self.module.training, torch.is_autocast_enabled("cuda")
         kind = *map(_kind, inputs), *settings, torch.get_autocast_dtype("cuda")
         if kind not in self._recordings:
             if len(self._recordings) == MOST_RECORDINGS:
                 return self.module(*inputs, **constants)
-            try:
-                self._recordings[kind] = _record(_AsCalled(self.module, constants), inputs)
-            except RuntimeError as error:
-                logger.warning("CUDA graphs do not work here, so that each step takes longer: %s", error)
-                self.works = False
-                return self.module(*inputs, **constants)
+            self._recordings[kind] = _record(_AsCalled(self.module, constants), inputs)
         _keep_gradients(self.module)
         return self._recordings[kind](*inputs)
 
@@ -73,9 +66,32 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
     """A function that repeats on other inputs what the module does with these."""
     samples = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs)
     device = inputs[0].device
-    # Trying it out draws random numbers; and the backward pass is outside of the precision of the forward pass
-    with torch.random.fork_rng([device]), torch.cuda.device(device), torch.autocast("cuda", enabled=False):
-        return torch.cuda.make_graphed_callables(module, samples)
+    try:
+        with (
+            torch.random.fork_rng([device]),  # trying it out draws random numbers
+            torch.cuda.device(device),
+            torch.autocast("cuda", enabled=False),  # the backward pass is outside of the precision of the forward pass
+            no_garbage_collection(),
+        ):
+            return torch.cuda.make_graphed_callables(module, samples)
+    except RuntimeError as error:  # what it leaves of the GPU's memory and random numbers is not to be relied on
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"cuda_graphs: found True, but a step of this training cannot be recorded ({reason}), expected False."
+        ) from error
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect garbage before and not meanwhile: what is freed on a GPU during a recording spoils it."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _AsCalled(nn.Module):

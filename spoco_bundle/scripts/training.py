@@ -25,6 +25,7 @@ from .cuda_graphs import recorded
 from .files import whole_file, write_tensors
 from .first_foreground import FIRST_FOREGROUND
 from .losses import SpocoLoss
+from .triton_support import runs_triton
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
 LARGEST_RECORDING = 2**22  # voxels of a batch: the loss keeps little of it, and has a quarter of the time of a network
@@ -107,15 +108,17 @@ class TeacherLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.loss = loss
-        comparison = _Comparison(loss, teacher, position_scale, inferer or SimpleInferer())
-        self.comparison = recorded(comparison, cuda_graphs, LARGEST_RECORDING)
+        self.comparison = _Comparison(loss, teacher, position_scale, inferer or SimpleInferer())
+        self.recorded_comparison = recorded(self.comparison, cuda_graphs, LARGEST_RECORDING)
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
         annotation = self.loss.read(target[LABEL], student_embeddings.shape)
         first = [target[FIRST_FOREGROUND]] if FIRST_FOREGROUND in target else []
         inputs = student_embeddings, target[TEACHER_VIEW], target[LABEL], annotation.numbers, *first
-        return self.loss.weigh(self.comparison(*inputs, most=annotation.most), bool(first))
+        # without kernels the GPU is asked for numbers again and again, which cannot be recorded
+        compare = self.recorded_comparison if runs_triton(student_embeddings) else self.comparison
+        return self.loss.weigh(compare(*inputs, most=annotation.most), bool(first))
 
 
 class _Comparison(nn.Module):
