@@ -16,7 +16,7 @@ from .sampling import where_id
 from .triton_support import runs_triton
 
 UNLABELED = 0
-FEW_OBJECTS = 16  # a GPU has room for so many, or a power of two: then few numbers of objects differ in their sizes
+FEW_OBJECTS = 16  # a GPU has room for so many at least
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,16 @@ def _number(labels: Tensor, voxels: tuple[Tensor, Tensor]) -> tuple[Tensor, int]
 
 
 def _number_on_gpu(labels: Tensor) -> tuple[Tensor, int]:
-    """Count the ids of a batch from 0, whatever they are: a GPU is waited for once. And room for a few more."""
+    """Count the ids of a batch from 0, whatever they are: a GPU is waited for once. And the room for them."""
     ids, numbers = torch.unique(labels, return_inverse=True)
-    return numbers, max(FEW_OBJECTS, 2 ** (len(ids) - 1).bit_length())
+    return numbers, room_for(len(ids))
+
+
+def room_for(count: int) -> int:
+    """A little more than a count: few counts have rooms of their own, so that few steps have sizes of their own.
+
+    >>> [room_for(count) for count in (1, 16, 17, 25, 33, 300)]
+    [16, 16, 24, 32, 48, 384]
+    """
+    step = max(FEW_OBJECTS, 2 ** (max(count - 1, 1).bit_length() - 1)) // 2
+    return max(FEW_OBJECTS, -(-count // step) * step)
