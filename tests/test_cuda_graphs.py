@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts import cuda_graphs
-from scripts.cuda_graphs import Recorded, recorded, worth_recording
+from scripts.cuda_graphs import Recorded, can_be_recorded, recorded
 
 
 class Scaled(nn.Module):
@@ -49,7 +49,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
         return lambda inputs: Replay.apply(inputs, weight)
 
-    monkeypatch.setattr(cuda_graphs, "worth_recording", lambda *_: True)
+    monkeypatch.setattr(cuda_graphs, "can_be_recorded", lambda _: True)
     monkeypatch.setattr(cuda_graphs, "_record", record)
     return shapes
 
@@ -80,6 +80,13 @@ def test_there_are_not_more_recordings_than_memory(records: list[tuple[int, ...]
     for length in range(1, 20):
         assert run(torch.ones(1, 1, length)).sum() == 2 * length
     assert len(records) == cuda_graphs.MOST_RECORDINGS
+
+
+def test_what_is_too_large_beside_what_was_recorded_runs_as_it_is(records: list[tuple[int, ...]]) -> None:
+    run = Recorded(Scaled(), most_voxels=20)
+    for shape in ((1, 5, 3, 4), (2, 1, 5), (1, 1, 8), (1, 1, 9)):  # 12 voxels, 10, 8 and 9
+        assert run(torch.ones(shape)).shape == shape
+    assert records == [(1, 5, 3, 4), (1, 1, 8)]
 
 
 def test_gradients_add_up_although_they_are_written_to_one_place(records: list[tuple[int, ...]]) -> None:
@@ -129,4 +136,4 @@ def test_it_has_the_parameters_of_the_module() -> None:
 
 
 def test_nothing_is_recorded_without_a_gpu() -> None:
-    assert not worth_recording([torch.ones(1, 1, 3)], 10)
+    assert not can_be_recorded([torch.ones(1, 1, 3)])

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-MOST_VOXELS = 2**20  # in a batch: more keep a GPU busy anyway, and a recording keeps what the backward pass needs
+# Of all recordings of a module: each keeps the memory of what it computes, and more voxels keep a GPU busy anyway.
+MOST_VOXELS = 2**20
 MOST_RECORDINGS = 8
 
 
@@ -33,33 +34,35 @@ class Recorded(nn.Module):
     Args:
         module: takes tensors, and anything else as keywords, which make recordings of their own; returns one tensor.
             It may neither wait for the GPU nor copy from the host.
-        most_voxels: a larger batch, (B, C, *spatial), is not recorded.
+        most_voxels: in the batches, (B, C, *spatial), of all recordings together; what exceeds it is not recorded.
     """
 
     def __init__(self, module: nn.Module, most_voxels: int = MOST_VOXELS) -> None:
         super().__init__()
         self.module, self.most_voxels = module, most_voxels
         self._recordings: dict[Hashable, Callable[..., Tensor]] = {}
+        self._recorded_voxels = 0
 
     def forward(self, *inputs: Tensor, **constants: Hashable) -> Tensor:
         """As the module."""
-        if not worth_recording(inputs, self.most_voxels):
+        if not can_be_recorded(inputs):
             return self.module(*inputs, **constants)
         settings = *sorted(constants.items()), self.module.training, torch.is_autocast_enabled("cuda")
         kind = *map(_kind, inputs), *settings, torch.get_autocast_dtype("cuda")
         if kind not in self._recordings:
-            if len(self._recordings) == MOST_RECORDINGS:
+            batch, _, *spatial = inputs[0].shape
+            voxels = self._recorded_voxels + batch * math.prod(spatial)
+            if len(self._recordings) == MOST_RECORDINGS or voxels > self.most_voxels:
                 return self.module(*inputs, **constants)
             self._recordings[kind] = _record(_AsCalled(self.module, constants), inputs)
+            self._recorded_voxels = voxels
         _keep_gradients(self.module)
         return self._recordings[kind](*inputs)
 
 
-def worth_recording(inputs: Sequence[Tensor], most_voxels: int) -> bool:
-    """Whether these are inputs of a training step on a GPU, and so small that starting its operations takes long."""
-    batch, _, *spatial = inputs[0].shape
-    small = batch * math.prod(spatial) <= most_voxels
-    return small and torch.is_grad_enabled() and all(tensor.is_cuda for tensor in inputs)
+def can_be_recorded(inputs: Sequence[Tensor]) -> bool:
+    """Whether these are inputs of a training step on a GPU."""
+    return torch.is_grad_enabled() and all(tensor.is_cuda for tensor in inputs)
 
 
 def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
