@@ -117,6 +117,16 @@ def test_what_cannot_be_recorded_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     assert gc.isenabled()
 
 
+def test_trying_it_out_leaves_statistics_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.BatchNorm1d(2)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, samples: module(*samples))
+    monkeypatch.setattr(torch.random, "fork_rng", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    cuda_graphs._record(module, (torch.ones(3, 2),))
+    assert module.running_mean.tolist() == [0, 0]
+    assert module.num_batches_tracked == 0
+
+
 def test_no_garbage_is_collected_while_something_is_recorded() -> None:
     with cuda_graphs.no_garbage_collection():
         assert not gc.isenabled()

@@ -76,6 +76,47 @@ def test_the_teacher_rests_where_consistency_has_no_weight() -> None:
     assert teacher.seen == []
 
 
+def test_without_consistency_there_need_be_no_second_view() -> None:
+    data = batch()
+    without = {"label": data["label"]}
+    values = [TeacherLoss(SpocoLoss(consistency_weight=0), Echo())(data["image"], target) for target in (data, without)]
+    assert values[0] == values[1]
+
+
+def test_a_weight_may_change_during_a_training() -> None:
+    data, loss = batch(), SpocoLoss(consistency_weight=0)
+    compare = TeacherLoss(loss, Echo())
+    compare(data["image"], data)
+    assert loss.terms["consistency"] == 0
+    loss.weights["consistency"] = 1.0
+    compare(data["image"], data)
+    assert loss.terms["consistency"] > 0
+
+
+def test_a_loss_of_ones_own_is_called_as_it_is() -> None:
+    class Largest(SpocoLoss):
+        def forward(self, student, teacher, labels, first_foreground=None) -> torch.Tensor:  # noqa: ANN001
+            return labels.max() * (student - teacher).abs().max()
+
+    data = batch()
+    value = TeacherLoss(Largest(), Echo())(data["image"], data)
+    assert value == (data["image"] - data["teacher_image"]).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"label": torch.zeros(2, 1, 4, 4)}, "labels must be integers, got torch.float32"),
+        ({"label": torch.zeros(2, 1, 4, 5).int()}, r"labels must have the shape \(2, 1, 4, 4\), got \(2, 1, 4, 5\)"),
+        ({"teacher_image": torch.rand(2, 3, 4, 8)}, "student and teacher must have one shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed: dict[str, torch.Tensor], message: str) -> None:
+    data = batch()
+    with pytest.raises(ValueError, match=message):
+        TeacherLoss(SpocoLoss(), Echo())(data["image"], {**data, **changed})
+
+
 def trained_step(max_norm: float) -> float:
     """How far one SGD step of rate 1 moves the network's only parameter."""
     student = Echo()

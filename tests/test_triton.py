@@ -169,6 +169,17 @@ class TestObjects:
         for ours, theirs in zip(*results, strict=True):
             torch.testing.assert_close(ours, theirs)
 
+    def test_images_with_other_objects_share_their_room(self, kernels: pytest.MonkeyPatch) -> None:
+        labels = torch.stack([torch.arange(60) % 20, 100 + torch.arange(60) % 30]).to(DEVICE)
+        embeddings = random(2, E, 60)
+        read = Annotation.of(labels, None, 105)
+        assert read.most == 32  # not the 50 ids of both
+        assert read.objects.tolist() == [19, 29]
+        means, _ = read.means_and_distances(embeddings)
+        for image, voxel in ((0, 7), (1, 7), (1, 29)):
+            expected = embeddings[image][:, labels[image] == labels[image, voxel]].mean(1)
+            torch.testing.assert_close(means[image, read.numbers[image, voxel]], expected)
+
     def test_no_object(self, kernels: pytest.MonkeyPatch) -> None:
         embeddings = random(2, E, 40).requires_grad_(True)
         read = Annotation.of(torch.zeros(2, 40, dtype=torch.long, device=DEVICE), None, None)

@@ -150,9 +150,14 @@ def _number(labels: Tensor, voxels: tuple[Tensor, Tensor]) -> tuple[Tensor, int]
 
 
 def _number_on_gpu(labels: Tensor) -> tuple[Tensor, int]:
-    """Count the ids of a batch from 0, whatever they are: a GPU is waited for once. And the room for them."""
+    """Count each image's ids from 0, whatever they are, and the room for them: a GPU is waited for once or twice."""
     ids, numbers = torch.unique(labels, return_inverse=True)
-    return numbers, room_for(len(ids))
+    if len(labels) == 1 or len(ids) <= FEW_OBJECTS:
+        return numbers, room_for(len(ids))
+    firsts = len(ids) * torch.arange(len(labels) + 1, device=labels.device)  # so that no two images share a number
+    pairs, numbers = torch.unique(numbers + firsts[:-1, None], return_inverse=True)
+    starts = torch.searchsorted(pairs, firsts)
+    return numbers - starts[:-1, None], room_for(int(starts.diff().max()))
 
 
 def room_for(count: int) -> int:

@@ -2,8 +2,9 @@
 
 A small patch keeps a GPU busy for less time than Python needs to start its hundreds of operations one by one. The
 first step with inputs of some shape is recorded, forward and backward, and from then on started at once. What is
-recorded must not depend on values: no sizes that the data decide, no waiting for the GPU. Random numbers are drawn anew
-each time, the same as without a recording, and weights are read where they lie, so that they may change in place.
+recorded must not depend on values, as no Python runs again: no sizes that the data decide, no waiting for the GPU, no
+counters. Random numbers are drawn anew each time, the same as without a recording, and weights are read where they lie,
+so that they may change in place.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 # Of all recordings of a module: each keeps the memory of what it computes, and more voxels keep a GPU busy anyway.
 MOST_VOXELS = 2**20
-MOST_RECORDINGS = 8
+MOST_RECORDINGS = 16
 
 
 def recorded(module: nn.Module, enabled: bool = True, most_voxels: int = MOST_VOXELS) -> nn.Module:
@@ -68,7 +69,8 @@ def can_be_recorded(inputs: Sequence[Tensor]) -> bool:
 def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     """A function that repeats on other inputs what the module does with these."""
     samples = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs)
-    device = inputs[0].device
+    device, buffers = inputs[0].device, list(module.buffers())
+    before = [buffer.clone() for buffer in buffers]  # trying it out moves statistics
     try:
         with (
             torch.random.fork_rng([device]),  # trying it out draws random numbers
@@ -76,12 +78,15 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
             torch.autocast("cuda", enabled=False),  # the backward pass is outside of the precision of the forward pass
             no_garbage_collection(),
         ):
-            return torch.cuda.make_graphed_callables(module, samples)
+            recording = torch.cuda.make_graphed_callables(module, samples)
     except RuntimeError as error:  # what it leaves of the GPU's memory and random numbers is not to be relied on
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"cuda_graphs: found True, but a step of this training cannot be recorded ({reason}), expected False."
         ) from error
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+    return recording
 
 
 @contextmanager

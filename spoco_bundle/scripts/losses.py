@@ -63,7 +63,8 @@ def spoco_terms(
             make no kernel.
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
-    _check_inputs(student, teacher, labels, embedding_axis=0)
+    _check_embeddings(student, teacher, embedding_axis=0)
+    _check_labels(labels)
     if student.shape[1:] != labels.shape:
         raise ValueError(
             f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
@@ -165,7 +166,7 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
-        _check_inputs(student, teacher, labels, embedding_axis=1)
+        _check_embeddings(student, teacher, embedding_axis=1)
         means = self.compare(student, teacher, self.read(labels, student.shape), first_foreground)
         return self.weigh(means, first_foreground is not None)
 
@@ -173,6 +174,7 @@ class SpocoLoss(nn.Module):
         self, labels: Tensor, embeddings: torch.Size, given_numbers: tuple[Tensor, int] | None = None
     ) -> Annotation:
         """What label maps (B, 1, *spatial) say, for embeddings of this shape."""
+        _check_labels(labels)
         expected = (embeddings[0], 1, *embeddings[2:])
         if labels.shape != expected:
             raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
@@ -182,6 +184,7 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None = None
     ) -> Tensor:
         """The mean of each term over the batch, in the order of `active_terms`."""
+        _check_embeddings(student, teacher, embedding_axis=1)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             terms = self._terms(*_at_least_float32(student, teacher.detach()), annotation, first_foreground)
         return torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
@@ -189,7 +192,7 @@ class SpocoLoss(nn.Module):
     def weigh(self, means: Tensor, first_foreground: bool) -> Tensor:
         """The terms' weighted sum, from what `compare` returns; notes them in `terms`."""
         names = self.active_terms(first_foreground)
-        self.terms = dict(zip(names, means.detach().unbind(), strict=True))
+        self.terms = dict(zip(names, means.detach().clone().unbind(), strict=True))  # a recording writes there again
         weights = tuple(self.weights[name] for name in names)
         return (means * _on_device(weights, means.dtype, means.device)).sum()
 
@@ -326,10 +329,8 @@ def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float
         raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
 
 
-def _check_inputs(student: Any, teacher: Any, labels: Any, embedding_axis: int) -> None:
-    for name, value in {"student": student, "teacher": teacher, "labels": labels}.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+def _check_embeddings(student: Any, teacher: Any, embedding_axis: int) -> None:
+    _check_tensors(student=student, teacher=teacher)
     if student.dim() < embedding_axis + 2:
         raise ValueError(f"student must have spatial axes after the embedding's, got the shape {tuple(student.shape)}")
     if student.shape != teacher.shape:
@@ -338,8 +339,18 @@ def _check_inputs(student: Any, teacher: Any, labels: Any, embedding_axis: int) 
         )
     if not student.numel():
         raise ValueError(f"student must have no empty axis, got the shape {tuple(student.shape)}")
+
+
+def _check_labels(labels: Any) -> None:
+    _check_tensors(labels=labels)
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, got {labels.dtype}")
+
+
+def _check_tensors(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
 def _check_anchors(anchors: Tensor, shape: torch.Size) -> None:

@@ -7,7 +7,7 @@ the teacher runs inside the loss, so that mixed precision, compilation and multi
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .losses import SpocoLoss
 from .triton_support import runs_triton
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
-RECORDED_VOXELS = 2**22  # the loss keeps less of each than a network
+RECORDED_VOXELS = 2**21  # one patch of 128^3; a network's backward pass keeps more of each than the loss does
 
 
 def prepare_two_views(
@@ -113,12 +113,16 @@ class TeacherLoss(nn.Module):
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
-        annotation = self.loss.read(target[LABEL], student_embeddings.shape)
+        active = tuple(name for name, weight in self.loss.weights.items() if weight)
+        view = target[TEACHER_VIEW] if "consistency" in active else student_embeddings.detach()  # nobody looks at it
         first = [target[FIRST_FOREGROUND]] if FIRST_FOREGROUND in target else []
-        inputs = student_embeddings, target[TEACHER_VIEW], target[LABEL], annotation.numbers, *first
+        if type(self.loss).forward is not SpocoLoss.forward:  # a loss of one's own
+            return self.loss(*self.comparison.embeddings(student_embeddings, view, active), target[LABEL], *first)
+        annotation = self.loss.read(target[LABEL], student_embeddings.shape)
+        inputs = student_embeddings, view, target[LABEL], annotation.numbers, *first
         # without kernels the GPU is asked for numbers again and again, which cannot be recorded
         compare = self.recorded_comparison if runs_triton(student_embeddings) else self.comparison
-        return self.loss.weigh(compare(*inputs, most=annotation.most), bool(first))
+        return self.loss.weigh(compare(*inputs, most=annotation.most, active=active), bool(first))
 
 
 class _Comparison(nn.Module):
@@ -137,15 +141,30 @@ class _Comparison(nn.Module):
         numbers: Tensor,
         *first_foreground: Tensor,
         most: int,
+        active: Sequence[str],
     ) -> Tensor:
-        """(B, E, *spatial), (B, C, *spatial), labels, their `Annotation.numbers`, `most` -> as `SpocoLoss.compare`."""
+        """Compare the two networks' embeddings.
+
+        Args:
+            student_embeddings, teacher_view, labels: (B, E, *spatial), (B, C, *spatial), (B, 1, *spatial).
+            numbers, most: of the labels' `Annotation`.
+            first_foreground: (B, 1, *spatial), where there is one.
+            active: terms of the loss that have a weight, on which it depends what is computed.
+
+        Returns:
+            as `SpocoLoss.compare`.
+        """
+        student_embeddings, teacher_embeddings = self.embeddings(student_embeddings, teacher_view, active)
         annotation = self.loss.read(labels, student_embeddings.shape, (numbers, most))
-        student_embeddings = add_positions(student_embeddings, self.position_scale)
-        teacher_embeddings = student_embeddings.detach()
-        if self.loss.weights["consistency"]:  # otherwise nobody would look at what the teacher says
-            with torch.no_grad():
-                teacher_embeddings = add_positions(self.inferer(teacher_view, self.teacher), self.position_scale)
         return self.loss.compare(student_embeddings, teacher_embeddings, annotation, *first_foreground)
+
+    def embeddings(self, student: Tensor, teacher_view: Tensor, active: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Of student and teacher, with positions; the student's twice where nobody would look at the teacher's."""
+        student = add_positions(student, self.position_scale)
+        if "consistency" not in active:
+            return student, student.detach()
+        with torch.no_grad():
+            return student, add_positions(self.inferer(teacher_view, self.teacher), self.position_scale)
 
 
 class StopAtNan:

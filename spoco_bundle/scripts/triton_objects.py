@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
 
-NEIGHBOURS, PART = 128, 2048  # voxels that are looked at together, and by one program: most are of few objects
+NEIGHBOURS, PART = 128, 2048  # voxels that are looked at together, of few objects mostly, and by one program
+HELD = 2048  # numbers of neighbouring voxels that one warp holds in registers, with as many more for its sums
 
 
 def sums_of_objects(values: Tensor, numbers: Tensor, count: int) -> Tensor:
@@ -87,9 +88,11 @@ def _sums(values: Tensor, numbers: Tensor, count: int) -> Tensor:
     images, rows, voxels = values.shape
     parts = triton.cdiv(voxels, PART)
     sums = values.new_zeros(images, parts, count, rows)
-    sizes = voxels, count, rows, triton.next_power_of_2(rows)
+    padded = triton.next_power_of_2(rows)
+    neighbours = max(16, min(NEIGHBOURS, HELD // padded))
+    sizes = voxels, count, rows, padded, neighbours, PART // neighbours
     with torch.cuda.device_of(values):
-        _sum_kernel[(parts, images)](sums, values, numbers, *sizes, NEIGHBOURS, PART // NEIGHBOURS, num_warps=1)
+        _sum_kernel[(parts, images)](sums, values, numbers, *sizes, num_warps=1)
     return sums.sum(1, dtype=values.dtype)
 
 

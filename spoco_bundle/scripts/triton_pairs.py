@@ -133,9 +133,9 @@ def _bounds(columns, inside):
 
 @triton.jit
 def _in_reach(center, least, largest, REACH: tl.constexpr):
-    """Whether a centre may be within reach of an embedding between these bounds; also where one is no number."""
+    """Whether a centre may be within reach of an embedding between these bounds."""
     gap = tl.maximum(tl.maximum(least - center, center - largest), 0.0)
-    return (tl.sum(gap * gap, axis=0) > REACH * REACH) == 0
+    return tl.sum(gap * gap, axis=0) <= REACH * REACH
 
 
 @triton.jit(do_not_specialize=["count"])

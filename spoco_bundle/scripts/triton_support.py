@@ -28,11 +28,16 @@ def kernels_work(device: torch.device) -> bool:
     """Whether Triton is installed, and can compile for a device."""
     if find_spec("triton") is None:
         return False
+    from .triton_objects import distances_to_own, sums_of_objects
     from .triton_pairs import pairwise_sums_on_gpu
 
     try:
-        zeros, ones = torch.zeros(1, 1, 1, device=device), torch.ones(1, 2, 1, device=device)
-        pairwise_sums_on_gpu(zeros, zeros, zeros[0] == 0, ones, HingeAndKernel(1.0, 1.0))
+        with torch.enable_grad():
+            zeros, ones = torch.zeros(1, 1, 1, device=device, requires_grad=True), torch.ones(1, 2, 1, device=device)
+            number = torch.zeros(1, 1, dtype=torch.int32, device=device)
+            means = sums_of_objects(zeros, number, 1)
+            sums = pairwise_sums_on_gpu(zeros, means, number == 0, ones, HingeAndKernel(1.0, 1.0))
+            (sums.sum() + distances_to_own(zeros, means, number).sum()).backward()
     except Exception as error:  # noqa: BLE001 (a compiler fails in many ways, and none of them may end a training)
         logger.warning("%s: Triton does not work here, so the loss takes longer: %s", device, error)
         return False
