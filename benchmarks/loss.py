@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -81,9 +81,9 @@ def default_network(name: str) -> torch.nn.Module:
 
 def loss_against_network(device: str, repeats: int) -> None:
     rows = []
-    patches, precisions = PATCHES, (torch.float32,)
+    patches, precisions, ways = PATCHES, (torch.float32,), {"": False}
     if torch.device(device).type == "cuda":
-        patches, precisions = GPU_PATCHES, (torch.float32, torch.bfloat16)
+        patches, precisions, ways = GPU_PATCHES, (torch.float32, torch.bfloat16), {"": False, "recorded ": True}
     for (name, (batch, *shape)), precision in product(patches.items(), precisions):
         network = default_network(name).to(device)
         image = torch.rand(batch, 1, *shape, device=device)
@@ -97,9 +97,10 @@ def loss_against_network(device: str, repeats: int) -> None:
             loss.backward()
             network.zero_grad()
 
-        seconds = median_seconds(run_network, repeats, device)
-        replayed = recorded(network, torch.device(device).type == "cuda")
-        repeated = median_seconds(lambda run=run_network, network=replayed: run(network), repeats, device)
+        seconds = {
+            way: median_seconds(partial(run_network, recorded(network, graphs)), repeats, device)
+            for way, graphs in ways.items()
+        }
         with torch.no_grad(), autocast:
             embeddings = network(image), network(image + 0.05 * torch.randn_like(image))
         for count, scale in product(OBJECTS, (POSITION_SCALE, 0.0)):
@@ -112,18 +113,16 @@ def loss_against_network(device: str, repeats: int) -> None:
                 "positions": "yes" if scale else "no",
                 "objects": count,
             }
-            for prefix, network_seconds, graphs in (("", seconds, False), ("recorded ", repeated, True)):
-                if graphs and torch.device(device).type != "cuda":
-                    continue
+            for way, graphs in ways.items():
                 # the other embeddings take the place of an image, and nothing that of their network
                 loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)
                 compare = TeacherLoss(loss, torch.nn.Identity(), cuda_graphs=graphs)
-                target = {TEACHER_VIEW: teacher, LABEL: labels}
+                inputs = student, {TEACHER_VIEW: teacher, LABEL: labels}
                 loss_seconds = median_seconds(
-                    lambda compare=compare, inputs=(student, target): compare(*inputs).backward(), repeats, device
+                    lambda compare=compare, inputs=inputs: compare(*inputs).backward(), repeats, device
                 )
-                row[f"{prefix}network s"], row[f"{prefix}loss s"] = network_seconds, loss_seconds
-                row[f"{prefix}loss / network"] = loss_seconds / network_seconds
+                row[f"{way}network s"], row[f"{way}loss s"] = seconds[way], loss_seconds
+                row[f"{way}loss / network"] = loss_seconds / seconds[way]
             rows.append(row)
     report(results_name("loss", device), rows, "(a) forward and backward, loss against network")
 

@@ -76,8 +76,8 @@ class Model:
         parser.read_config(
             [str(BUNDLE / "configs" / name) for name in ("inference.json", *([config] if config else []))]
         )
-        parser.update({"bundle_root": str(BUNDLE), "ckpt_dir": str(ckpt_dir), "dataset_dir": str(dataset_dir)})
-        parser.update({"device": "cpu"})
+        folders = {"bundle_root": str(BUNDLE), "ckpt_dir": str(ckpt_dir), "dataset_dir": str(dataset_dir)}
+        parser.update({**folders, "device": "cpu"})
         self.network: nn.Module = parser.get_parsed_content("network").eval()
         load_weights(self.network, ckpt_dir / "model.pt")
         self.preprocessing: Callable[[Row], Row] = parser.get_parsed_content("preprocessing")

@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer, Trainer
 from torch import nn
 
+from scripts import training
 from scripts.losses import SpocoLoss
 from scripts.training import (
     EpochLoss,
@@ -91,6 +92,20 @@ def test_a_weight_may_change_during_a_training() -> None:
     loss.weights["consistency"] = 1.0
     compare(data["image"], data)
     assert loss.terms["consistency"] > 0
+
+
+@pytest.mark.parametrize("weights", [{}, {"consistency_weight": 0.0}, {"first_foreground_weight": 1.0}], ids=str)
+def test_what_is_recorded_is_the_loss(weights: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU would record it: on a CPU it is run without being recorded."""
+    data = {**batch(), "first_foreground": torch.rand(2, 1, 4, 4)}
+    results = []
+    for recorded in (True, False):
+        monkeypatch.setattr(training, "runs_triton", lambda _, recorded=recorded: recorded)
+        torch.manual_seed(0)  # draws anchors
+        loss, student = SpocoLoss(**weights), data["image"].clone().requires_grad_()
+        value = TeacherLoss(loss, Echo(), cuda_graphs=True)(student, data)
+        results.append((value, loss.terms, torch.autograd.grad(value, student)[0]))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def test_a_loss_of_ones_own_is_called_as_it_is() -> None:

@@ -166,8 +166,7 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
-        _check_embeddings(student, teacher, embedding_axis=1)
-        means = self.compare(student, teacher, self.read(labels, student.shape), first_foreground)
+        means = self.compare(student, teacher, labels, first_foreground)
         return self.weigh(means, first_foreground is not None)
 
     def read(
@@ -181,10 +180,16 @@ class SpocoLoss(nn.Module):
         return Annotation.of(labels[:, 0], self.background_label, self.ignore_label, given_numbers)
 
     def compare(
-        self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None = None
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        first_foreground: Tensor | None = None,
+        given_numbers: tuple[Tensor, int] | None = None,
     ) -> Tensor:
-        """The mean of each term over the batch, in the order of `active_terms`."""
+        """The mean of each term over the batch, in the order of `active_terms`; arguments as in `forward`, `read`."""
         _check_embeddings(student, teacher, embedding_axis=1)
+        annotation = self.read(labels, student.shape, given_numbers)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             terms = self._terms(*_at_least_float32(student, teacher.detach()), annotation, first_foreground)
         return torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch

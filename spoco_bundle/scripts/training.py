@@ -21,7 +21,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
 from .coordinates import add_positions
-from .cuda_graphs import recorded
+from .cuda_graphs import Recorded
 from .files import whole_file, write_tensors
 from .first_foreground import FIRST_FOREGROUND
 from .losses import SpocoLoss
@@ -109,20 +109,21 @@ class TeacherLoss(nn.Module):
         super().__init__()
         self.loss = loss
         self.comparison = _Comparison(loss, teacher, position_scale, inferer or SimpleInferer())
-        self.recorded_comparison = recorded(self.comparison, cuda_graphs, RECORDED_VOXELS)
+        self.recorded_comparison = Recorded(self.comparison, RECORDED_VOXELS)
+        self.cuda_graphs = cuda_graphs and type(loss).forward is SpocoLoss.forward  # not for a loss of one's own
 
     def forward(self, student_embeddings: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """(B, E, *spatial), {teacher view (B, C, *spatial), label (B, 1, *spatial), ...} -> scalar."""
         active = tuple(name for name, weight in self.loss.weights.items() if weight)
         view = target[TEACHER_VIEW] if "consistency" in active else student_embeddings.detach()  # nobody looks at it
         first = [target[FIRST_FOREGROUND]] if FIRST_FOREGROUND in target else []
-        if type(self.loss).forward is not SpocoLoss.forward:  # a loss of one's own
+        # without kernels the GPU is asked for numbers again and again, which cannot be recorded
+        if not (self.cuda_graphs and runs_triton(student_embeddings)):
             return self.loss(*self.comparison.embeddings(student_embeddings, view, active), target[LABEL], *first)
         annotation = self.loss.read(target[LABEL], student_embeddings.shape)
         inputs = student_embeddings, view, target[LABEL], annotation.numbers, *first
-        # without kernels the GPU is asked for numbers again and again, which cannot be recorded
-        compare = self.recorded_comparison if runs_triton(student_embeddings) else self.comparison
-        return self.loss.weigh(compare(*inputs, most=annotation.most, active=active), bool(first))
+        means = self.recorded_comparison(*inputs, most=annotation.most, active=active)
+        return self.loss.weigh(means, bool(first))
 
 
 class _Comparison(nn.Module):
@@ -154,9 +155,8 @@ class _Comparison(nn.Module):
         Returns:
             as `SpocoLoss.compare`.
         """
-        student_embeddings, teacher_embeddings = self.embeddings(student_embeddings, teacher_view, active)
-        annotation = self.loss.read(labels, student_embeddings.shape, (numbers, most))
-        return self.loss.compare(student_embeddings, teacher_embeddings, annotation, *first_foreground)
+        embeddings = self.embeddings(student_embeddings, teacher_view, active)
+        return self.loss.compare(*embeddings, labels, *first_foreground, given_numbers=(numbers, most))
 
     def embeddings(self, student: Tensor, teacher_view: Tensor, active: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Of student and teacher, with positions; the student's twice where nobody would look at the teacher's."""
