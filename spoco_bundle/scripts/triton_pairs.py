@@ -118,24 +118,20 @@ def store_columns(space, columns, image, voxel, voxels, inside, DIMS: tl.constex
 
 
 @triton.jit
-def _center(centers, number, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """One of the centres, (ROWS,)."""
-    row = tl.arange(0, ROWS)
-    return tl.load(centers + number * DIMS + row, mask=row < DIMS, other=0.0)
-
-
-@triton.jit
-def _bounds(columns, inside):
-    """Least and largest of each dimension, (ROWS,) each, over the voxels that are inside, of which there are some."""
+def _columns_and_bounds(space, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """Embeddings as from `columns_of`, and the least and the largest of each dimension, (ROWS,) each."""
+    columns = columns_of(space, image, voxel, voxels, inside, DIMS, ROWS)
     least = tl.min(tl.where(inside[None, :], columns, float("inf")), axis=1)
-    return least, tl.max(tl.where(inside[None, :], columns, float("-inf")), axis=1)
+    return columns, (least, tl.max(tl.where(inside[None, :], columns, float("-inf")), axis=1))
 
 
 @triton.jit
-def _in_reach(center, least, largest, REACH: tl.constexpr):
-    """Whether a centre may be within reach of an embedding between these bounds."""
-    gap = tl.maximum(tl.maximum(least - center, center - largest), 0.0)
-    return tl.sum(gap * gap, axis=0) <= REACH * REACH
+def _meet(centers, number, bounds, REACH: tl.constexpr, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """One of the centres, (ROWS,), and whether it may be within reach of an embedding between these bounds."""
+    row = tl.arange(0, ROWS)
+    center = tl.load(centers + number * DIMS + row, mask=row < DIMS, other=0.0)
+    gap = tl.maximum(tl.maximum(bounds[0] - center, center - bounds[1]), 0.0)
+    return center, tl.sum(gap * gap, axis=0) <= REACH * REACH
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -165,21 +161,18 @@ def _sum_kernel(
     image = tl.program_id(1).to(tl.int64)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
-    columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
-    least, largest = _bounds(columns, inside)
+    columns, bounds = _columns_and_bounds(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
     if TWO_SPACES:
-        other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
-        other_least, other_largest = _bounds(other_columns, inside)
+        other_columns, other_bounds = _columns_and_bounds(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
     first = tl.zeros((BLOCK,), columns.dtype)
     second = tl.zeros((BLOCK,), columns.dtype)
     third = tl.zeros((BLOCK,), columns.dtype)
     for number in range(count):
         place = image * count + number
-        center = _center(centers, place, DIMS, ROWS)
-        near = _in_reach(center, least, largest, REACH)
+        center, near = _meet(centers, place, bounds, REACH, DIMS, ROWS)
         if TWO_SPACES:
-            other_center = _center(other_centers, place, OTHER_DIMS, OTHER_ROWS)
-            near = near | _in_reach(other_center, other_least, other_largest, REACH)
+            other_center, other_near = _meet(other_centers, place, other_bounds, REACH, OTHER_DIMS, OTHER_ROWS)
+            near = near | other_near
         if near & (tl.load(exist + place) != 0):
             difference = columns - center[:, None]
             squared = tl.sum(difference * difference, axis=0)
@@ -241,11 +234,11 @@ def _gradient_kernel(
     for block in range(blocks):
         voxel = (tl.program_id(0) * blocks + block) * BLOCK + tl.arange(0, BLOCK)
         inside = voxel < voxels
-        columns = columns_of(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
-        least, largest = _bounds(columns, inside)
+        columns, bounds = _columns_and_bounds(embeddings, image, voxel, voxels, inside, DIMS, ROWS)
         if TWO_SPACES:
-            other_columns = columns_of(others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS)
-            other_least, other_largest = _bounds(other_columns, inside)
+            other_columns, other_bounds = _columns_and_bounds(
+                others, image, voxel, voxels, inside, OTHER_DIMS, OTHER_ROWS
+            )
         layer = voxel // (voxels // slices)
         weight = tl.load(weights + voxel, mask=inside, other=0.0)
         first = weight * tl.load(upstream + layer, mask=inside, other=0.0)
@@ -254,11 +247,10 @@ def _gradient_kernel(
         gradient = tl.zeros((ROWS, BLOCK), columns.dtype)
         for number in range(count):
             place = image * count + number
-            center = _center(centers, place, DIMS, ROWS)
-            near = _in_reach(center, least, largest, REACH)
+            center, near = _meet(centers, place, bounds, REACH, DIMS, ROWS)
             if TWO_SPACES:
-                other_center = _center(other_centers, place, OTHER_DIMS, OTHER_ROWS)
-                near = near | _in_reach(other_center, other_least, other_largest, REACH)
+                other_center, other_near = _meet(other_centers, place, other_bounds, REACH, OTHER_DIMS, OTHER_ROWS)
+                near = near | other_near
             if near & (tl.load(exist + place) != 0):
                 difference = columns - center[:, None]
                 squared = tl.sum(difference * difference, axis=0)
