@@ -138,16 +138,15 @@ def _sum_kernel(
 
 
 @triton.jit
-def _difference_to_own(
-    embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS: tl.constexpr, ROWS: tl.constexpr
-):
-    """Of the voxels' embeddings and their objects' means, (ROWS, BLOCK); 0 without an object."""
+def _to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
+    """From the voxels' embeddings to their objects' means: difference (ROWS, BLOCK), distance; 0 without an object."""
     number = tl.load(numbers + image * voxels + voxel, mask=inside, other=-1)
     own = number >= 0
     row = tl.arange(0, ROWS)
     places = (image * count + number)[None, :] * DIMS + row[:, None]
     mean = tl.load(means + places, mask=(row < DIMS)[:, None] & own[None, :], other=0.0)
-    return columns_of(embeddings, image, voxel, voxels, own, DIMS, ROWS) - mean
+    difference = columns_of(embeddings, image, voxel, voxels, own, DIMS, ROWS) - mean
+    return difference, tl.sqrt(tl.sum(difference * difference, axis=0))
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -166,8 +165,8 @@ def _distance_kernel(
     image = tl.program_id(1).to(tl.int64)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
-    difference = _difference_to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
-    tl.store(distances + image * voxels + voxel, tl.sqrt(tl.sum(difference * difference, axis=0)), mask=inside)
+    _, distance = _to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
+    tl.store(distances + image * voxels + voxel, distance, mask=inside)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -187,8 +186,7 @@ def _distance_gradient_kernel(
     image = tl.program_id(1).to(tl.int64)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < voxels
-    difference = _difference_to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
-    distance = tl.sqrt(tl.sum(difference * difference, axis=0))
+    difference, distance = _to_own(embeddings, means, numbers, image, voxel, voxels, count, inside, DIMS, ROWS)
     factor = tl.load(upstream + image * voxels + voxel, mask=inside, other=0.0)
     # at the mean there is no direction to go: the factor need only stay finite
     pull = difference * (factor / tl.maximum(distance, 1e-12))[None, :]
