@@ -125,6 +125,30 @@ class TestCalibration:
             calibration({"pred": long_objects(step=1.7), "label": pieces})
         assert float(calibration) < alone
 
+    def test_an_image_full_of_objects_counts_as_one(self) -> None:
+        def annotate(calibration: ThresholdCalibration, images: int, copies: int) -> None:
+            whole = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
+            for _ in range(images):
+                calibration(whole)
+            pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+            more = [pieces + 2 * number * (pieces > 0) for number in range(copies)]
+            calibration({"pred": long_objects(step=1.7).repeat(1, copies, 1), "label": torch.cat(more, 1)})
+
+        few, many = (ThresholdCalibration(embedding_dim=1, foreground="everywhere") for _ in range(2))
+        annotate(few, images=2, copies=1)
+        annotate(many, images=2, copies=9)
+        assert few.images == many.images == 3
+        assert float(many) == float(few) > PREFERRED
+
+    def test_images_without_annotation_do_not_count(self) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        for labels in (annotation(), annotation((0, LENGTH)), annotation()):
+            calibration({"pred": long_objects(step=1.7), "label": labels})
+        alone = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        alone({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
+        assert calibration.images == 1
+        np.testing.assert_array_equal(calibration._mean_overlaps(), alone._mean_overlaps())
+
     def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
         assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), fixed=0.123) == 0.123
 
@@ -181,7 +205,7 @@ class TestForegroundThreshold:
     @pytest.mark.parametrize(("objects", "expected"), [(4, THRESHOLD), (100, 0.8)])
     def test_few_objects_do_not_move_it_for_little(self, objects: int, expected: float) -> None:
         calibration = ThresholdCalibration(embedding_dim=2)
-        calibration.totals[:, 0], calibration.totals[:, 1] = 0.70, 1
-        calibration.totals[FOREGROUND_THRESHOLDS.index(0.8), 0] = 0.71
-        calibration.objects = objects
+        calibration.total_overlap[:] = 0.70
+        calibration.total_overlap[FOREGROUND_THRESHOLDS.index(0.8)] = 0.71
+        calibration.images, calibration.objects = 1, objects
         assert float(calibration.foreground_threshold) == expected

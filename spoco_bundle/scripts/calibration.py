@@ -49,7 +49,8 @@ class ThresholdCalibration(Transform):
 
     A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
     handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
-    of the evidence for all images so far, that of its `foreground_threshold` the other one.
+    of the evidence for all images so far, that of its `foreground_threshold` the other one. Each annotated image counts
+    the same, as in the metrics: by its objects, one that is full of small ones would decide for all others.
 
     Args:
         embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
@@ -96,7 +97,9 @@ class ThresholdCalibration(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         if self.fixed is None or len(self.probabilities) > 1:
-            self.totals += self._overlaps(data)
+            overlaps, weights = self._overlaps(data).swapaxes(0, 1)
+            self.total_overlap += overlaps / np.maximum(weights, 1)  # an object has at least one voxel
+            self.images += bool(weights.any())
         return data
 
     def __float__(self) -> float:
@@ -112,9 +115,8 @@ class ThresholdCalibration(Transform):
         return min((self.probabilities[index] for index in good), key=lambda one: abs(one - THRESHOLD))
 
     def _mean_overlaps(self) -> NDArray[np.float64]:
-        """(F, T) for each pair of thresholds."""
-        overlaps, weights = self.totals.swapaxes(0, 1)
-        return overlaps / np.maximum(weights, 1)
+        """(F, T) for each pair of thresholds, over the annotated images."""
+        return self.total_overlap / max(1, self.images)
 
     def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
@@ -124,7 +126,7 @@ class ThresholdCalibration(Transform):
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
         self.objects += len(np.setdiff1d(labels, 0))
         if not labels.any():
-            return np.zeros_like(self.totals)
+            return np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
         if self.mask_key in data:
             known = plain_tensor(torch.as_tensor(data[self.mask_key])).cpu()[0] > 0
         elif self.foreground == "everywhere":
@@ -146,14 +148,14 @@ class ThresholdCalibration(Transform):
         return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
 
     def _forget(self) -> None:
-        self.totals = np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
-        self.objects = 0
+        self.total_overlap = np.zeros((len(self.probabilities), len(THRESHOLDS)))  # summed over the images
+        self.images = self.objects = 0
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
-            self.totals = idist.all_reduce(torch.from_numpy(self.totals)).cpu().numpy()
-            self.objects = idist.all_reduce(self.objects)
+            self.total_overlap = idist.all_reduce(torch.from_numpy(self.total_overlap)).cpu().numpy()
+            self.images, self.objects = idist.all_reduce(self.images), idist.all_reduce(self.objects)
 
 
 def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:
