@@ -32,7 +32,7 @@ class Survey:
 
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
-    object_volume: float  # of the annotated objects, in voxels, the median
+    object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
 
@@ -73,7 +73,7 @@ def survey_objects(
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         object_extents=typical_extents(objects),
-        object_volume=float(np.median(np.concatenate([sizes.volumes for sizes in objects]))),
+        object_volume=typical_volume(objects),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
 
@@ -104,6 +104,7 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
 
     Unlike a bounding box, chords measure the thickness of what is long, bent or cut by the border. The median over the
     objects is weighted by the root of their volumes, so that chips count little, and a giant does not decide alone.
+    All images count the same, as in the metrics: by its objects, one that is full of them would decide for all others.
 
     Raises:
         ValueError: there is no object.
@@ -111,17 +112,31 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     >>> typical_extents([measure_objects([0, 7, 7, 7, 0])])
     [3.0]
     """
-    volumes, chords = (np.concatenate(sizes) for sizes in zip(*images, strict=True))
-    if not len(volumes):
+    chords = np.concatenate([sizes.chords for sizes in images])
+    if not len(chords):
         raise ValueError("no annotated object found in any label map, expected one, of `classes` if given")
+    weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
     extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
-    return [extent_of_chord * _weighted_median(along_axis, np.sqrt(volumes)) for along_axis in chords.T]
+    return [extent_of_chord * _weighted_median(along_axis, weights) for along_axis in chords.T]
 
 
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+def typical_volume(images: Sequence[ObjectSizes]) -> float:
+    """The median volume of the objects, in voxels; all images that have some count the same."""
+    volumes = np.concatenate([sizes.volumes for sizes in images])
+    return _weighted_median(volumes, _equal_images([np.ones(len(sizes.volumes)) for sizes in images]))
+
+
+def _equal_images(weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Weights of the objects of all images, (K,), from those inside each image: their sum is 1 in each image."""
+    return np.concatenate([inside / inside.sum() for inside in weights if len(inside)])
+
+
+def _weighted_median(values: NDArray[np.number], weights: NDArray[np.float64]) -> float:
+    """The value below and above which lies half of the weight, or the middle of the two between which it does."""
     order = values.argsort(kind="stable")
     share = weights[order].cumsum() / weights.sum()
-    return float(values[order][share.searchsorted(0.5)])
+    rounding = 1e-9
+    return float(values[order][share.searchsorted([0.5 - rounding, 0.5 + rounding])].mean())
 
 
 def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") -> list[float]:
