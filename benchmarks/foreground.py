@@ -58,7 +58,7 @@ def fits(instances: Labels, field: Field, threshold: float) -> Labels:
 
 
 def similar_in_size(instances: Labels, field: Field, factor: float) -> Labels:
-    typical = field.min_size / SMALLEST_SHARE
+    typical = field.min_size / SMALLEST_SHARE[instances.ndim]
     ratio = np.bincount(instances.ravel())[1:] / typical
     return keep_instances(instances, (ratio >= 1 / factor) & (ratio <= factor))
 

@@ -183,8 +183,8 @@ class TestFittingPatch:
 
 
 class TestSmallestInstance:
-    def test_a_sixteenth_of_the_typical_ellipse(self) -> None:
-        assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 16)
+    def test_an_eighth_of_the_typical_ellipse(self) -> None:
+        assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 8)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
         survey = Survey([1.0] * 3, [16, 16, 16], 0.0, [50.0] * 3, [True] * 3)
@@ -195,11 +195,11 @@ class TestSmallestInstance:
         assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_long_objects_are_larger_than_their_thickness_tells(self) -> None:
-        assert smallest_instance(replace(SURVEY, object_volume=800), SURVEY.voxel_size) == 50
+        assert smallest_instance(replace(SURVEY, object_volume=800), SURVEY.voxel_size) == 100
 
     def test_giants_do_not_forbid_small_objects(self) -> None:
         giants = replace(SURVEY, object_volume=1e6)
-        assert smallest_instance(giants, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 4)
+        assert smallest_instance(giants, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 2)
 
     def test_what_the_user_says_counts_voxels_of_the_files(self) -> None:
         assert smallest_instance(replace(SURVEY, voxel_size=[0.5] * 2), [1.0, 2.0], min_size=80) == 10
@@ -208,7 +208,7 @@ class TestSmallestInstance:
         assert inference_smallest(None, trained=77.5) == 77.5
 
     def test_objects_of_a_given_size_have_the_standard_one(self) -> None:
-        assert inference_smallest([3.0, 0.1], trained=50) == pytest.approx(math.pi / 4 * 16)
+        assert inference_smallest([3.0, 0.1], trained=50) == pytest.approx(math.pi / 4 * 16**2 / 8)
 
     def test_a_size_that_is_none(self) -> None:
         with pytest.raises(ValueError, match="object_size must be a list of positive numbers, one an axis, got 16"):

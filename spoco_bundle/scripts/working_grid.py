@@ -22,7 +22,7 @@ from .voxel_sizes import assumed_voxel_sizes
 logger = logging.getLogger(__name__)
 
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
-SMALLEST_SHARE = 1 / 16  # of the typical object: an instance below it is a fragment
+SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -251,7 +251,7 @@ def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 
     radii = [extent / 2 for extent in survey.object_extents]
     ellipsoid = ball_volume(1.0, len(radii)) * math.prod(radii)
     typical = min(max(ellipsoid, survey.object_volume), LONGEST * ellipsoid)
-    in_files = min_size or SMALLEST_SHARE * typical
+    in_files = min_size or SMALLEST_SHARE[len(radii)] * typical
     return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
 
 
@@ -265,7 +265,7 @@ def inference_smallest(object_size: Sequence[float] | None, trained: float) -> f
     if object_size is None:
         return trained
     dims = len(inference_spacing(object_size, None))
-    return SMALLEST_SHARE * ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
+    return SMALLEST_SHARE[dims] * ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
 
 
 def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
