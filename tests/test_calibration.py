@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -137,8 +139,15 @@ class TestCalibration:
         few, many = (ThresholdCalibration(embedding_dim=1, foreground="everywhere") for _ in range(2))
         annotate(few, images=2, copies=1)
         annotate(many, images=2, copies=9)
-        assert few.images == many.images == 3
+        assert few.total_weight == many.total_weight == 3
         assert float(many) == float(few) > PREFERRED
+
+    def test_an_image_with_a_chip_counts_less_than_one(self) -> None:
+        chip = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
+        chip[0, 0, :9] = 1
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        calibration({"pred": long_objects(step=1.7), "label": chip})
+        assert calibration.total_weight == pytest.approx(3 / math.sqrt(math.pi * 8**2))
 
     def test_images_without_annotation_do_not_count(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
@@ -146,7 +155,7 @@ class TestCalibration:
             calibration({"pred": long_objects(step=1.7), "label": labels})
         alone = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
         alone({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
-        assert calibration.images == 1
+        assert calibration.total_weight == 1
         np.testing.assert_array_equal(calibration._mean_overlaps(), alone._mean_overlaps())
 
     def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
@@ -207,5 +216,5 @@ class TestForegroundThreshold:
         calibration = ThresholdCalibration(embedding_dim=2)
         calibration.total_overlap[:] = 0.70
         calibration.total_overlap[FOREGROUND_THRESHOLDS.index(0.8)] = 0.71
-        calibration.images, calibration.objects = 1, objects
+        calibration.total_weight, calibration.objects = 1, objects
         assert float(calibration.foreground_threshold) == expected

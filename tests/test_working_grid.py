@@ -90,10 +90,24 @@ class TestTypicalExtents:
             row, column = 13 * (number // 3), 13 * (number % 3)
             full[row : row + 12, column : column + 12] = number + 1
         sparse = torch.zeros(40, 40, dtype=torch.int)
-        sparse[3:9, 3:9] = 1
+        sparse[3:9, 3:9], sparse[3:9, 13:19] = 1, 2
         assert extents(full, sparse, sparse) == extents(sparse)
         images = [measure_objects(labels) for labels in (full, sparse, sparse)]
         assert typical_volume(images) == 6 * 6
+
+    def test_of_two_images_that_say_as_much_the_middle(self) -> None:
+        fine, coarse = torch.zeros(2, 40, 40, dtype=torch.int)
+        for number, row in enumerate((2, 12, 22), start=1):
+            fine[row : row + 8, 2:10], coarse[row : row + 9, 2:11] = number, number
+        assert extents(fine, coarse) == extents(coarse, fine)
+        assert extents(fine, coarse) == pytest.approx([4 / math.pi * (8 + 9) / 2] * 2)
+
+    def test_an_image_with_a_chip_counts_less_than_one(self) -> None:
+        whole, chip = torch.zeros(2, 40, 40, dtype=torch.int)
+        for number, corner in enumerate((1, 14, 27), start=1):
+            whole[corner : corner + 12, corner : corner + 12] = number
+        chip[0, 5:8] = 1
+        assert extents(whole, chip) == extents(whole)
 
     def test_images_without_objects_do_not_count(self) -> None:
         labels = torch.zeros(20, 20, dtype=torch.int)
@@ -110,12 +124,11 @@ class TestTypicalExtents:
         labels[30:60, :] = 99
         assert extents(labels) == pytest.approx([4 / math.pi * 10] * 2)
 
-    def test_of_two_images_the_middle_whatever_their_order(self) -> None:
+    def test_of_all_images_together_whatever_their_order(self) -> None:
         small, large = torch.zeros(2, 30, 30, dtype=torch.int)
         small[2:6, 2:6] = 1
         large[2:22, 2:22] = 1
-        assert extents(small, large) == extents(large, small)
-        assert extents(small, large) == pytest.approx([4 / math.pi * (4 + 20) / 2] * 2)
+        assert extents(small, large) == extents(large, small) == extents(large)
 
     def test_refuses_maps_without_objects(self) -> None:
         with pytest.raises(ValueError, match="no annotated object"):

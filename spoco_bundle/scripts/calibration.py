@@ -20,12 +20,13 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from .agglomeration import Hierarchy, build_hierarchy
+from .balls import ball_volume
 from .device_memory import on_host_if_too_large
 from .foreground import THRESHOLD, foreground_logit
 from .resampling import resample_nearest
 from .sampling import without_special
 from .voxels import ForegroundVoxels, plain_tensor
-from .working_grid import smallest_in_working_voxels
+from .working_grid import STANDARD_OBJECT_SIZE, smallest_in_working_voxels
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
@@ -50,7 +51,8 @@ class ThresholdCalibration(Transform):
     A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
     handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
     of the evidence for all images so far, that of its `foreground_threshold` the other one. Each annotated image counts
-    the same, as in the metrics: by its objects, one that is full of small ones would decide for all others.
+    the same, as in the metrics: by its objects, one that is full of small ones would decide for all others. Only one in
+    which less than an object of the standard size is annotated, as a chip at the border, counts less.
 
     Args:
         embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
@@ -97,9 +99,13 @@ class ThresholdCalibration(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         if self.fixed is None or len(self.probabilities) > 1:
-            overlaps, weights = self._overlaps(data).swapaxes(0, 1)
-            self.total_overlap += overlaps / np.maximum(weights, 1)  # an object has at least one voxel
-            self.images += bool(weights.any())
+            labels = self._annotation(data)
+            object_sizes = np.unique(labels[labels != 0], return_counts=True)[1]
+            if len(object_sizes):
+                weight = image_weight(object_sizes, labels.ndim)
+                self.total_overlap += weight * self._overlaps(data, labels)
+                self.total_weight += weight
+                self.objects += len(object_sizes)
         return data
 
     def __float__(self) -> float:
@@ -116,17 +122,18 @@ class ThresholdCalibration(Transform):
 
     def _mean_overlaps(self) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds, over the annotated images."""
-        return self.total_overlap / max(1, self.images)
+        return self.total_overlap / (self.total_weight or 1.0)
 
-    def _overlaps(self, data: Mapping[Hashable, Any]) -> NDArray[np.float64]:
+    def _annotation(self, data: Mapping[Hashable, Any]) -> NDArray[np.integer]:
+        """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere."""
+        labels = without_special(torch.as_tensor(data[self.label_key]).cpu(), *self.special)
+        return resample_nearest(labels, data[self.pred_key].shape[1:])[0].numpy()
+
+    def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(F, T) for each pair of thresholds."""
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
         grid = embeddings.shape[1:]
-        labels = without_special(torch.as_tensor(data[self.label_key]).cpu(), *self.special)
-        labels = resample_nearest(labels, grid)[0].numpy()
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
-        self.objects += len(np.setdiff1d(labels, 0))
-        if not labels.any():
-            return np.zeros((len(self.probabilities), 2, len(THRESHOLDS)))
         if self.mask_key in data:
             known = plain_tensor(torch.as_tensor(data[self.mask_key])).cpu()[0] > 0
         elif self.foreground == "everywhere":
@@ -140,22 +147,32 @@ class ThresholdCalibration(Transform):
     def _overlaps_in(
         self, embeddings: torch.Tensor, foreground: torch.Tensor, labels: NDArray[np.integer], smallest: int
     ) -> NDArray[np.float64]:
-        """`mutual_overlaps` of the instances in one foreground (*spatial)."""
+        """The mean of `mutual_overlaps` at each threshold, (T,), of the instances in one foreground (*spatial)."""
         if not foreground.any():
-            nothing = Hierarchy(np.zeros(labels.shape, np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
-            return mutual_overlaps(nothing, labels, THRESHOLDS, smallest)
+            return np.zeros(len(THRESHOLDS))
         hierarchy = on_host_if_too_large(_hierarchy_in_place, embeddings, foreground, self.delta_var)
-        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
+        overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
+        return overlaps / weights
 
     def _forget(self) -> None:
         self.total_overlap = np.zeros((len(self.probabilities), len(THRESHOLDS)))  # summed over the images
-        self.images = self.objects = 0
+        self.total_weight, self.objects = 0.0, 0
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
             self.total_overlap = idist.all_reduce(torch.from_numpy(self.total_overlap)).cpu().numpy()
-            self.images, self.objects = idist.all_reduce(self.images), idist.all_reduce(self.objects)
+            self.total_weight, self.objects = idist.all_reduce(self.total_weight), idist.all_reduce(self.objects)
+
+
+def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
+    """1 for an image in which an object of the standard size is annotated, or as much, and less for less.
+
+    >>> image_weight(np.array([16]), dims=2) == image_weight(np.array([4, 4]), dims=2)  # all count by their roots
+    True
+    """
+    standard = ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
+    return min(1.0, float(np.sqrt(object_sizes).sum()) / standard**0.5)
 
 
 def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:

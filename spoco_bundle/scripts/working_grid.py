@@ -105,6 +105,7 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     Unlike a bounding box, chords measure the thickness of what is long, bent or cut by the border. The median over the
     objects is weighted by the root of their volumes, so that chips count little, and a giant does not decide alone.
     All images count the same, as in the metrics: by its objects, one that is full of them would decide for all others.
+    Only where less than one usual object is annotated, as with a chip at the border, does an image count less.
 
     Raises:
         ValueError: there is no object.
@@ -127,8 +128,12 @@ def typical_volume(images: Sequence[ObjectSizes]) -> float:
 
 
 def _equal_images(weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Weights of the objects of all images, (K,), from those inside each image: their sum is 1 in each image."""
-    return np.concatenate([inside / inside.sum() for inside in weights if len(inside)])
+    """Weights of the objects of all images, (K,), from those inside each image: their sum is the same, if not below it.
+
+    It is the weight of a usual object, so that an image with less than one counts as much as it has.
+    """
+    usual = np.median(np.concatenate(weights))
+    return np.concatenate([usual * inside / max(usual, inside.sum()) for inside in weights if len(inside)])
 
 
 def _weighted_median(values: NDArray[np.number], weights: NDArray[np.float64]) -> float:
