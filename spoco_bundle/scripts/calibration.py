@@ -20,13 +20,12 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from .agglomeration import Hierarchy, build_hierarchy
-from .balls import ball_volume
 from .device_memory import on_host_if_too_large
 from .foreground import THRESHOLD, foreground_logit
 from .resampling import resample_nearest
 from .sampling import without_special
 from .voxels import ForegroundVoxels, plain_tensor
-from .working_grid import STANDARD_OBJECT_SIZE, smallest_in_working_voxels
+from .working_grid import smallest_in_working_voxels, standard_volume
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = 2.8  # in the middle
@@ -171,8 +170,7 @@ def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
     >>> image_weight(np.array([16]), dims=2) == image_weight(np.array([4, 4]), dims=2)  # all count by their roots
     True
     """
-    standard = ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
-    return min(1.0, float(np.sqrt(object_sizes).sum()) / standard**0.5)
+    return min(1.0, float(np.sqrt(object_sizes).sum()) / standard_volume(dims) ** 0.5)
 
 
 def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:

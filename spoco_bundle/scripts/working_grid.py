@@ -187,6 +187,11 @@ def standard_spacing(
     return spacing
 
 
+def standard_volume(dims: int) -> float:
+    """Volume, in 2D area, of a round object of the standard size, in working voxels."""
+    return ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
+
+
 def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[float] | None) -> list[float] | None:
     """The voxel size to work at where there are no annotated objects to ask, or None for that of the image.
 
@@ -270,7 +275,7 @@ def inference_smallest(object_size: Sequence[float] | None, trained: float) -> f
     if object_size is None:
         return trained
     dims = len(inference_spacing(object_size, None))
-    return SMALLEST_SHARE[dims] * ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
+    return SMALLEST_SHARE[dims] * standard_volume(dims)
 
 
 def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
