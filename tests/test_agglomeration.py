@@ -44,8 +44,9 @@ def noise(shape: tuple[int, ...], deviation: float = 1.0) -> Tensor:
 
 
 def graph_of(embeddings: Tensor, ids: list[list[int]], delta_var: float = DELTA_VAR) -> RegionGraph:
-    regions = torch.tensor(ids)
-    return RegionGraph(measure_interfaces(ForegroundVoxels(embeddings, regions > 0), regions[regions > 0]), delta_var)
+    image = torch.tensor(ids)
+    regions = torch.cat([image[image > 0], torch.zeros(1, dtype=torch.long)])  # the last stands for what lies outside
+    return RegionGraph(measure_interfaces(ForegroundVoxels(embeddings, image > 0), regions), delta_var)
 
 
 def row_graph(values: list[float], ids: list[int], delta_var: float = DELTA_VAR) -> RegionGraph:

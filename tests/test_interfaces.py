@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from scripts import interfaces
+from scripts import voxels as voxels_module
 from scripts.interfaces import DISTANCE, DRIFT, WEIGHT, Interfaces, distant_jumps, jumps_along, measure_interfaces
 from scripts.voxels import ForegroundVoxels
 
@@ -18,11 +22,15 @@ def row(*values: float) -> Tensor:
 
 
 def voxels_and_regions(embeddings: Tensor, ids: Tensor) -> tuple[ForegroundVoxels, Tensor]:
-    return ForegroundVoxels(embeddings, ids > 0), ids[ids > 0]
+    return ForegroundVoxels(embeddings, ids > 0), torch.cat([ids[ids > 0], ids.new_zeros(1)])
+
+
+def joined(portions: Iterator[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.cat(column) for column in zip(*portions, strict=True)]
 
 
 def jumps(embeddings: Tensor, ids: list[int], axis: int = 1) -> list[float]:
-    return jumps_along(*voxels_and_regions(embeddings, torch.tensor([ids])), axis)[2].tolist()
+    return joined(jumps_along(*voxels_and_regions(embeddings, torch.tensor([ids])), axis))[2].tolist()
 
 
 def measured(embeddings: Tensor, ids: list[list[int]]) -> Interfaces:
@@ -44,7 +52,8 @@ def test_a_side_ends_where_another_region_comes_between() -> None:
 
 
 def test_a_jump_is_measured_at_the_voxels_of_a_face() -> None:
-    first, second, jump = jumps_along(*voxels_and_regions(row(0, 0, 4, 4, 8), torch.tensor([[1, 1, 2, 2, 3]])), 1)
+    voxels, ids = voxels_and_regions(row(0, 0, 4, 4, 8), torch.tensor([[1, 1, 2, 2, 3]]))
+    first, second, jump = joined(jumps_along(voxels, ids, 1))
     assert first.tolist() == [1, 3]
     assert second.tolist() == [2, 4]
     assert jump.tolist() == [4, 4]
@@ -73,7 +82,7 @@ def test_faces_are_summed() -> None:
 def test_distant_pairs_are_so_many_voxels_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "DISTANCE", 3)
     voxels, ids = voxels_and_regions(row(0, 1, 2, 3, 6), torch.tensor([[1, 1, 1, 2, 2]]))
-    first, second, jump = distant_jumps(voxels, ids, 1)
+    first, second, jump = joined(distant_jumps(voxels, ids, 1))
     assert first.tolist() == [0, 1]
     assert second.tolist() == [3, 4]
     assert jump.tolist() == [3 * (1 - DRIFT), 5 * (1 - DRIFT)]
@@ -81,21 +90,22 @@ def test_distant_pairs_are_so_many_voxels_apart(monkeypatch: pytest.MonkeyPatch)
 
 def test_there_are_no_distant_pairs_inside_a_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "DISTANCE", 2)
-    first, second, _ = distant_jumps(*voxels_and_regions(row(0, 1, 2, 3), torch.tensor([[1, 2, 1, 2]])), 1)
+    voxels, ids = voxels_and_regions(row(0, 1, 2, 3), torch.tensor([[1, 2, 1, 2]]))
+    first, second, _ = joined(distant_jumps(voxels, ids, 1))
     assert len(first) == len(second) == 0
 
 
 def test_distant_pairs_do_not_look_across_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "DISTANCE", 2)
-    assert len(distant_jumps(*voxels_and_regions(row(0, 9, 4), torch.tensor([[1, 0, 2]])), 1)[0]) == 0
+    voxels, ids = voxels_and_regions(row(0, 9, 4), torch.tensor([[1, 0, 2]]))
+    assert len(joined(distant_jumps(voxels, ids, 1))[0]) == 0
 
 
 def test_distant_pairs_stay_in_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
     # the last pixel of a row lies beside the first one of the next only in memory
     monkeypatch.setattr(interfaces, "DISTANCE", 3)
-    assert (
-        len(distant_jumps(*voxels_and_regions(torch.zeros(1, 2, 3), torch.tensor([[1, 1, 1], [2, 2, 2]])), 1)[0]) == 0
-    )
+    voxels, ids = voxels_and_regions(torch.zeros(1, 2, 3), torch.tensor([[1, 1, 1], [2, 2, 2]]))
+    assert len(joined(distant_jumps(voxels, ids, 1))[0]) == 0
 
 
 def test_regions_that_do_not_touch_have_distant_pairs_but_no_faces() -> None:
@@ -134,18 +144,24 @@ def test_turning_the_image_changes_nothing() -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jumps_of", [jumps_along, distant_jumps])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_portions_change_no_jump(jumps_of: Callable[..., Any], axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interfaces, "DISTANCE", 3)
     voxels, ids = voxels_and_regions(*random_voxels())
-    whole = jumps_along(voxels, ids, axis=2)
-    monkeypatch.setattr(interfaces, "PORTION", 7)
-    for found, expected in zip(jumps_along(voxels, ids, axis=2), whole, strict=True):
+    whole = joined(jumps_of(voxels, ids, axis))
+    monkeypatch.setattr(interfaces, "PAIRS", 5)
+    monkeypatch.setattr(voxels_module, "PORTION", 7)
+    voxels, ids = voxels_and_regions(*random_voxels())
+    for found, expected in zip(joined(jumps_of(voxels, ids, axis)), whole, strict=True):
         assert torch.equal(found, expected)
 
 
-def test_sums_of_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portions_change_no_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     voxels, ids = voxels_and_regions(*random_voxels())
     whole = measure_interfaces(voxels, ids)
-    monkeypatch.setattr(interfaces, "SUMMED", 7)
+    monkeypatch.setattr(voxels_module, "PORTION", 7)
+    voxels, ids = voxels_and_regions(*random_voxels())
     for found, expected in zip(measure_interfaces(voxels, ids), whole, strict=True):
         torch.testing.assert_close(found, expected)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scripts import regions
+from scripts import voxels as voxels_module
 from scripts.regions import local_change, lowest_around, small_regions, smoothed, wall_height
 from scripts.voxels import ForegroundVoxels
 
@@ -25,27 +26,44 @@ def no_walls(voxels: ForegroundVoxels) -> Tensor:
     return torch.zeros(voxels.foreground.ndim, voxels.count + 1, dtype=torch.bool)
 
 
+def change(voxels: ForegroundVoxels) -> list[float]:
+    return local_change(voxels)[0][:-1].tolist()
+
+
 def blur(values: Tensor, voxels: ForegroundVoxels) -> Tensor:
-    return smoothed(values, voxels, no_walls(voxels))
+    return smoothed(with_outside(values), voxels, no_walls(voxels))[:-1]
+
+
+def with_outside(values: Tensor) -> Tensor:
+    return torch.cat([values, values.max()[None]])
+
+
+def small_regions_of(voxels: ForegroundVoxels) -> Tensor:
+    found = small_regions(voxels)
+    assert found[-1] == 0  # outside
+    return found[:-1]
 
 
 class TestByHand:
     def test_local_change_is_the_mean_step_to_the_neighbours(self) -> None:
-        assert local_change(everywhere(strip(0, 0, 4, 4)))[0].tolist() == [0, 2, 2, 0]
+        assert change(everywhere(strip(0, 0, 4, 4))) == [0, 2, 2, 0]
 
     def test_local_change_counts_the_neighbours_there_are(self) -> None:
         # corner of a 2 x 2 image: one step of 0 and one of 4
-        assert local_change(everywhere(strip(0, 4, height=2)))[0].tolist() == [2, 2, 2, 2]
+        assert change(everywhere(strip(0, 4, height=2))) == [2, 2, 2, 2]
 
     def test_local_change_does_not_look_outside(self) -> None:
         voxels = ForegroundVoxels(strip(0, 1, 9), torch.tensor([[True, True, False]]))
-        assert local_change(voxels)[0].tolist() == [1, 1]
+        assert change(voxels) == [1, 1]
 
     def test_local_change_is_a_distance_in_all_dimensions(self) -> None:
-        assert local_change(everywhere(torch.tensor([[[0.0, 3]], [[0, 4]]])))[0].tolist() == [5, 5]
+        assert change(everywhere(torch.tensor([[[0.0, 3]], [[0, 4]]]))) == [5, 5]
 
     def test_local_change_of_one_voxel(self) -> None:
-        assert local_change(everywhere(torch.ones(3, 1, 1, 1)))[0].tolist() == [0]
+        assert change(everywhere(torch.ones(3, 1, 1, 1))) == [0]
+
+    def test_outside_embeddings_change_as_much_as_anywhere(self) -> None:
+        assert local_change(everywhere(strip(0, 0, 4, 5)))[0].tolist() == [0, 2, 2.5, 1, 2.5]
 
     def test_a_wall_is_a_large_step(self) -> None:
         _, walls = local_change(everywhere(strip(0, 1, 4, 5)), wall=2)
@@ -59,9 +77,7 @@ class TestByHand:
         voxels = everywhere(strip(0, 1, 4, 5))
         walls = no_walls(voxels)
         walls[1, 1] = True
-        lowest, where = lowest_around(torch.tensor([3.0, 2, 1, 4]), voxels, walls)
-        assert lowest.tolist() == [2, 2, 1, 1]
-        assert where.tolist() == [1, 1, 2, 2]
+        assert lowest_around(with_outside(torch.tensor([3.0, 2, 1, 4])), voxels, walls).tolist() == [1, 1, 2, 2, 4]
 
     def test_walls_are_half_as_high_as_objects_are_apart(self) -> None:
         assert wall_height(everywhere(strip(*[0] * 6, *[4] * 6)), delta_var=0.5) == 2
@@ -99,20 +115,20 @@ class TestByHand:
 
     def test_the_lowest_around_a_voxel_is_looked_for_at_its_corners_too(self) -> None:
         voxels = everywhere(strip(0, 0, 0, height=3))
-        lowest, where = lowest_around(torch.tensor([5.0, 4, 3, 6, 7, 8, 9, 9, 9]), voxels, no_walls(voxels))
-        assert lowest.reshape(3, 3).tolist() == [[4, 3, 3], [4, 3, 3], [6, 6, 7]]
+        values = with_outside(torch.tensor([5.0, 4, 3, 6, 7, 8, 9, 9, 9]))
+        where = lowest_around(values, voxels, no_walls(voxels))[:-1]
         assert where.reshape(3, 3).tolist() == [[1, 2, 2], [1, 2, 2], [3, 3, 4]]
 
 
 class TestSmallRegions:
     def test_two_flat_strips_are_two_regions(self) -> None:
-        found = small_regions(everywhere(strip(*[0] * 6, *[4] * 6, height=5))).reshape(5, 12)
+        found = small_regions_of(everywhere(strip(*[0] * 6, *[4] * 6, height=5))).reshape(5, 12)
         assert found.max() == 2
         assert len(np.unique(found[:, :6])) == len(np.unique(found[:, 6:])) == 1
 
     def test_thin_objects_beside_a_calm_one_keep_their_voxels(self) -> None:
         # two pixels wide, with a jump on both sides, and so much more change than to the right of them
-        found = small_regions(everywhere(strip(*[0] * 6, *[4] * 2, *[8] * 6, height=9))).reshape(9, 14)
+        found = small_regions_of(everywhere(strip(*[0] * 6, *[4] * 2, *[8] * 6, height=9))).reshape(9, 14)
         objects = [set(part.unique().tolist()) for part in (found[:, :6], found[:, 6:8], found[:, 8:])]
         assert set.union(*objects) == set(range(1, sum(map(len, objects)) + 1))  # none in two
 
@@ -123,22 +139,31 @@ class TestSmallRegions:
         random = torch.Generator().manual_seed(0)
         vectors = 3 * torch.randn(13, 8, generator=random)
         scatter = noise / 8**0.5 * torch.randn(8, *objects.shape, generator=random)
-        found = small_regions(everywhere(vectors[objects].movedim(-1, 0) + scatter))
+        found = small_regions_of(everywhere(vectors[objects].movedim(-1, 0) + scatter))
         pairs = torch.stack([found, objects.ravel()]).unique(dim=1)
         assert pairs.shape[1] == found.max()
 
     def test_a_flat_image_is_one_region(self) -> None:
-        assert small_regions(everywhere(strip(*[2] * 6, height=5))).tolist() == [1] * 30
+        assert small_regions_of(everywhere(strip(*[2] * 6, height=5))).tolist() == [1] * 30
 
     def test_voxels_that_touch_nothing_are_regions(self) -> None:
         voxels = ForegroundVoxels(strip(1, 2, 3), torch.tensor([[True, False, True]]))
-        assert sorted(small_regions(voxels).tolist()) == [1, 2]
+        assert sorted(small_regions_of(voxels).tolist()) == [1, 2]
 
     @pytest.mark.parametrize("shape", [(24, 30), (8, 12, 14), (1, 20, 20)])
     def test_every_voxel_of_the_foreground_has_one(self, shape: tuple[int, ...]) -> None:
         random = np.random.default_rng(0)
         foreground = torch.from_numpy(random.random(shape) < 0.3)  # many pieces, some that touch by corners
         embeddings = torch.from_numpy(random.normal(size=(4, *shape)).astype(np.float32))
-        found = small_regions(ForegroundVoxels(embeddings, foreground))
+        found = small_regions_of(ForegroundVoxels(embeddings, foreground))
         assert found.shape == (int(foreground.sum()),)
         assert found.unique().tolist() == list(range(1, int(found.max()) + 1))
+
+    @pytest.mark.parametrize("shape", [(24, 30), (8, 12, 14)])
+    def test_portions_change_nothing(self, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        random = np.random.default_rng(0)
+        foreground = torch.from_numpy(random.random(shape) < 0.8)
+        embeddings = torch.from_numpy(random.normal(size=(4, *shape)).astype(np.float32))
+        whole = small_regions(ForegroundVoxels(embeddings, foreground))
+        monkeypatch.setattr(voxels_module, "PORTION", 7)
+        assert torch.equal(small_regions(ForegroundVoxels(embeddings, foreground)), whole)

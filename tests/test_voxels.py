@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts import voxels as voxels_module
 from scripts.voxels import ForegroundVoxels
 
 
@@ -27,22 +28,29 @@ def test_vectors_are_those_of_the_foreground_and_one_for_what_lies_outside() -> 
 
 def test_neighbours_along_each_axis() -> None:
     voxels = voxels_of(CORNER)
-    above, below = voxels.neighbors(axis=0)
+    above, below = voxels.before(axis=0), voxels.after(axis=0)
     assert above.tolist() == [5, 5, 0, 5, 1, 5]  # 5 is outside
     assert below.tolist() == [2, 4, 5, 5, 5, 5]
-    left, right = voxels.neighbors(axis=1)
+    left, right = voxels.before(axis=1), voxels.after(axis=1)
     assert left.tolist() == [5, 5, 5, 2, 3, 5]
     assert right.tolist() == [5, 5, 3, 4, 5, 5]
 
 
 def test_the_end_of_a_row_is_no_neighbour_of_the_next_row() -> None:
     voxels = voxels_of([[0, 1], [1, 0]])
-    assert [side.tolist() for axis in (0, 1) for side in voxels.neighbors(axis)] == [[2, 2, 2]] * 4
+    for axis in (0, 1):
+        assert voxels.before(axis).tolist() == voxels.after(axis).tolist() == [2, 2, 2]
 
 
-def test_faces_are_pairs_of_neighbours() -> None:
-    first, second = voxels_of(CORNER).faces(axis=1)
-    assert (first.tolist(), second.tolist()) == ([2, 3], [3, 4])
+def test_neighbours_of_some_voxels_and_of_what_lies_outside() -> None:
+    voxels = voxels_of(CORNER)
+    assert voxels.after(1, slice(1, 4)).tolist() == [5, 3, 4]
+    assert voxels.before(1, torch.tensor([4, 5, 0, 3])).tolist() == [3, 5, 5, 2]
+
+
+def test_portions_are_all_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voxels_module, "PORTION", 2)
+    assert list(voxels_of(CORNER).portions()) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_an_image_of_values() -> None:
@@ -57,12 +65,14 @@ def test_neighbours_are_one_voxel_apart(shape: tuple[int, ...]) -> None:
     voxels = ForegroundVoxels(torch.zeros(2, *shape), foreground)
     places = foreground.nonzero()
     for axis in range(len(shape)):
-        first, second = voxels.faces(axis)
+        before, after = voxels.before(axis), voxels.after(axis)
+        first = (after < voxels.count).nonzero()[:, 0]
+        second = after[first]
         steps = places[second] - places[first]
         assert torch.equal(steps, torch.eye(len(shape), dtype=torch.long)[axis].expand_as(steps))
-        before, after = voxels.neighbors(axis)
-        assert torch.equal(before[second], first)
-        assert torch.equal(after[first], second)
+        assert torch.equal(before[second].long(), first)
+        assert int((before < voxels.count).sum()) == len(first)
+        assert before[-1] == after[-1] == voxels.count
         lowered, raised = foreground.narrow(axis, 0, shape[axis] - 1), foreground.narrow(axis, 1, shape[axis] - 1)
         assert len(first) == int((lowered & raised).sum())
 
@@ -74,4 +84,4 @@ def test_memory_order_does_not_matter() -> None:
     turned = ForegroundVoxels(embeddings, foreground)
     assert torch.equal(straight.vectors, turned.vectors)
     for axis in (0, 1):
-        assert torch.equal(straight.neighbors(axis)[1], turned.neighbors(axis)[1])
+        assert torch.equal(straight.after(axis), turned.after(axis))

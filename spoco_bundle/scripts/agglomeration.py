@@ -34,6 +34,7 @@ PRIOR_FACES = 2  # that are added to those of each interface
 PRIOR_JUMP = 4.0  # in delta_var: as far from the inside of an object as from a border that the loss is content with
 LOWEST_THRESHOLD = 2.0  # in delta_var, of those that are estimated: below it, what is thin falls to pieces
 HIGHEST_THRESHOLD = 3.8  # the same: nearly half of what lies between objects
+PORTION = 2**14  # interfaces that are Python's numbers, which take much memory, at once
 QUARTILES = 11.0  # lower quartiles of the steps from voxel to voxel in a threshold
 
 
@@ -92,7 +93,7 @@ def build_hierarchy(voxels: ForegroundVoxels, delta_var: float = 0.5, limit: flo
     """
     regions = small_regions(voxels, delta_var)
     merges, evidence = merge_regions(RegionGraph(measure_interfaces(voxels, regions), delta_var), limit)
-    return Hierarchy(regions.cpu().numpy(), merges, evidence)
+    return Hierarchy(regions[:-1].cpu().numpy(), merges, evidence)
 
 
 class RegionGraph:
@@ -100,11 +101,12 @@ class RegionGraph:
 
     def __init__(self, interfaces: Interfaces, delta_var: float) -> None:
         self.unit = delta_var
-        columns = (column.tolist() for column in (*interfaces.pairs.unbind(1), *interfaces[1:]))
+        columns = (*interfaces.pairs.unbind(1), *interfaces[1:])
         # for each region those around it, with the sums of the jumps and of their weights, and the number of faces
         neighbors: defaultdict[int, dict[int, tuple[float, float, int]]] = defaultdict(dict)
-        for first, second, jumps, weights, faces in zip(*columns, strict=True):
-            neighbors[first][second] = neighbors[second][first] = jumps, weights, faces
+        for portion in zip(*(column.split(PORTION) for column in columns), strict=True):
+            for first, second, jumps, weights, faces in zip(*(column.tolist() for column in portion), strict=True):
+                neighbors[first][second] = neighbors[second][first] = jumps, weights, faces
         self.neighbors = dict(neighbors)  # from now on a region that is gone stays so
 
     def evidence(self, first: int, second: int) -> float:

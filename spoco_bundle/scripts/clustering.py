@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
-from skimage.segmentation import watershed
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
 from .agglomeration import agglomerate
 from .device_memory import on_host_if_too_large
 from .pairwise import squared_distances
-from .pieces import face_components
+from .pieces import face_components, give_to_neighbors
 from .voxels import plain_tensor
 
 Floats = NDArray[np.float32]
@@ -159,7 +158,7 @@ def clean_components(clusters: Labels, min_size: int) -> Labels:
     crumbs = (components > 0) & (kept == 0)
     if not crumbs.any() or not keep.any():
         return kept
-    return watershed(np.zeros(kept.shape, np.uint8), kept, mask=components > 0).astype(np.int32)
+    return give_to_neighbors(kept, crumbs, components > 0)
 
 
 def mean_shift_modes(points: Tensor, radius: float) -> Tensor:

@@ -10,20 +10,20 @@ have merged in between, the two may.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from .regions import PORTION, distances
+from .regions import PAIRS, distances
 from .voxels import ForegroundVoxels
 
 DEPTH = 3  # voxels on each side of a face whose embeddings are averaged; fewer where the region is thinner
 DISTANCE = 8  # voxels along an axis from one voxel of a distant pair to the other
 WEIGHT = 0.04  # of a distant pair in the mean jump; that of a face is 1
 DRIFT = 0.5  # share of the jump of a distant pair that is taken for drift inside an object
-SUMMED = 2**18  # jumps summed up together: more take more memory, of fewer there are more sums to keep
 
 
 class Interfaces(NamedTuple):
@@ -36,13 +36,12 @@ class Interfaces(NamedTuple):
 
 
 def measure_interfaces(voxels: ForegroundVoxels, regions: Tensor) -> Interfaces:
-    """Measure all faces and distant pairs between two regions; `regions` are (N,) ids from 1."""
+    """Measure all faces and distant pairs between two regions; `regions` are (N + 1,) ids from 1, 0 outside."""
     count = int(regions.max()) + 1
     measured = []
     for axis in range(voxels.foreground.ndim):
         for jumps_of, weight, faces in ((jumps_along, 1.0, 1), (distant_jumps, WEIGHT, 0)):
-            columns = jumps_of(voxels, regions, axis)
-            for first, second, jump in zip(*(column.split(SUMMED) for column in columns), strict=True):
+            for first, second, jump in jumps_of(voxels, regions, axis):
                 one, other = (regions.index_select(0, side).long() for side in (first, second))
                 keys = torch.minimum(one, other).mul_(count).add_(torch.maximum(one, other))
                 keys, jumps, number = _sums(keys, jump.double(), torch.ones_like(keys))
@@ -57,41 +56,50 @@ def _sums(keys: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
     return unique, *(value.new_zeros(len(unique)).index_add_(0, position, value) for value in values)
 
 
-def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+def jumps_along(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The voxels on the two sides of each face between two regions along `axis`, and the jump there: (F,) each.
 
-    A jump is the distance between the mean embeddings of the two sides, of which each is up to `DEPTH` voxels in a row
-    from the face that belong to the region at the face.
+    A portion of the voxels at a time. A jump is the distance between the mean embeddings of the two sides, of which
+    each is up to `DEPTH` voxels in a row from the face that belong to the region at the face.
+
+    Args:
+        regions: (N + 1,), 0 outside.
     """
-    first, second = voxels.faces(axis)
-    inside = regions.index_select(0, first) == regions.index_select(0, second)
     # the next voxel of the same region, or the one for what lies outside, whose embedding is 0
-    onwards, backwards = (first.new_full((voxels.count + 1,), voxels.count) for _ in range(2))
-    onwards[first[inside]] = second[inside]
-    backwards[second[inside]] = first[inside]
-    first, second = first[~inside], second[~inside]
-    jumps = [
-        _row_distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
-        for start, end in zip(first.split(PORTION), second.split(PORTION), strict=True)
-    ]
-    return first, second, torch.cat(jumps)
+    onwards, backwards = voxels.after(axis), voxels.before(axis)
+    for side in (onwards, backwards):
+        for portion in voxels.portions():
+            side[portion].masked_fill_(regions.index_select(0, side[portion]) != regions[portion], voxels.count)
+    for portion in voxels.portions():
+        after = voxels.after(axis, portion)
+        first, second = _chosen((after < voxels.count) & (onwards[portion] == voxels.count), portion, after)
+        jumps = [
+            _row_distances(voxels.vectors, _row(start, backwards), _row(end, onwards))
+            for start, end in zip(first.split(PAIRS), second.split(PAIRS), strict=True)
+        ]
+        yield first, second, torch.cat(jumps)
 
 
-def distant_jumps(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The voxels of each pair `DISTANCE` apart along `axis` that are in two regions, and the jump: (F,) each.
+def distant_jumps(voxels: ForegroundVoxels, regions: Tensor, axis: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The voxels of each pair `DISTANCE` apart along `axis` that are in two regions, and the jump, as `jumps_along`.
 
     All voxels in a row between the two are in the foreground. Embeddings may drift on the way, so that the jump is the
     distance between the two embeddings without the share `DRIFT`.
     """
-    after = voxels.neighbors(axis)[1]
-    second = after
-    for _ in range(DISTANCE - 1):
-        second = after.index_select(0, second)
-    first = (second < voxels.count).nonzero()[:, 0].to(voxels.index_dtype)
-    second = second.index_select(0, first)
-    apart = regions.index_select(0, first) != regions.index_select(0, second)
-    first, second = first[apart], second[apart]
-    return first, second, distances(voxels.vectors, first, second) * (1 - DRIFT)
+    after = voxels.after(axis)
+    for portion in voxels.portions():
+        second = after[portion]
+        for _ in range(DISTANCE - 1):
+            second = after.index_select(0, second)
+        apart = (second < voxels.count) & (regions.index_select(0, second) != regions[portion])
+        first, second = _chosen(apart, portion, second)
+        yield first, second, distances(voxels.vectors, first, second) * (1 - DRIFT)
+
+
+def _chosen(chosen: Tensor, portion: slice, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each chosen voxel of a portion, a mask, its index and that of the other one."""
+    first = chosen.nonzero()[:, 0]
+    return first.add(portion.start).to(other.dtype), other.index_select(0, first)
 
 
 def _row(start: Tensor, following: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation
 from skimage.segmentation import watershed
 
 Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 Regions = NDArray[np.integer]
 Sizes = NDArray[np.int64]
 
@@ -40,10 +41,22 @@ def keep_largest_pieces(instances: Labels, regions: Regions) -> Labels:
     largest[owner[by_size]] = by_size  # the last one written stays
     kept = np.where(largest[instances] == components, instances, 0)
     for region in np.unique(regions[kept != instances]):
-        crumbs = (kept != instances) & (regions == region)
-        around = binary_dilation(crumbs) & (instances > 0) & (regions == region)
-        kept = np.where(crumbs, watershed(np.zeros(kept.shape, np.uint8), kept, mask=around), kept)
+        here = regions == region
+        kept = give_to_neighbors(kept, (kept != instances) & here, (instances > 0) & here)
     return kept.astype(np.int32)
+
+
+def give_to_neighbors(instances: Labels, crumbs: Mask, allowed: Mask) -> Labels:
+    """Let the instances around crumbs grow into them, step by step; what none can reach stays background.
+
+    Args:
+        instances: (*spatial), 0 = background, also at the crumbs.
+        crumbs: (*spatial).
+        allowed: (*spatial), where instances and crumbs may meet, and at all crumbs.
+    """
+    around = binary_dilation(crumbs) & allowed  # the flooding takes memory for each voxel of the instances that grow
+    grown = watershed(np.zeros(instances.shape, np.uint8), instances, mask=around)
+    return np.where(crumbs, grown, instances).astype(np.int32)
 
 
 def give_back(instances: Labels, source: Labels, source_regions: Regions, regions: Regions) -> Labels:
