@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from scripts import confidence
 from scripts.confidence import KERNEL_RADIUS, MARGIN, drop_unsure, instance_scores
@@ -97,6 +98,21 @@ class TestProperties:
             belongs = 0.5 ** (np.square(embeddings - mean).sum(0) / HALF**2)
             expected.append(belongs[member].sum() / (member.sum() + belongs[~member].sum()))
         assert instance_scores(instances, embeddings, DELTA_VAR) == pytest.approx(expected, rel=1e-4)
+
+    def test_the_number_of_threads_does_not_show(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
+        before = torch.get_num_threads()
+        scores = instance_scores(*scene)
+        try:
+            torch.set_num_threads(before + 2)
+            assert instance_scores(*scene).tolist() == scores.tolist()
+            assert torch.get_num_threads() == before + 2
+        finally:
+            torch.set_num_threads(before)
+
+    def test_arrays_and_tensors_are_the_same(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
+        instances, embeddings = scene
+        turned = torch.from_numpy(embeddings.swapaxes(1, 2).copy()).transpose(1, 2)  # in another order in memory
+        assert instance_scores(instances, turned).tolist() == instance_scores(*scene).tolist()
 
     def test_looser_embeddings_score_less(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
         instances, embeddings = scene

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scripts.checkpoints import BestWeightsSaver
 from scripts.clustering import METHODS, cluster_embeddings
+from scripts.confidence import instance_scores
 from scripts.coordinates import add_positions
 from scripts.cuda_graphs import recorded
 from scripts.determinism import set_determinism
@@ -179,6 +180,12 @@ class TestClustering:
         embeddings += torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(1)).cuda()
         first, second = (cluster_embeddings(embeddings, min_size=1) for _ in range(2))
         np.testing.assert_array_equal(first, second)
+
+    def test_scores_are_those_of_the_cpu_but_for_rounding(self) -> None:
+        student = embeddings_and_labels()[0][0]
+        instances = cluster_embeddings(student, min_size=1)
+        on_gpu = instance_scores(instances, student.cuda())
+        assert on_gpu == pytest.approx(instance_scores(instances, student), abs=1e-4)
 
 
 class TestInference:

@@ -10,14 +10,18 @@ around it would fit as well, as in an object that was cut in two.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import find_objects, value_indices
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import find_objects
+from torch import Tensor
 
 from .clustering import keep_instances
+from .device_memory import on_host_if_too_large
 
-Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 Scores = NDArray[np.float64]
 
@@ -31,12 +35,12 @@ TILE = 8  # voxels
 MANY_OUTSIDE = 50_000
 
 
-def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.5) -> Scores:
+def instance_scores(instances: Labels, embeddings: ArrayLike | Tensor, delta_var: float = 0.5) -> Scores:
     """Soft IoU of each instance with what the kernel around its mean embedding selects.
 
     Args:
         instances: (*spatial), 0 = background, ids 1..K without gaps.
-        embeddings: (E, *spatial).
+        embeddings: (E, *spatial); the scores are computed on their device.
         delta_var: radius of an instance in embedding space, as in the loss.
 
     Returns:
@@ -44,47 +48,77 @@ def instance_scores(instances: Labels, embeddings: Floats, delta_var: float = 0.
         is like them.
 
     Example:
-        >>> instance_scores(np.array([1, 1, 0, 0]), np.array([[0, 0, 1, 9]]))  # the third belongs half: 2 / (2 + 0.5)
+        >>> instance_scores(np.array([1, 1, 0, 0]), [[0, 0, 1, 9]])  # the third belongs half
         array([0.8])
     """
+    with _one_thread():
+        return on_host_if_too_large(_soft_ious, torch.as_tensor(embeddings).float(), instances, delta_var)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU: in many small steps threads wait for each other, above all where other programs run as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _soft_ious(embeddings: Tensor, instances: Labels, delta_var: float) -> Scores:
+    """See `instance_scores`."""
     reach = KERNEL_RADIUS * delta_var * math.sqrt(NEGLIGIBLE_EXPONENT)
     extremes = None
-    voxels = value_indices(instances, ignore_value=0)
-    scores = []
-    for id_, tight_box in enumerate(find_objects(instances), start=1):
-        members = embeddings[(slice(None), *voxels[id_])]  # (E, n)
+    sizes, sums = [], []  # a GPU is not asked for each instance what its sums are
+    boxes = find_objects(instances)
+    for tight_box, voxels in zip(boxes, _voxels_of_each(instances, embeddings.device), strict=True):
+        members = embeddings.flatten(1).index_select(1, voxels)  # (E, n)
         mean = members.mean(1)
-        inside = _kernel_sum(members, mean, delta_var)
         box = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in tight_box)
         if math.prod(side.stop - side.start for side in box) > members.shape[1] + MANY_OUTSIDE:
-            extremes = extremes or [_of_tiles(extreme, embeddings) for extreme in (np.minimum, np.maximum)]
+            extremes = extremes or [_of_tiles(extreme, embeddings) for extreme in ("amin", "amax")]
             box = _within_reach(box, mean, reach, *extremes)
-        outside = max(0.0, _kernel_sum(embeddings[(slice(None), *box)], mean, delta_var) - inside)
-        scores.append(inside / (members.shape[1] + outside))
-    return np.array(scores, np.float64)
+        around = embeddings[(slice(None), *box)]
+        sums.append(torch.stack([_kernel_sum(one, mean, delta_var) for one in (members, around)]))
+        sizes.append(members.shape[1])
+    if not sums:
+        return np.zeros(0)
+    inside, total = torch.stack(sums, dim=1).cpu().numpy()
+    return inside / (np.array(sizes) + np.maximum(0, total - inside))
 
 
-def _kernel_sum(embeddings: Floats, mean: Floats, delta_var: float) -> float:
-    """How many of the voxels (E, ...) belong to the mean (E,), each by its kernel."""
+def _voxels_of_each(instances: Labels, device: torch.device) -> tuple[Tensor, ...]:
+    """Indices into the flat image of the voxels of each of the ids 1..K, in the order of the image."""
+    flat = instances.ravel()
+    inside = np.flatnonzero(flat)
+    order = flat[inside].argsort(kind="stable")
+    sizes = np.bincount(flat[inside])[1:]
+    return torch.from_numpy(inside[order]).to(device).split(sizes.tolist())
+
+
+def _kernel_sum(embeddings: Tensor, mean: Tensor, delta_var: float) -> Tensor:
+    """How many of the voxels (E, ...) belong to the mean (E,), each by its kernel: 0-d float64."""
     difference = embeddings - mean.reshape(-1, *[1] * (embeddings.ndim - 1))
-    squared = np.einsum("e...,e...->...", difference, difference)
-    return np.exp2(-squared / (KERNEL_RADIUS * delta_var) ** 2).sum(dtype=np.float64)
+    squared = difference.square_().sum(0)
+    return squared.mul_(-1 / (KERNEL_RADIUS * delta_var) ** 2).exp2_().sum(dtype=torch.float64)
 
 
-def _of_tiles(extreme: np.ufunc, embeddings: Floats) -> Floats:
+def _of_tiles(extreme: str, embeddings: Tensor) -> Tensor:
     """The least or the greatest embedding of each tile of `TILE` voxels along each axis, dimension by dimension."""
     for axis in range(1, embeddings.ndim):
-        embeddings = extreme.reduceat(embeddings, range(0, embeddings.shape[axis], TILE), axis=axis)
+        tiles = embeddings.split(TILE, axis)
+        embeddings = torch.cat([getattr(tile, extreme)(axis, keepdim=True) for tile in tiles], axis)
     return embeddings
 
 
-def _within_reach(box: tuple[slice, ...], mean: Floats, reach: float, least: Floats, most: Floats) -> tuple[slice, ...]:
+def _within_reach(box: tuple[slice, ...], mean: Tensor, reach: float, least: Tensor, most: Tensor) -> tuple[slice, ...]:
     """The part of a box outside of which no voxel is as near to the mean as `reach`: for long objects a small one."""
     tiles = tuple(slice(side.start // TILE, -(-side.stop // TILE)) for side in box)
     center = mean.reshape(-1, *[1] * len(box))
-    gap = np.maximum(least[(slice(None), *tiles)] - center, center - most[(slice(None), *tiles)]).clip(min=0)
-    near = np.nonzero(np.square(gap).sum(0) <= reach**2)
-    if near[0].size == 0:  # the mean of scattered embeddings may be like none of them
+    gap = torch.maximum(least[(slice(None), *tiles)] - center, center - most[(slice(None), *tiles)]).clamp_min_(0)
+    near = (gap.square_().sum(0) <= reach**2).nonzero().cpu().numpy().T  # a GPU is waited for
+    if near.size == 0:  # the mean of scattered embeddings may be like none of them
         return (slice(0, 0),) * len(box)
     return tuple(
         slice(max(side.start, TILE * (first.start + at.min())), min(side.stop, TILE * (first.start + at.max() + 1)))

@@ -10,23 +10,24 @@ objects are drawn together last.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from .clustering import keep_instances
 
-Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 LARGEST_SPREAD = 0.7
 SMALL = 8  # times the smallest size allowed: half a typical object, where `min_size` is a sixteenth of one
 
 
-def drop_fragments(instances: Labels, embeddings: Floats, position_scale: float, min_size: int) -> Labels:
+def drop_fragments(instances: Labels, embeddings: ArrayLike | Tensor, position_scale: float, min_size: int) -> Labels:
     """Drop the instances smaller than `SMALL` times `min_size` whose relative spread exceeds `LARGEST_SPREAD`.
 
     Args:
         instances: (*spatial), 0 = background, ids 1..K.
-        embeddings: (E, *spatial), positions included.
+        embeddings: (E, *spatial), positions included, on any device.
         position_scale: of the positions; without them (0) nothing is dropped.
         min_size: smallest size of an instance, in voxels.
 
@@ -42,7 +43,7 @@ def drop_fragments(instances: Labels, embeddings: Floats, position_scale: float,
     return keep_instances(instances, kept[1:])
 
 
-def relative_spread(instances: Labels, embeddings: Floats, position_scale: float) -> NDArray[np.float64]:
+def relative_spread(instances: Labels, embeddings: ArrayLike | Tensor, position_scale: float) -> NDArray[np.float64]:
     """Mean distance of each instance's embeddings to their mean, over that of its scaled positions: (K + 1,).
 
     1 where the network moved nothing, 0 where it drew all voxels to one point; 0 for the background and for
@@ -51,11 +52,14 @@ def relative_spread(instances: Labels, embeddings: Floats, position_scale: float
     inside = instances.nonzero()
     owner = instances[inside]
     positions = np.stack(inside).astype(np.float32) * np.float32(position_scale)
-    before, after = _mean_distances(owner, positions), _mean_distances(owner, embeddings[(slice(None), *inside)])
+    embeddings = torch.as_tensor(embeddings)
+    voxels = torch.from_numpy(np.flatnonzero(instances)).to(embeddings.device)
+    vectors = embeddings.flatten(1).index_select(1, voxels).cpu().numpy()
+    before, after = _mean_distances(owner, positions), _mean_distances(owner, vectors)
     return np.divide(after, before, out=np.zeros_like(before), where=before > 0)
 
 
-def _mean_distances(owner: NDArray[np.int32], vectors: Floats) -> NDArray[np.float64]:
+def _mean_distances(owner: NDArray[np.int32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean distance of each owner's vectors, (D, N), to their mean: (K + 1,)."""
     sizes = np.maximum(np.bincount(owner), 1)
     means = np.stack([np.bincount(owner, weights=row) for row in vectors]) / sizes  # (D, K + 1)

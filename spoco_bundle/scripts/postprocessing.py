@@ -99,16 +99,15 @@ class ClusterEmbeddingsd(MapTransform):
                 teacher_embeddings=teacher if len(teacher) else None,
                 merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
             )
-            embeddings = student.cpu().numpy()
             if self.mask_key in result:
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":
                 instances = cluster(is_foreground(student, float(self.foreground_threshold)))
-                instances = drop_fragments(instances, embeddings, self.position_scale, min_size)
+                instances = drop_fragments(instances, student, self.position_scale, min_size)
             else:
                 instances = cluster(None)
-            scores = instance_scores(instances, embeddings, self.delta_var)
+            scores = instance_scores(instances, student, self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
             result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
             instances = torch.from_numpy(instances)[None]
