@@ -112,6 +112,14 @@ class TestScores:
         assert result["pred_scores"].shape == (0,)
 
 
+@pytest.mark.parametrize(("is_blank", "count"), [(True, 0), (torch.tensor(True), 0), (torch.tensor(False), 1)])
+def test_where_nothing_is_to_be_seen_there_is_no_instance(is_blank: bool | torch.Tensor, count: int) -> None:
+    cluster = ClusterEmbeddingsd("pred", embedding_dim=8, foreground="everywhere")
+    result = cluster({"pred": torch.zeros(8, 6, 6, 6), "is_blank": is_blank})
+    assert result["pred"].max() == count
+    assert result["pred_scores"].shape == (count,)
+
+
 def test_the_teachers_embeddings_follow_the_students() -> None:
     pred = two_objects_on_background()
     cluster = ClusterEmbeddingsd("pred", embedding_dim=2, method="consistency", min_size=5)

@@ -8,6 +8,7 @@ In a MONAI JSON config, right after loading::
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from .grids import check_same_grid
 from .image_files import describe_shape, refusal
 from .networks import size_divisor
 from .sampling import without_special
+
+logger = logging.getLogger(__name__)
 
 
 def _file_of(key: Hashable, tensor: torch.Tensor) -> str:
@@ -38,21 +41,36 @@ class CheckImaged(MapTransform):
         keys: keys of the images, channel first: (C, *spatial).
         spatial_dims: 2 or 3.
         in_channels: channels that the network takes.
+        blank_key: where it is told which images have one value throughout, true or false; None: they are refused.
         allow_missing_keys: do not raise when a key is missing.
     """
 
     def __init__(
-        self, keys: KeysCollection, spatial_dims: int, in_channels: int = 1, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        spatial_dims: int,
+        in_channels: int = 1,
+        blank_key: str | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
+        self.blank_key = blank_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data as they are; raises ValueError naming the file, found and expected."""
         result = dict(data)
         for key in self.key_iterator(result):
-            self._check(_file_of(key, result[key]), result[key])
+            file, image = _file_of(key, result[key]), result[key]
+            self._check(file, image)
+            is_blank = bool(image.min() == image.max())
+            if self.blank_key is not None:
+                result[self.blank_key] = is_blank
+            if is_blank and self.blank_key is None:
+                raise refusal(file, f"the value {image.min().item():g} everywhere", "an image with contrast")
+            if is_blank:
+                logger.warning("%s: found the value %g everywhere, and so no instances", file, image.min().item())
         return result
 
     def _check(self, file: str, image: torch.Tensor) -> None:
@@ -75,9 +93,8 @@ class CheckImaged(MapTransform):
         if not torch.isfinite(image).all():
             count = int((~torch.isfinite(image)).sum())
             raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
-        if image.numel() == 0 or image.min() == image.max():
-            value = f"the value {image.min().item():g} everywhere" if image.numel() else "no voxel"
-            raise refusal(file, value, "an image with contrast")
+        if image.numel() == 0:
+            raise refusal(file, "no voxel", "an image with contrast")
 
 
 class CheckPatchSized(MapTransform):

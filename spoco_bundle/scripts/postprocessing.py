@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -26,7 +27,8 @@ class ClusterEmbeddingsd(MapTransform):
     """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32, ids 1..K; add the K scores.
 
     Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
-    says, and inside one class of it each.
+    says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
+    `checks.CheckImaged`), there is no instance.
 
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
@@ -59,6 +61,7 @@ class ClusterEmbeddingsd(MapTransform):
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
+        blank_key: str = "is_blank",
         min_score: float = 0.0,
         merge_threshold: SupportsFloat | None = None,
         scores_postfix: str = "scores",
@@ -77,7 +80,8 @@ class ClusterEmbeddingsd(MapTransform):
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
         self.sizes = min_size, smallest_instance
-        self.classes, self.mask_key, self.merge_threshold = classes, mask_key, merge_threshold
+        self.classes, self.merge_threshold = classes, merge_threshold
+        self.mask_key, self.blank_key = mask_key, blank_key
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.min_score, self.scores_postfix, self.embeddings_key = min_score, scores_postfix, embeddings_key
 
@@ -99,7 +103,9 @@ class ClusterEmbeddingsd(MapTransform):
                 teacher_embeddings=teacher if len(teacher) else None,
                 merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
             )
-            if self.mask_key in result:
+            if result.get(self.blank_key):
+                instances = np.zeros(student.shape[1:], np.int32)
+            elif self.mask_key in result:
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":

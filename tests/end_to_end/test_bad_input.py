@@ -20,6 +20,7 @@ from bundle_runs import (
     TRAIN,
     nuclei,
     refusal_of,
+    run_here,
     run_in_shell,
     write,
     write_pair,
@@ -189,11 +190,19 @@ class TestTraining:
 class TestInference:
     """A network refuses the same images when it segments them, and weights that are not its own."""
 
-    @pytest.mark.parametrize("wrong", ["not a number", "a constant image", "a colour image", "a truncated NIfTI"])
+    @pytest.mark.parametrize("wrong", ["not a number", "a colour image", "a truncated NIfTI"])
     def test_a_bad_image(self, wrong: str, dataset: Path, trained: Training) -> None:
         damage, sentence = BAD_DATASETS[wrong]
         damage(dataset)
         self.assert_refused(dataset, sentence, trained.ckpt_dir)
+
+    def test_a_blank_tile_among_others_has_no_instances(self, dataset: Path, trained: Training) -> None:
+        write(dataset / "images" / "blank.tif", np.full_like(IMAGE, 7))
+        results = dataset.parent / "results"
+        run_here(INFERENCE, dataset_dir=dataset, ckpt_dir=trained.ckpt_dir, output_dir=results, foreground="everywhere")
+        assert not tifffile.imread(results / "blank_instances.tif").any()
+        assert len((results / "blank_instances.csv").read_text(encoding="utf-8").splitlines()) == 1  # the header
+        assert tifffile.imread(results / "nuclei_instances.tif").any()
 
     def test_no_weights(self, dataset: Path, tmp_path: Path) -> None:
         self.assert_refused(dataset, r"none/model\.pt: found no such file, expected the weights", tmp_path / "none")
