@@ -395,6 +395,13 @@ class TestConsistency:
         assert same_partition(found, truth)
 
 
+def test_consistency_keeps_a_large_object_far_from_the_origin() -> None:
+    """In float32 the sum of a million embeddings, one by one, is far from what their mean is."""
+    embeddings = np.zeros((2, 1000, 1000), np.float32)
+    embeddings[0] = 200.3
+    assert cluster_embeddings(embeddings, method="consistency", teacher_embeddings=embeddings).max() == 1
+
+
 def two_halves(*shape: int, dim: int = 2) -> tuple[Labels, NDArray[np.float32]]:
     """Labels 1 and 2 on the two halves of the last axis, and their embeddings, 4 apart."""
     labels = np.ones(shape, np.int32)

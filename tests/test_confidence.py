@@ -43,6 +43,10 @@ class TestByHand:
     def test_the_kernel_grows_with_delta_var(self) -> None:
         assert instance_scores(ids(1, 0), row(0, 3.0), 1.5) == pytest.approx([1 / (1 + 0.5)])
 
+    def test_a_large_object_far_from_the_origin(self) -> None:
+        scores = instance_scores(np.ones((1000, 1000), np.int32), np.full((1, 1000, 1000), 500.3, np.float32))
+        assert scores == pytest.approx([1])
+
     def test_one_voxel(self) -> None:
         assert instance_scores(ids(0, 1, 0), row(FAR, 0, FAR), DELTA_VAR) == pytest.approx([1])
 

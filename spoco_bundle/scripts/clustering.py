@@ -230,7 +230,7 @@ def _selected_overlap(
     center = teacher[(slice(None), *anchor)]
     selected = _within(teacher, center, delta_var)
     for _ in range(STEPS):  # towards the densest place, so that an anchor at the rim of its cluster selects all of it
-        center = teacher[:, selected].mean(1)
+        center = teacher[:, selected].mean(1, dtype=np.float64).astype(np.float32)  # large offsets add up
         selected = _within(teacher, center, delta_var)
         if not selected.any():
             return 0.0
