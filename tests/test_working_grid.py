@@ -239,6 +239,31 @@ class TestStandardSpacing:
         assert standard_spacing([1.0], [2], object_size=16) == [0.5]
 
 
+def test_a_mask_of_all_objects_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def load_mask(entry: dict) -> dict:
+        loaded = load(entry)
+        loaded["label"][0, 2:10, 48:60] = entry["id"]
+        loaded["label"].meta["filename_or_obj"] = "mask.tif"
+        return loaded
+
+    survey_objects([{"id": 2}], load_mask, background_label=9)  # two objects
+    assert not caplog.records
+    survey_objects([{"id": 1}], load_mask, background_label=9)
+    assert caplog.messages == [
+        "mask.tif: found one object in 2 pieces, expected an id for each object; if it is a mask, number them"
+    ]
+
+
+def test_crumbs_of_one_object_do_not_make_a_mask(caplog: pytest.LogCaptureFixture) -> None:
+    def load_crumb(entry: dict) -> dict:
+        loaded = load(entry)
+        loaded["label"][0, 2:4, 48:60] = 1
+        return loaded
+
+    survey_objects([{}], load_crumb, background_label=9)
+    assert not caplog.records
+
+
 def test_an_id_that_no_label_map_holds_is_told(caplog: pytest.LogCaptureFixture) -> None:
     survey_objects([{}], load, background_label=9)
     assert not caplog.records

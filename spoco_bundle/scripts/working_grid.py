@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.transforms import Transform
+from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .balls import ball_volume
 from .grids import stated_axes
+from .pieces import face_components
 from .resampling import working_shape, working_voxels_per_voxel
 from .sampling import where_id, without_special
 from .voxel_sizes import assumed_voxel_sizes
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
+LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -65,6 +68,7 @@ def survey_objects(
         absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
         labels = without_special(labels, background_label, ignore_label)
         shapes.append(labels.shape)
+        _warn_of_a_mask(loaded[label_key], labels)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
@@ -76,6 +80,21 @@ def survey_objects(
         object_volume=typical_volume(objects),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
+
+
+def _warn_of_a_mask(label_map: Tensor, labels: Tensor) -> None:
+    """Warn where the only object of a label map is in several pieces of about one size, as in a mask of all objects.
+
+    labels: (*spatial), without special ids.
+    """
+    if len(labels.unique()) != 2:  # 0, and one object
+        return
+    sizes = np.bincount(face_components(labels.numpy()).ravel())[1:]
+    pieces = int((sizes >= sizes.max() / LIKE_THE_LARGEST).sum())
+    if pieces > 1:
+        file = getattr(label_map, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "a label map")
+        message = "%s: found one object in %d pieces, expected an id for each object; if it is a mask, number them"
+        logger.warning(message, file, pieces)
 
 
 class ObjectSizes(NamedTuple):
