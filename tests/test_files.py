@@ -16,6 +16,7 @@ import torch
 from scripts.files import (
     UnwritableFile,
     check_writable,
+    content_digest,
     read_tensors,
     warn_if_unwritable,
     whole_file,
@@ -180,3 +181,12 @@ class TestCheckWritable:
         tmp_path.chmod(0o500)
         with pytest.raises(UnwritableFile, match="Permission denied"):
             check_writable([tmp_path / "new"])
+
+
+def test_a_digest_tells_content_and_nothing_else(tmp_path: Path) -> None:
+    first, same, other = (tmp_path / name for name in ("first.tif", "same.tif", "other.tif"))
+    first.write_bytes(b"a" * 3_000_000)
+    same.write_bytes(b"a" * 3_000_000)
+    os.utime(same, (1, 1))
+    other.write_bytes(b"a" * 2_999_999 + b"b")
+    assert content_digest(first) == content_digest(str(same)) != content_digest(other)

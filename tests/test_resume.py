@@ -39,7 +39,8 @@ def training(folder: Path, killed_after: int | None = None, size: int = 1, **opt
     network = nn.Linear(size, 1, bias=False)
     nn.init.zeros_(network.weight)
     engine = Engine(lambda engine, batch: nn.init.constant_(network.weight, network.weight[0, 0].item() + 1))
-    ResumeCheckpoint(str(folder / "resume.pt"), {"network": network}, {**OPTIONS, **options}).attach(engine)
+    data = [{"image": str(path)} for path in sorted(folder.glob("*.tif"))]
+    ResumeCheckpoint(str(folder / "resume.pt"), {"network": network}, {**OPTIONS, **options}, data).attach(engine)
     epochs: list[tuple[int, float]] = []
 
     @engine.on(Events.EPOCH_COMPLETED)
@@ -187,6 +188,17 @@ class TestAnotherTraining:
         with pytest.raises(ValueError, match=r"resume\.pt: found an interrupted training with") as refused:
             training(tmp_path, **option)
         assert f"with {name} {OPTIONS[name]}, expected {value}; give the option it had" in str(refused.value)
+        assert training(tmp_path)[0] == (4, 4.0)
+
+    def test_other_content_of_a_training_file_is_refused(self, tmp_path: Path) -> None:
+        labels = tmp_path / "labels.tif"
+        labels.write_bytes(b"two objects")
+        training(tmp_path, killed_after=3)
+        labels.write_bytes(b"three objects")
+        message = r"interrupted training with the content of .*labels\.tif, \w{16}, expected \w{16}; give .* the images"
+        with pytest.raises(ValueError, match=message):
+            training(tmp_path)
+        labels.write_bytes(b"two objects")  # again, at another time
         assert training(tmp_path)[0] == (4, 4.0)
 
     def test_an_option_tells_more_than_the_network_that_does_not_fit(self, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -88,6 +89,15 @@ def write_json(target: Path, content: Any) -> None:
     """Write `json_text` so that a reader finds the old file or the new one, but never half of one."""
     with whole_file(target) as temporary:
         temporary.write_text(json_text(content), encoding="utf-8")
+
+
+def content_digest(path: Path | str) -> str:
+    """What a file holds, in 16 characters: the same for the same content, under whatever name and date."""
+    digest = hashlib.blake2b(digest_size=8)
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_tensors(path: Path, content: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import set_determinism
 
-from .files import read_tensors, warn_if_unwritable, whole_file, write_tensors
+from .files import content_digest, read_tensors, warn_if_unwritable, whole_file, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,21 @@ class ResumeCheckpoint:
         path: of the newest checkpoint; the one before has `_previous` in its name.
         objects: name -> anything with `state_dict` and `load_state_dict`: network, teacher, optimizer, schedule.
         options: name -> value; a training goes on only with those it began with. Compared as text.
+        data: the training files, name -> path of each; a training goes on only with the content they began with.
     """
 
-    def __init__(self, path: str, objects: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str,
+        objects: Mapping[str, Any],
+        options: Mapping[str, Any],
+        data: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         self.path, self.objects = Path(path), objects
         self.previous = self.path.with_stem(f"{self.path.stem}_previous")
         self.options = {name: str(value) for name, value in options.items()}
+        for file in dict.fromkeys(file for entry in data for file in entry.values()):
+            self.options[f"the content of {file},"] = content_digest(file)
         self.path_is_whole = False  # until it was read or written
 
     def attach(self, engine: Engine) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 import torch
 from bundle_runs import (
     TINY_TRAINING,
@@ -21,6 +22,7 @@ from bundle_runs import (
     same,
     same_weights,
     shell_environment,
+    write,
     write_pair,
 )
 
@@ -112,7 +114,10 @@ def test_so_it_is_when_the_newest_checkpoint_is_broken(
     assert_same_end(tmp_path, at_once["Falling"])
 
 
-@pytest.mark.parametrize("option", [{"learning_rate": 0.01}, {"filters": [16, 32, 64]}, {"data": "other"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"learning_rate": 0.01}, {"filters": [16, 32, 64]}, {"spacing": [1, 1, 1]}, {"num_workers": 1}, {"data": "other"}],
+)
 def test_another_training_does_not_go_on_from_it(
     option: dict[str, Any], killed: Path, dataset: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +131,19 @@ def test_another_training_does_not_go_on_from_it(
     assert f"resume.pt: found an interrupted training with {name} " in message
     assert all(path.read_bytes() == content for path, content in before.items())
     assert not (tmp_path / "weights").exists()
+
+
+def test_nor_does_one_on_other_labels_of_the_same_name(killed: Path, dataset: Path, tmp_path: Path) -> None:
+    """Corrected in between, as annotators do."""
+    shutil.copytree(killed / "output", tmp_path / "output")
+    labels = dataset / "labels" / "one.tif"
+    before = labels.read_bytes()
+    try:
+        write(labels, 2 * tifffile.imread(labels))  # the same objects, so that nothing else changes
+        message = refusal_of(TRAIN, **training(tmp_path, dataset, "Falling"))
+    finally:
+        labels.write_bytes(before)
+    assert f"found an interrupted training with the content of {labels}, " in message
 
 
 def test_a_finished_training_leaves_nothing_to_resume(at_once: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
