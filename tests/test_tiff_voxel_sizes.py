@@ -22,7 +22,26 @@ class TestTiffVoxelSize:
         assert image.meta["unit"] == "micrometre"
         assert image.meta["space"] == "RAS"
 
-    @pytest.mark.parametrize("unit", ["micron", "um", r"\u00B5m", "microns"])
+    def test_a_length_in_pixels_says_nothing_beside_others(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sizes = {"PhysicalSizeZ": 1.0, "PhysicalSizeZUnit": "pixel", "PhysicalSizeY": 0.5, "PhysicalSizeX": 0.5}
+        path = write_tiff(tmp_path / "a.ome.tif", ome=True, metadata={"axes": "ZYX", **sizes})
+        assert read_tiff_header(path).voxel_size == {"Y": 0.5, "X": 0.5}
+        assert load(path).meta["unit"] == "micrometre"
+        assert not caplog.records  # one pixel states nothing
+        path = write_tiff(tmp_path / "b.ome.tif", ome=True, metadata={"axes": "ZYX", **sizes, "PhysicalSizeZ": 3.0})
+        assert read_tiff_header(path).voxel_size == {"Y": 0.5, "X": 0.5}
+        assert re.search(r"b\.ome\.tif: found the voxel size 3 pixel along Z, which does not fit", caplog.text)
+
+    @pytest.mark.parametrize("unit", [r"\u00C5", "nanometers", "parsec"])
+    def test_imagej_keeps_proportions_in_any_unit(self, tmp_path: Path, unit: str) -> None:
+        metadata = {"axes": "ZYX", "spacing": 2.0, "unit": unit}
+        path = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(2, 2))
+        sizes = load(path).pixdim
+        assert (sizes / sizes[0]).tolist() == pytest.approx([1, 0.25, 0.25])
+
+    @pytest.mark.parametrize("unit", ["micron", "um", r"\u00B5m", r"\u03BCm", "microns", "micrometers"])
     def test_imagej_keeps_z_apart_from_y_and_x(self, tmp_path: Path, unit: str) -> None:
         metadata = {"axes": "ZYX", "spacing": 2.0, "unit": unit}
         path = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,12 +14,14 @@ from .image_files import refusal
 
 # One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
 MICROMETRES = {
-    **dict.fromkeys(("μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    **dict.fromkeys(("in", "inch"), 25400.0),
-    **{"pm": 1e-6, "å": 1e-4, "cm": 1e4, "m": 1e6},
+    **dict.fromkeys(("μm", "um", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers", "nanometres"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters", "millimetres"), 1e3),
+    **dict.fromkeys(("in", "inch", "inches"), 25400.0),
+    **dict.fromkeys(("å", "angstrom", "ångström"), 1e-4),
+    **{"pm": 1e-6, "cm": 1e4, "m": 1e6},
 }
+NO_UNIT = ("pixel", "pixels", "")
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ logger = logging.getLogger(__name__)
 def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple[dict[str, float], str]:
     """Return the stated voxel sizes by axis, and their unit.
 
-    Lengths in pixels, or in no known unit, are kept as they are: they still say how anisotropic the grid is.
+    Where no axis has a known unit, lengths are kept as they are: they still say how anisotropic the grid is. Beside
+    lengths in a known unit they say nothing.
 
     Args:
         path: the file, for messages.
@@ -48,8 +52,14 @@ def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple
         if not 0 <= value < math.inf:  # 0 is how many programs say that they know none
             logger.warning("%s: found the voxel size %g along %s, which is taken for 1", path, value, axis)
     lengths = {axis: (value, unit) for axis, (value, unit) in lengths.items() if 0 < value < math.inf}
-    if lengths and all(unit in MICROMETRES for _, unit in lengths.values()):
-        return {axis: value * MICROMETRES[unit] for axis, (value, unit) in lengths.items()}, "micrometre"
+    known = {axis: value * MICROMETRES[unit] for axis, (value, unit) in lengths.items() if unit in MICROMETRES}
+    if known:
+        for axis in lengths.keys() - known.keys():
+            value, unit = lengths[axis]
+            if value != 1:  # one pixel states nothing
+                message = "%s: found the voxel size %g %s along %s, which does not fit the other axes' unit, left out"
+                logger.warning(message, path, value, unit, axis)
+        return known, "micrometre"
     return {axis: value for axis, (value, _) in lengths.items()}, "pixel"
 
 
@@ -70,11 +80,12 @@ def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
     metadata = tif.imagej_metadata or {}
 
     def unit_of(key: str, default: str) -> str:
-        return str(metadata.get(key, default)).replace("\\u00B5", "µ").strip().casefold()
+        escaped = str(metadata.get(key, default))
+        return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), escaped).strip().casefold()
 
     unit = unit_of("unit", "pixel")
     lengths = {"Z": (abs(float(metadata.get("spacing", 0))), unit_of("zunit", unit))}
-    if unit in MICROMETRES:  # without a unit the tags are not a calibration
+    if unit not in NO_UNIT:  # without a unit the tags are not a calibration
         tags = tif.pages.first.tags
         for axis, axis_unit in (("Y", unit_of("yunit", unit)), ("X", unit)):
             pixels, per_length = tags.valueof(f"{axis}Resolution", default=(0, 0))
