@@ -15,7 +15,6 @@ from demo.sample import make_sample
 from scripts.datalist import image_label_pairs
 from scripts.image_files import split_suffix
 from scripts.readers import read_volume
-from scripts.resampling import working_shape
 from scripts.sampling import annotated_ids
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,28 +117,12 @@ def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> 
     config.update({"bundle_root": str(BUNDLE), "train#dataset#data": list(train)})
     load = config.get_parsed_content("load")
     train_files = {pair["image"] for pair in train}
-    grids, annotated = {}, 0
+    annotated = 0
     for pair in pairs:
         loaded = load(dict(pair))
         if pair["image"] in train_files:
-            grids[pair["image"]] = (loaded["image"].shape[1:], loaded["image"].pixdim.tolist())
             annotated += len(annotated_ids(loaded["label"].as_tensor(), None, None))
-    spacing = config.get_parsed_content("working_spacing")
-    divisor = config.get_parsed_content("divisor")
-    shapes = {name: working_shape(shape, size, spacing) for name, (shape, size) in grids.items()}
-    check_shapes(shapes, divisor)
     return tuple(config.get_parsed_content("patch_size")), annotated
-
-
-def check_shapes(shapes: dict[str, list[int]], divisor: Sequence[int]) -> None:
-    """Refuse an image that the network cannot halve often enough.
-
-    Raises:
-        PlanError: an image shorter than `divisor` along an axis of the working grid.
-    """
-    for name, shape in shapes.items():
-        if any(size < step for size, step in zip(shape, divisor, strict=True)):
-            raise PlanError(f"{name}: found {shape} voxels on the working grid, expected at least {list(divisor)}.")
 
 
 def read_array(path: Path | str) -> tuple[np.ndarray, list[float], str]:

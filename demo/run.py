@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, metavar="DIR", help="folder with the folders images and labels")
     dataset = parser.parse_args(arguments).dataset
     try:
-        run(dataset.resolve() if dataset else None)
+        run(dataset.expanduser().resolve() if dataset else None)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
