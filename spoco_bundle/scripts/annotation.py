@@ -17,6 +17,7 @@ from .triton_support import runs_triton
 
 UNLABELED = 0
 FEW_OBJECTS = 16  # a GPU has room for so many at least
+LARGE_OBJECT = 2**15  # voxels, as many as a patch of 32^3 has: the sum of more loses more than three digits
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Annotation:
         return torch.bincount(self._object_of, minlength=shape[0] * shape[1]).view(shape)
 
     @cached_property
+    def _has_large_objects(self) -> bool:
+        """Whether float32, in which a CPU adds up voxel by voxel, is too narrow for some sum."""
+        return self.labels.device.type == "cpu" and bool((self.sizes > LARGE_OBJECT).any())
+
+    @cached_property
     def exist(self) -> Tensor:
         """(B, C) bool: which objects an image has."""
         return self.sizes > 0
@@ -120,7 +126,9 @@ class Annotation:
 
             return sums_of_objects(values[:, None], self._own, self.most)[..., 0]
         shape = len(self.labels), self.most, *values.shape[1:]
-        return values.new_zeros(shape).flatten(0, 1).index_add(0, self._object_of, values).view(shape)
+        wide = values.double() if self._has_large_objects else values
+        sums = wide.new_zeros(shape).flatten(0, 1).index_add(0, self._object_of, wide)
+        return sums.view(shape).to(values.dtype)
 
     @cached_property
     def _voxels(self) -> tuple[Tensor, Tensor]:

@@ -121,6 +121,16 @@ class TestEvaluation:
         for values in [metrics["mean"], *metrics["images"].values()]:
             assert set(values) == set(METRIC_NAMES)
 
+    def test_an_image_in_which_there_is_nothing_counts_what_is_found(self, trained: Training, tmp_path: Path) -> None:
+        data = shutil.copytree(trained.dataset, tmp_path / "data")
+        labels = data / "labels" / "first.tif"
+        write(labels, np.zeros_like(tifffile.imread(labels)))
+        ids = {"dataset_dir": data, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path / "results"}
+        run_here(EVALUATE, **ids, **DEVICE)
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["images"]["first"]["ap50"] in (0, 1)  # by whether anything is found
+        assert "no annotated object" in refusal_of(EVALUATE, sparse_truth=True, **ids, **DEVICE)
+
     def test_it_trains_nothing_and_touches_no_weights(self, trained: Training, tmp_path: Path) -> None:
         before = {path.name: path.read_bytes() for path in trained.ckpt_dir.iterdir()}
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
