@@ -62,6 +62,12 @@ class TestRefused:
             check_spelling([PROGRAM, "run", "training", "--args_file", str(file), "--epoch", "3"])
 
 
+@pytest.mark.parametrize("name", ["initialize", "run", "finalize"])
+def test_what_monai_runs_if_it_is_there_is_known(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    check_spelling(command(f"--{name}", "['$print(1)']"))
+    assert not caplog.records
+
+
 class TestValuesThatMonaiTakesForSomethingElse:
     def test_none_where_something_is_set(self) -> None:
         with pytest.raises(ValueError, match=r"^--pretrained: found None, which MONAI leaves out, expected '\$None'"):

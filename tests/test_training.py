@@ -226,6 +226,14 @@ class TestStopAtNan:
         torch.testing.assert_close(kept["teacher_image"], torch.full((1, 1, 4, 4), -brightness), equal_nan=True)
         assert kept["label"].tolist() == torch.ones(1, 1, 4, 4).tolist()
 
+    def test_the_first_foreground_is_kept_too(self, tmp_path: Path) -> None:
+        trainer = self.trainer(tmp_path, brightness=float("nan"))
+        for batch in trainer.data_loader:
+            batch["first_foreground"] = torch.full((1, 1, 4, 4), 0.5)
+        self.run(trainer)
+        kept = torch.load(tmp_path / "nan_batch.pt", weights_only=True)
+        assert kept["first_foreground"].tolist() == torch.full((1, 1, 4, 4), 0.5).tolist()
+
     def test_the_sentence_names_the_file_the_iteration_and_the_loss(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"nan_batch\.pt: holds the batch of iteration 2, whose loss .* to be nan"):
             self.trainer(tmp_path, brightness=float("nan")).run()
@@ -272,6 +280,16 @@ class TestMovingAverage:
     def test_the_share_of_the_student_follows_the_iteration(self, iteration: int, moved: float) -> None:
         options = {"momentum": 0.25, "momentum_warmup": 0.5, "warmup_iters": 11}
         assert self.teacher_after(iteration, **options) == pytest.approx(moved)
+
+    def test_statistics_are_the_newest(self) -> None:
+        student = nn.BatchNorm1d(1)
+        teacher = momentum_copy(student)
+        engine = Engine(lambda engine, batch: None)
+        MovingAverage(student, teacher).attach(engine)
+        student(torch.tensor([[4.0], [6.0]]))
+        engine.fire_event(Events.ITERATION_COMPLETED)
+        assert teacher.running_mean.item() == student.running_mean.item() == 0.5
+        assert teacher.num_batches_tracked == 1
 
     def test_it_starts_as_a_copy_that_is_never_trained(self) -> None:
         network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))

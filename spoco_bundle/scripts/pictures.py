@@ -77,15 +77,16 @@ def side_by_side(pictures: list[Picture], gap: int = 4) -> Picture:
 class PictureHandler:
     """Evaluator handler: image, annotation, embeddings and instances of the first validation image.
 
-    Writes one picture per validation to TensorBoard and as PNG, on the image's own grid. Needs the evaluator's
+    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid. Needs the evaluator's
     output under the keys image, label, embeddings and pred.
 
     Args:
-        output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`, TensorBoard's to `output_dir/tensorboard`.
+        output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`.
+        event_writer: of TensorBoard, the one that the curves go to: of several files in a folder it follows the newest.
     """
 
-    def __init__(self, output_dir: str) -> None:
-        self.output_dir = Path(output_dir)
+    def __init__(self, output_dir: str, event_writer: SummaryWriter | None = None) -> None:
+        self.output_dir, self.event_writer = Path(output_dir), event_writer
         self.first: Picture | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -118,5 +119,7 @@ class PictureHandler:
         with warn_if_unwritable():
             with whole_file(self.output_dir / "pictures" / f"epoch_{epoch:04d}.png") as temporary:
                 Image.fromarray(self.first).save(temporary)
-            with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:
-                writer.add_image("image, annotation, embeddings, instances", self.first, epoch, dataformats="HWC")
+            if self.event_writer is not None:
+                name = "image, annotation, embeddings, instances"
+                self.event_writer.add_image(name, self.first, epoch, dataformats="HWC")
+                self.event_writer.flush()

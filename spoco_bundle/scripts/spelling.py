@@ -73,10 +73,10 @@ def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
 
 
 def _known_to_monai(given: dict[str, Any]) -> set[str]:
-    """What MONAI itself takes, the settings of the experiment tracking that is asked for among it."""
+    """What MONAI itself takes, what it runs if it is there, and the settings of the experiment tracking asked for."""
     names = {*inspect.signature(monai_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     tracking = DEFAULT_EXP_MGMT_SETTINGS.get(str(given.get("tracking")), {"configs": {}})
-    return {*names, *tracking["configs"], ConfigParser.meta_key}
+    return {*names, *tracking["configs"], ConfigParser.meta_key, "initialize", "run", "finalize"}
 
 
 def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from .losses import SpocoLoss
 from .triton_support import runs_triton
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
+TENSORS = (STUDENT_VIEW, TEACHER_VIEW, LABEL, FIRST_FOREGROUND)  # of a batch, the last one not always
 RECORDED_VOXELS = 2**21  # one patch of 128^3; a network's backward pass keeps more of each than the loss does
 
 
@@ -40,7 +41,7 @@ def prepare_two_views(
     """MONAI's `prepare_batch`: the student's input, and what the loss needs besides its output."""
     moved = {
         key: convert_to_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **to)
-        for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL, FIRST_FOREGROUND)
+        for key in TENSORS
         if key in batch
     }
     return moved.pop(STUDENT_VIEW), moved
@@ -85,6 +86,8 @@ class MovingAverage:
         moved, towards = (list(network.parameters()) for network in (self.teacher, self.student))
         torch._foreach_mul_(moved, 1 - share)
         torch._foreach_add_(moved, towards, alpha=share)
+        for buffer, newest in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            buffer.copy_(newest)  # such as the statistics of a BatchNorm, which are averages already
 
 
 class TeacherLoss(nn.Module):
@@ -195,7 +198,7 @@ class StopAtNan:
     def _check(self, engine: Trainer, name: str, value: Tensor) -> None:
         if bool(torch.isfinite(value)):
             return
-        batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in (STUDENT_VIEW, TEACHER_VIEW, LABEL)}
+        batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in TENSORS if key in engine.state.batch}
         with whole_file(self.path) as temporary:
             write_tensors(temporary, batch)
         raise ValueError(

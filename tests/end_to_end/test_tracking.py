@@ -40,9 +40,14 @@ class TestTensorBoard:
     def test_loss_and_learning_rate_are_curves_over_the_iterations(self, log_dir: Path) -> None:
         drawn = curves(log_dir)
         assert list(drawn["loss"]) == list(drawn["learning_rate"]) == [1, 2, 3, 4, 5, 6]
-        rates = list(drawn["learning_rate"].values())
+        first, *rates = drawn["learning_rate"].values()  # those that the steps were made with
+        assert first == pytest.approx(0.001)
         assert rates == sorted(rates, reverse=True)
-        assert rates[-1] == pytest.approx(0, abs=1e-9)
+        assert rates[-1] > 0
+
+    def test_all_is_in_one_file(self, log_dir: Path) -> None:
+        """TensorBoard without its data server follows the newest file of a folder only."""
+        assert len(list(log_dir.iterdir())) == 1
 
     def test_the_loss_of_an_epoch_is_the_mean_of_its_iterations(self, log_dir: Path) -> None:
         drawn = curves(log_dir)
