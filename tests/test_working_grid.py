@@ -254,6 +254,16 @@ def test_a_mask_of_all_objects_is_told(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+def test_two_objects_that_fill_the_image_are_no_mask(caplog: pytest.LogCaptureFixture) -> None:
+    def load_full(entry: dict) -> dict:
+        loaded = load(entry)
+        loaded["label"][:, :16], loaded["label"][:, 16:] = 1, 2
+        return loaded
+
+    survey_objects([{}], load_full)
+    assert not caplog.records
+
+
 def test_crumbs_of_one_object_do_not_make_a_mask(caplog: pytest.LogCaptureFixture) -> None:
     def load_crumb(entry: dict) -> dict:
         loaded = load(entry)

@@ -87,7 +87,7 @@ def _warn_of_a_mask(label_map: Tensor, labels: Tensor) -> None:
 
     labels: (*spatial), without special ids.
     """
-    if len(labels.unique()) != 2:  # 0, and one object
+    if len(labels[labels != 0].unique()) != 1:
         return
     sizes = np.bincount(face_components(labels.numpy()).ravel())[1:]
     pieces = int((sizes >= sizes.max() / LIKE_THE_LARGEST).sum())
