@@ -26,7 +26,7 @@ from .sampling import without_special
 logger = logging.getLogger(__name__)
 
 
-def _file_of(key: Hashable, tensor: torch.Tensor) -> str:
+def file_of(key: Hashable, tensor: torch.Tensor) -> str:
     """The file a tensor was read from, or its key where it does not say."""
     return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
 
@@ -62,7 +62,7 @@ class CheckImaged(MapTransform):
         """Return the data as they are; raises ValueError naming the file, found and expected."""
         result = dict(data)
         for key in self.key_iterator(result):
-            file, image = _file_of(key, result[key]), result[key]
+            file, image = file_of(key, result[key]), result[key]
             self._check(file, image)
             is_blank = bool(image.min() == image.max())
             if self.blank_key is not None:
@@ -125,7 +125,7 @@ class CheckPatchSized(MapTransform):
             if any(size > available for size, available in zip(self.patch_size, shape, strict=True)):
                 largest = [n // step * step for n, step in zip(shape, self.divisor, strict=True)]
                 raise refusal(
-                    _file_of(key, result[key]),
+                    file_of(key, result[key]),
                     f"{shape} voxels on the working grid, fewer than patch_size {self.patch_size}",
                     f"patch_size up to {largest}",
                 )
@@ -168,8 +168,8 @@ class CheckLabelsd(MapTransform):
         result = dict(data)
         image = result[self.image_key]
         for key in self.key_iterator(result):
-            label, file = result[key], _file_of(key, result[key])
-            self._check_grid(file, label, _file_of(self.image_key, image), image)
+            label, file = result[key], file_of(key, result[key])
+            self._check_grid(file, label, file_of(self.image_key, image), image)
             self._check_ids(file, label)
             result[key] = _on_grid_of(label, image)
         return result

@@ -10,7 +10,7 @@ around it would fit as well, as in an object that was cut in two.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -68,16 +68,17 @@ def _one_thread() -> Iterator[None]:
 
 def _soft_ious(embeddings: Tensor, instances: Labels, delta_var: float) -> Scores:
     """See `instance_scores`."""
+    flat = embeddings.flatten(1)
     reach = KERNEL_RADIUS * delta_var * math.sqrt(NEGLIGIBLE_EXPONENT)
     extremes = None
     sizes, sums = [], []  # a GPU is not asked for each instance what its sums are
     boxes = find_objects(instances)
     for tight_box, voxels in zip(boxes, _voxels_of_each(instances, embeddings.device), strict=True):
-        members = embeddings.flatten(1).index_select(1, voxels)  # (E, n)
+        members = flat.index_select(1, voxels)  # (E, n)
         mean = members.mean(1)
         box = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in tight_box)
         if math.prod(side.stop - side.start for side in box) > members.shape[1] + MANY_OUTSIDE:
-            extremes = extremes or [_of_tiles(extreme, embeddings) for extreme in ("amin", "amax")]
+            extremes = extremes or [_of_tiles(extreme, embeddings) for extreme in (torch.amin, torch.amax)]
             box = _within_reach(box, mean, reach, *extremes)
         around = embeddings[(slice(None), *box)]
         sums.append(torch.stack([_kernel_sum(one, mean, delta_var) for one in (members, around)]))
@@ -104,11 +105,10 @@ def _kernel_sum(embeddings: Tensor, mean: Tensor, delta_var: float) -> Tensor:
     return squared.mul_(-1 / (KERNEL_RADIUS * delta_var) ** 2).exp2_().sum(dtype=torch.float64)
 
 
-def _of_tiles(extreme: str, embeddings: Tensor) -> Tensor:
+def _of_tiles(extreme: Callable[..., Tensor], embeddings: Tensor) -> Tensor:
     """The least or the greatest embedding of each tile of `TILE` voxels along each axis, dimension by dimension."""
     for axis in range(1, embeddings.ndim):
-        tiles = embeddings.split(TILE, axis)
-        embeddings = torch.cat([getattr(tile, extreme)(axis, keepdim=True) for tile in tiles], axis)
+        embeddings = torch.cat([extreme(tile, axis, keepdim=True) for tile in embeddings.split(TILE, axis)], axis)
     return embeddings
 
 

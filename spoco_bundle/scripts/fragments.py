@@ -49,11 +49,11 @@ def relative_spread(instances: Labels, embeddings: ArrayLike | Tensor, position_
     1 where the network moved nothing, 0 where it drew all voxels to one point; 0 for the background and for
     instances of one voxel or none.
     """
-    inside = instances.nonzero()
-    owner = instances[inside]
-    positions = np.stack(inside).astype(np.float32) * np.float32(position_scale)
+    inside = np.flatnonzero(instances)
+    owner = instances.ravel()[inside]
+    positions = np.stack(np.unravel_index(inside, instances.shape)).astype(np.float32) * np.float32(position_scale)
     embeddings = torch.as_tensor(embeddings)
-    voxels = torch.from_numpy(np.flatnonzero(instances)).to(embeddings.device)
+    voxels = torch.from_numpy(inside).to(embeddings.device)
     vectors = embeddings.flatten(1).index_select(1, voxels).cpu().numpy()
     before, after = _mean_distances(owner, positions), _mean_distances(owner, vectors)
     return np.divide(after, before, out=np.zeros_like(before), where=before > 0)

@@ -77,12 +77,13 @@ def local_change(voxels: ForegroundVoxels, wall: float = math.inf) -> tuple[Tens
             after = voxels.after(axis, portion)
             here = torch.arange(portion.start, portion.stop, device=after.device)
             steps[portion] = distances(voxels.vectors, here, after).masked_fill_(after == voxels.count, 0)
+            neighbors[portion] += after < voxels.count
         walls[axis] = steps > wall
+        total += steps
         for portion in voxels.portions():
-            before, after = voxels.before(axis, portion), voxels.after(axis, portion)
-            total[portion] += steps[portion]
+            before = voxels.before(axis, portion)
             total[portion] += steps.index_select(0, before)
-            neighbors[portion] += (before < voxels.count).byte() + (after < voxels.count)
+            neighbors[portion] += before < voxels.count
     total.div_(neighbors.clamp_min_(1))
     total[-1] = total.max()
     return total, walls

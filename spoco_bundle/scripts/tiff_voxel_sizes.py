@@ -54,9 +54,8 @@ def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple
     lengths = {axis: (value, unit) for axis, (value, unit) in lengths.items() if 0 < value < math.inf}
     known = {axis: value * MICROMETRES[unit] for axis, (value, unit) in lengths.items() if unit in MICROMETRES}
     if known:
-        for axis in lengths.keys() - known.keys():
-            value, unit = lengths[axis]
-            if value != 1:  # one pixel states nothing
+        for axis, (value, unit) in lengths.items():
+            if axis not in known and value != 1:  # one pixel states nothing
                 message = "%s: found the voxel size %g %s along %s, which does not fit the other axes' unit, left out"
                 logger.warning(message, path, value, unit, axis)
         return known, "micrometre"

@@ -46,9 +46,9 @@ class ForegroundVoxels:
         self._steps, row = padded.stride(), padded.shape[-1]
         places = self._steps[0] + padded.numel() + row
         self.index_dtype = torch.int32 if places < 2**31 else torch.int64
-        self.count = int(padded.count_nonzero())
-        self._place = torch.empty(self.count + 1, dtype=self.index_dtype, device=padded.device)  # in `_number`
-        self._place[:-1], self._place[-1] = self._indices_of(padded).add_(self._steps[0]), places - self._steps[0] - 1
+        outside = torch.full((1,), places - self._steps[0] - 1, dtype=self.index_dtype, device=padded.device)
+        self._place = torch.cat([self._indices_of(padded).add_(self._steps[0]), outside])  # (N + 1,) in `_number`
+        self.count = len(self._place) - 1
         self._number = self._place.new_full((places,), self.count)
         for portion in self.portions():
             numbers = torch.arange(portion.start, portion.stop, dtype=self.index_dtype, device=padded.device)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.transforms import Transform
-from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .balls import ball_volume
+from .checks import file_of
 from .grids import stated_axes
 from .pieces import face_components
 from .resampling import working_shape, working_voxels_per_voxel
@@ -68,8 +68,9 @@ def survey_objects(
         absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
         labels = without_special(labels, background_label, ignore_label)
         shapes.append(labels.shape)
-        _warn_of_a_mask(loaded[label_key], labels)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
+        if len(objects[-1].volumes) == 1:
+            _warn_of_a_mask(file_of(label_key, loaded[label_key]), labels)
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
@@ -82,17 +83,11 @@ def survey_objects(
     )
 
 
-def _warn_of_a_mask(label_map: Tensor, labels: Tensor) -> None:
-    """Warn where the only object of a label map is in several pieces of about one size, as in a mask of all objects.
-
-    labels: (*spatial), without special ids.
-    """
-    if len(labels[labels != 0].unique()) != 1:
-        return
+def _warn_of_a_mask(file: str, labels: Tensor) -> None:
+    """Warn where the only object of labels (*spatial) is in several pieces of about one size, as objects are."""
     sizes = np.bincount(face_components(labels.numpy()).ravel())[1:]
     pieces = int((sizes >= sizes.max() / LIKE_THE_LARGEST).sum())
     if pieces > 1:
-        file = getattr(label_map, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "a label map")
         message = "%s: found one object in %d pieces, expected an id for each object; if it is a mask, number them"
         logger.warning(message, file, pieces)
 
