@@ -47,11 +47,11 @@ from classical import segment_cells, segment_nuclei  # noqa: E402
 from datasets import SETS, Pair, count_objects, find_pairs, paint_background  # noqa: E402
 from measuring import RESULTS, Row, machine  # noqa: E402
 
-from scripts.files import check_writable, write_json  # noqa: E402
-from scripts.metrics import METRIC_NAMES, instance_metrics  # noqa: E402
-from scripts.pictures import Picture, gray_picture, label_picture, side_by_side  # noqa: E402
-from scripts.readers import VolumeReader, read_volume  # noqa: E402
-from scripts.sampling import KeepObjectFractiond  # noqa: E402
+from scripts.files.readers import VolumeReader, read_volume  # noqa: E402
+from scripts.files.whole_files import check_writable, write_json  # noqa: E402
+from scripts.metrics.instances import METRIC_NAMES, instance_metrics  # noqa: E402
+from scripts.training.pictures import Picture, gray_picture, label_picture, side_by_side  # noqa: E402
+from scripts.transforms.sampling import KeepObjectFractiond  # noqa: E402
 
 PICTURES = BUNDLE / "docs" / "pictures"
 ITERATIONS_PER_EPOCH = 50  # as in train.json

@@ -27,9 +27,9 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file
 from measuring import median_seconds, report  # noqa: E402
 
 from scripts.clustering import cluster_embeddings  # noqa: E402
-from scripts.confidence import instance_scores  # noqa: E402
-from scripts.readers import read_volume  # noqa: E402
-from scripts.synthetic import synthetic_nuclei  # noqa: E402
+from scripts.clustering.confidence import instance_scores  # noqa: E402
+from scripts.files.readers import read_volume  # noqa: E402
+from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 
 THRESHOLDS = np.arange(0, 1, 0.05)
 SIDES = (32, 64, 128, 192)  # of the volumes that are timed, the last one with 7 million voxels

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from scripts.readers import read_volume
-from scripts.sampling import kept_count
-from scripts.writers import write_instances
+from scripts.files.readers import read_volume
+from scripts.files.writers import write_instances
+from scripts.transforms.sampling import kept_count
 
 
 class Pair(NamedTuple):

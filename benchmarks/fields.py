@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from scripts.checkpoints import load_weights
-from scripts.foreground import is_foreground
-from scripts.resampling import resample_nearest
+from scripts.network.checkpoints import load_weights
+from scripts.network.foreground import is_foreground
+from scripts.transforms.resampling import resample_nearest
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 DELTA_VAR = 0.5

@@ -6,9 +6,9 @@ Takes the network in R to the images of D, whose labels must be complete, and co
 IoU of the foreground with the truth and the AP50 of the instances inside it:
 
 - everywhere: all voxels are clustered;
-- estimated: the foreground output, learned from positive and unlabelled voxels (`scripts.foreground`);
+- estimated: the foreground output, learned from positive and unlabelled voxels (`scripts.network.foreground`);
 - kernel fit: all voxels are clustered, and of the instances those are kept whose kernel soft mask fits
-  (`scripts.confidence`), above the threshold that is best on these very images;
+  (`scripts.clustering.confidence`), above the threshold that is best on these very images;
 - size: those are kept whose size differs from that of a typical annotated object by less than the factor that is best;
 - true: the voxels of all objects.
 
@@ -30,10 +30,10 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file
 from fields import DELTA_VAR, Field, trained_fields  # noqa: E402
 from measuring import Row, report  # noqa: E402
 
-from scripts.clustering import cluster_embeddings, keep_instances  # noqa: E402
-from scripts.confidence import instance_scores  # noqa: E402
+from scripts.clustering.confidence import instance_scores  # noqa: E402
+from scripts.clustering.methods import cluster_embeddings, keep_instances  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
-from scripts.working_grid import SMALLEST_SHARE  # noqa: E402
+from scripts.transforms.working_grid import SMALLEST_SHARE  # noqa: E402
 
 FITS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 FACTORS = (2.0, 3.0, 4.0, 8.0, 16.0)

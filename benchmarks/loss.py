@@ -34,10 +34,10 @@ sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 from measuring import extra_megabytes, median_seconds, report, results_name  # noqa: E402
 from reference_loss import reference_terms  # noqa: E402
 
-from scripts.coordinates import add_positions  # noqa: E402
-from scripts.cuda_graphs import recorded  # noqa: E402
 from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
-from scripts.training import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E402
+from scripts.network.coordinates import add_positions  # noqa: E402
+from scripts.training.cuda_graphs import recorded  # noqa: E402
+from scripts.training.steps import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E402
 
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from scripts.files import write_json
+from scripts.files.whole_files import write_json
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"

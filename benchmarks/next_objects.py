@@ -36,11 +36,11 @@ from datasets import SETS, Pair, find_pairs  # noqa: E402
 from measuring import Row, report  # noqa: E402
 from scenes import RARE_KINDS  # noqa: E402
 
-from scripts.image_files import image_name  # noqa: E402
+from scripts.files.image_files import image_name  # noqa: E402
+from scripts.files.readers import read_volume  # noqa: E402
+from scripts.files.writers import write_instances  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
-from scripts.pictures import gray_picture, label_picture, side_by_side  # noqa: E402
-from scripts.readers import read_volume  # noqa: E402
-from scripts.writers import write_instances  # noqa: E402
+from scripts.training.pictures import gray_picture, label_picture, side_by_side  # noqa: E402
 
 Objects = set[tuple[int, int]]  # (image, id)
 MEASURED = ("ap50", "ap", "f1", "pq", "annotated_iou")

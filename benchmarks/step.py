@@ -32,8 +32,8 @@ sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from measuring import median_seconds, report, results_name, wait_for  # noqa: E402
 
-from scripts.precision import AutocastInferer  # noqa: E402
-from scripts.synthetic import synthetic_nuclei  # noqa: E402
+from scripts.network.precision import AutocastInferer  # noqa: E402
+from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 
 WARM_UP = 3  # iterations that are not counted
 CHANNELS_FIRST = {"memory_format: channels first": {"memory_format": "$torch.contiguous_format"}}

@@ -31,8 +31,8 @@ sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from measuring import Row, peak_megabytes, report, results_name, wait_for  # noqa: E402
 
-from scripts import postprocessing  # noqa: E402
-from scripts.synthetic import synthetic_nuclei  # noqa: E402
+from scripts.clustering import postprocessing  # noqa: E402
+from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 
 SIDES = {2: (256, 1024, 3072), 3: (64, 128, 256)}
 PARTS = {

@@ -39,14 +39,14 @@ sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from measuring import Row, report  # noqa: E402
 
-from scripts.checkpoints import load_weights  # noqa: E402
-from scripts.coordinates import add_positions  # noqa: E402
-from scripts.datalist import image_label_pairs  # noqa: E402
-from scripts.inferers import EmbeddingInferer  # noqa: E402
+from scripts.files.datalist import image_label_pairs  # noqa: E402
+from scripts.files.readers import read_volume  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
-from scripts.readers import read_volume  # noqa: E402
-from scripts.resampling import resample_nearest  # noqa: E402
-from scripts.synthetic import synthetic_nuclei  # noqa: E402
+from scripts.network.checkpoints import load_weights  # noqa: E402
+from scripts.network.coordinates import add_positions  # noqa: E402
+from scripts.network.inferers import EmbeddingInferer  # noqa: E402
+from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
+from scripts.transforms.resampling import resample_nearest  # noqa: E402
 
 GENERATED_SHAPE = (160, 96, 96)  # two of the default windows along z
 RIMS = (0, 4, 8, 16, 32, 64)  # voxels

@@ -11,9 +11,9 @@ from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
 from demo.plan import BUNDLE, config_files
-from scripts.checkpoints import load_weights
-from scripts.pictures import middle_plane
-from scripts.resampling import file_shape
+from scripts.network.checkpoints import load_weights
+from scripts.training.pictures import middle_plane
+from scripts.transforms.resampling import file_shape
 
 
 def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> NDArray[np.float32]:

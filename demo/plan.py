@@ -12,10 +12,10 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from demo.sample import make_sample
-from scripts.datalist import image_label_pairs
-from scripts.image_files import split_suffix
-from scripts.readers import read_volume
-from scripts.sampling import annotated_ids
+from scripts.files.datalist import image_label_pairs
+from scripts.files.image_files import split_suffix
+from scripts.files.readers import read_volume
+from scripts.transforms.sampling import annotated_ids
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "spoco_bundle"
@@ -70,7 +70,7 @@ def check_dataset(dataset: Path) -> list[Pair]:
 
     Raises:
         PlanError: no such folder.
-        ValueError, FileNotFoundError: as of `scripts.datalist.image_label_pairs`.
+        ValueError, FileNotFoundError: as of `scripts.files.datalist.image_label_pairs`.
     """
     if not dataset.is_dir():
         raise PlanError(f"{dataset}: no such folder, expected one with the folders images and labels.")

@@ -29,11 +29,11 @@ from demo.plan import Plan, read_array
 from demo.report import Content, Figure, Row
 from demo.steps import SEED, Step
 from demo.views import LARGEST_PLANE, Plane, filled, fullest, outlined, tinted
-from scripts.checkpoints import read_settings
-from scripts.datalist import image_label_pairs
-from scripts.foreground import THRESHOLD, is_foreground
-from scripts.image_files import split_suffix
-from scripts.pictures import embedding_picture, gray_picture
+from scripts.files.datalist import image_label_pairs
+from scripts.files.image_files import split_suffix
+from scripts.network.checkpoints import read_settings
+from scripts.network.foreground import THRESHOLD, is_foreground
+from scripts.training.pictures import embedding_picture, gray_picture
 
 Labels = NDArray[np.integer]
 

@@ -23,7 +23,7 @@ from demo.plan import ROOT, Plan, PlanError, check_dataset, link_dataset, plan_d
 from demo.report import report_html
 from demo.results import collect
 from demo.steps import StepError, plan_steps, relative, run_step
-from scripts.errors import refusal_behind
+from scripts.run.errors import refusal_behind
 
 OUTPUT = ROOT / "demo" / "output"
 REPORT, METRICS = ROOT / "demo" / "report.html", ROOT / "demo" / "metrics.json"

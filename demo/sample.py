@@ -9,9 +9,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from scripts.synthetic import synthetic_nuclei
-from scripts.synthetic_optics import Optics
-from scripts.synthetic_styles import NucleusStyle
+from scripts.synthetic.images import synthetic_nuclei
+from scripts.synthetic.optics import Optics
+from scripts.synthetic.styles import NucleusStyle
 
 SHAPE = (40, 128, 128)  # z, y, x: some 300 nuclei, and still segmented in well under a minute on two cores
 VOXEL_SIZE = (0.5, 0.25, 0.25)  # micrometres; z is coarser, as in nearly every microscope

@@ -42,7 +42,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None)
 
 
 def load(path: Path, **options: Any) -> MetaTensor:  # noqa: ANN401
-    options = {"reader": "scripts.readers.VolumeReader", "ensure_channel_first": True, **options}
+    options = {"reader": "scripts.files.readers.VolumeReader", "ensure_channel_first": True, **options}
     return LoadImaged("image", **options)({"image": str(path)})["image"]
 
 

@@ -16,9 +16,9 @@ from budget import Times, epochs_within, training_seconds, validation_interval
 from classical import segment_cells, segment_nuclei
 from datasets import Pair, count_objects, find_pairs, paint_background
 
-from scripts.metrics import METRIC_NAMES, instance_metrics
-from scripts.readers import read_volume
-from scripts.synthetic import synthetic_nuclei
+from scripts.files.readers import read_volume
+from scripts.metrics.instances import METRIC_NAMES, instance_metrics
+from scripts.synthetic.images import synthetic_nuclei
 
 TINY = ["--patch_size", "[16,16,16]", "--filters", "[8,16,32]", "--pretrained", "null", "--spacing", "image"]
 

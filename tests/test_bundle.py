@@ -31,9 +31,9 @@ from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from scripts.cropping import OBJECTS
-from scripts.foreground import THRESHOLD
-from scripts.synthetic import synthetic_nuclei
+from scripts.network.foreground import THRESHOLD
+from scripts.synthetic.images import synthetic_nuclei
+from scripts.transforms.cropping import OBJECTS
 
 REPOSITORY = Path(__file__).parent.parent
 BUNDLE = REPOSITORY / "spoco_bundle"

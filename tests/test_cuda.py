@@ -15,17 +15,17 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
-from scripts.checkpoints import BestWeightsSaver
-from scripts.clustering import METHODS, cluster_embeddings
-from scripts.confidence import instance_scores
-from scripts.coordinates import add_positions
-from scripts.cuda_graphs import recorded
-from scripts.determinism import set_determinism
-from scripts.inferers import EmbeddingInferer
+from scripts.clustering.confidence import instance_scores
+from scripts.clustering.methods import METHODS, cluster_embeddings
 from scripts.losses import SpocoLoss, spoco_terms
-from scripts.networks import embedding_network
-from scripts.synthetic import synthetic_nuclei
-from scripts.training import MovingAverage, TeacherLoss, momentum_copy
+from scripts.network.checkpoints import BestWeightsSaver
+from scripts.network.coordinates import add_positions
+from scripts.network.dynunet import embedding_network
+from scripts.network.inferers import EmbeddingInferer
+from scripts.run.determinism import set_determinism
+from scripts.synthetic.images import synthetic_nuclei
+from scripts.training.cuda_graphs import recorded
+from scripts.training.steps import MovingAverage, TeacherLoss, momentum_copy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 HALF = [torch.float16, torch.bfloat16]

@@ -20,9 +20,9 @@ from demo.embedding import middle_embeddings
 from demo.plan import BUNDLE, Plan, PlanError, config_files, link_dataset, plan_dataset
 from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
-from scripts.datalist import image_label_pairs
-from scripts.metrics import METRIC_NAMES, instance_metrics
-from scripts.tiff_files import read_tiff
+from scripts.files.datalist import image_label_pairs
+from scripts.files.tiff_files import read_tiff
+from scripts.metrics.instances import METRIC_NAMES, instance_metrics
 
 
 @pytest.fixture(scope="module")

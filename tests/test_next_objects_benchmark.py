@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from datasets import Pair
 from next_objects import Images, Pool, main
 
-from scripts.readers import read_volume
+from scripts.files.readers import read_volume
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.readers import read_volume
+from scripts.files.readers import read_volume
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -20,8 +20,8 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.errors import refusal_behind
-from scripts.synthetic import synthetic_nuclei
+from scripts.run.errors import refusal_behind
+from scripts.synthetic.images import synthetic_nuclei
 
 BUNDLE = Path(__file__).parents[2] / "spoco_bundle"
 TRAIN, INFERENCE, EVALUATE = ["train.json"], ["inference.json"], ["train.json", "evaluate.json"]

@@ -16,7 +16,7 @@ from benchmark_data import CAR, PERSON, write_cities, write_plants
 from bundle_runs import DEVICE, EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRAIN, nuclei, refusal_of, run_here
 from PIL import Image
 
-from scripts.readers import read_volume
+from scripts.files.readers import read_volume
 
 TINY = {**DEVICE, "filters": [8, 16, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
 

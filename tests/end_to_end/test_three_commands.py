@@ -29,7 +29,7 @@ from bundle_runs import (
 )
 from conftest import Training
 
-from scripts.metrics import METRIC_NAMES
+from scripts.metrics.instances import METRIC_NAMES
 
 
 class TestTraining:

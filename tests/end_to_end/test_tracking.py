@@ -9,8 +9,8 @@ import pytest
 from bundle_runs import TINY_TRAINING, TRAIN, curves, nuclei, run_here, write_pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.losses import TERMS
-from scripts.metrics import METRIC_NAMES
+from scripts.losses.spoco import TERMS
+from scripts.metrics.instances import METRIC_NAMES
 
 EPOCHS, ITERATIONS = 2, 3
 EACH_EPOCH = {"epoch_loss", *(f"terms/{name}" for name in (*TERMS, "foreground")), *METRIC_NAMES}

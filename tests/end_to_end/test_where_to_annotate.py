@@ -7,7 +7,7 @@ import numpy as np
 import tifffile
 from bundle_runs import EAGER_INFERENCE, INFERENCE, refusal_of, run_here, write
 
-from scripts.readers import read_volume
+from scripts.files.readers import read_volume
 
 NEXT_OBJECTS = [*INFERENCE, "next_objects.json"]
 

@@ -1,0 +1,1 @@
+"""Where annotating one more object teaches most."""

@@ -1,0 +1,184 @@
+"""The next objects to annotate as files: one ranked list for all images, and for each image a map of the doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey, MetaKeys
+from numpy.typing import NDArray
+
+from ..files.image_files import unique_names
+from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
+from ..network.foreground import THRESHOLD, foreground_logit
+from ..transforms.sampling import number_objects
+from ..transforms.working_grid import smallest_in_working_voxels
+from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
+
+
+class AnnotationCandidates(NamedTuple):
+    """What one image offers, and what is known of it."""
+
+    path: str
+    found: Candidates
+    known: NDArray[np.float64]  # (A, 3) appearance of its annotated objects
+    voxels: NDArray[np.int64]  # (n, ndim) places in the image's file
+    voxel_size: list[float]  # of the file
+    unit: str
+
+
+class FindNextObjectsd(MapTransform):
+    """Find what could be annotated next in an image.
+
+    Adds `AnnotationCandidates` under ``candidates``, and under `regions_key` the map (1, *spatial) of their numbers.
+
+    Args:
+        keys: embeddings (2 E, *spatial), student's and teacher's.
+        embedding_dim: E.
+        in_channels: channels of the image without coordinates, of which the mean is looked at.
+        delta_var: radius of an instance in embedding space.
+        min_size, smallest_instance: smaller objects have not been missed, see
+            `working_grid.smallest_in_working_voxels`.
+        foreground, foreground_threshold: as in `postprocessing.ClusterEmbeddingsd`.
+        background_label, ignore_label: ids that are no objects.
+        instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
+        mask_key: where there is such a map, what is not an instance has not been missed, but left out.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        embedding_dim: int,
+        in_channels: int = 1,
+        delta_var: float = 0.5,
+        min_size: int = 50,
+        smallest_instance: float = 1,
+        foreground: str = "estimated",
+        foreground_threshold: float | None = None,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        instances_key: str = "pred",
+        image_key: str = "image",
+        label_key: str = "label",
+        mask_key: str = "mask",
+        regions_key: str = "regions",
+    ) -> None:
+        super().__init__(keys)
+        self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
+        self.sizes, self.foreground = (min_size, smallest_instance), foreground
+        self.special = (background_label, ignore_label)
+        self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
+        self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
+        self.mask_key, self.regions_key = mask_key, regions_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            vectors = np.asarray(torch.as_tensor(result[key]).float().cpu())
+            student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
+            picture: MetaTensor = result[self.image_key]
+            image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
+            looked_at, labels = self._annotation(result.get(self.label_key), image.shape)
+            probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
+            everywhere = self.foreground == "everywhere" or self.mask_key in result  # a mask is full of instances
+            probability = None if everywhere else probability
+            instances = np.asarray(result[self.instances_key], np.int32)[0]
+            min_size = smallest_in_working_voxels(*self.sizes, picture)
+            regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
+            found = find_candidates(regions, image, student, teacher, self.delta_var)
+            result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
+            result["candidates"] = _in_file(picture, found, appearance(labels, image))
+        return result
+
+    def _annotation(
+        self, labels: torch.Tensor | None, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Where somebody has looked, (*spatial), painted background included; and the objects, numbered 1..A."""
+        if labels is None:
+            return np.zeros(shape, bool), np.zeros(shape, np.int32)
+        labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
+        return (labels > 0).numpy(), number_objects(labels, *self.special)[1].numpy().astype(np.int32)
+
+
+class PaintDoubtd(MapTransform):
+    """Paint each region with the doubt of its candidate in percent: under `heat_key` (1, *spatial) int32 in [0, 100].
+
+    Args:
+        keys: numbers of the candidates, (1, *spatial), on any grid; see `FindNextObjectsd`.
+    """
+
+    def __init__(self, keys: KeysCollection, heat_key: str = "heat") -> None:
+        super().__init__(keys)
+        self.heat_key = heat_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            regions, doubts = result[key], torch.from_numpy(result["candidates"].found.doubts)
+            percent = torch.cat([doubts.new_zeros(1), (100 * doubts).round()]).int()
+            result[self.heat_key] = MetaTensor(percent[regions.as_tensor().long()], meta=regions.meta)
+        return result
+
+
+class NextObjectsWriter:
+    """Evaluator handler: rank what `FindNextObjectsd` found in all images, and write ``OUTPUT_DIR/next_objects.csv``.
+
+    One line for each place: ``rank`` from 1, ``image``, ``score`` in [0, 1], and along each axis the index of a voxel
+    in the image's file (``z_voxel``) and its distance from the first voxel's middle (``z_um``, see `tables`).
+
+    Args:
+        output_dir: folder to write to.
+        count: how many places to list.
+    """
+
+    def __init__(self, output_dir: PathLike, count: int = 20) -> None:
+        if count < 1:
+            raise ValueError(f"places must be at least 1, got {count}")
+        self.target, self.count = Path(output_dir) / "next_objects.csv", count
+        self.images: list[AnnotationCandidates] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _keep(self, engine: Engine) -> None:
+        self.images += [output["candidates"] for output in engine.state.output]
+
+    def _write(self, engine: Engine) -> None:
+        known = np.concatenate([image.known for image in self.images])
+        chosen = rank([image.found for image in self.images], known, self.count)
+        names = unique_names([image.path for image in self.images])
+        axes = "zyx"[-self.images[0].voxels.shape[1] :]
+        units = {UNIT_SYMBOLS.get(image.unit, UNSTATED) for image in self.images}
+        unit = units.pop() if len(units) == 1 else UNSTATED
+        voxels = np.array([self.images[image].voxels[number] for image, number, _ in chosen]).reshape(-1, len(axes))
+        sizes = np.array([self.images[image].voxel_size for image, _, _ in chosen]).reshape(-1, len(axes))
+        table = {
+            "rank": np.arange(1, len(chosen) + 1),
+            "image": np.array([names[image] for image, _, _ in chosen]),
+            "score": np.array([score for _, _, score in chosen]),
+            **{f"{axis}_voxel": column for axis, column in zip(axes, voxels.T, strict=True)},
+            **{f"{axis}_{unit}": column for axis, column in zip(axes, (voxels * sizes).T, strict=True)},
+        }
+        write_table(self.target, table)
+
+
+def _in_file(picture: MetaTensor, found: Candidates, known: NDArray[np.float64]) -> AnnotationCandidates:
+    """Say where the places lie in the image's file; the working grid picked its voxels as `resample_nearest` does."""
+    shape, working = np.asarray(picture.meta[MetaKeys.SPATIAL_SHAPE]), np.array(picture.shape[1:])
+    voxels = ((found.places + 0.5) * shape / working).astype(np.int64)
+    path = str(picture.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    return AnnotationCandidates(path, found, known, voxels, _file_voxel_size(picture), picture.meta.get("unit", ""))
+
+
+def _file_voxel_size(picture: MetaTensor) -> list[float]:
+    return affine_to_spacing(picture.meta[MetaKeys.ORIGINAL_AFFINE], r=picture.ndim - 1).tolist()

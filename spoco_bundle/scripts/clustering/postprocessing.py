@@ -1,0 +1,121 @@
+"""Embeddings to instances and their scores as a MONAI dictionary transform."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, SupportsFloat
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from ..geometry.tensors import plain_tensor
+from ..network.foreground import THRESHOLD, is_foreground
+from ..transforms.classes import cluster_each_class
+from ..transforms.working_grid import smallest_in_working_voxels
+from .confidence import drop_unsure, instance_scores
+from .fragments import drop_fragments
+from .methods import METHODS, cluster_embeddings
+
+FOREGROUND_CHOICES = ("estimated", "everywhere")
+
+
+class ClusterEmbeddingsd(MapTransform):
+    """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32, ids 1..K; add the K scores.
+
+    Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
+    says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
+    `checks.CheckImaged`), there is no instance.
+
+    Args:
+        keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
+        embedding_dim: E.
+        method, delta_var: see `clustering.cluster_embeddings`.
+        min_size, smallest_instance: smaller instances are dropped, see `working_grid.smallest_in_working_voxels`.
+        foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
+            ``everywhere`` is for tissue in which every voxel belongs to an object.
+        foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`;
+            ``float()`` of it counts, each time anew.
+        position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
+            the foreground is estimated, fragments are told from small objects (see `fragments`).
+        classes: values of the mask to look at, see `classes.cluster_each_class`.
+        merge_threshold: see `clustering.cluster_embeddings`; ``float()`` of it counts, each time anew.
+        min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
+        scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
+        embeddings_key: where the embeddings go; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        embedding_dim: int,
+        method: str = "auto",
+        delta_var: float = 0.5,
+        min_size: int = 50,
+        smallest_instance: float = 1,
+        foreground: str = "estimated",
+        foreground_threshold: SupportsFloat | None = None,
+        position_scale: float = 0.0,
+        classes: Sequence[int] | None = None,
+        mask_key: str = "mask",
+        blank_key: str = "is_blank",
+        min_score: float = 0.0,
+        merge_threshold: SupportsFloat | None = None,
+        scores_postfix: str = "scores",
+        embeddings_key: str | None = None,
+    ) -> None:
+        super().__init__(keys)
+        if method not in METHODS:
+            raise ValueError(f"clustering must be one of {', '.join(METHODS)}, got {method!r}")
+        if foreground not in FOREGROUND_CHOICES:
+            raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
+        given = merge_threshold is not None
+        if given and not (isinstance(merge_threshold, SupportsFloat) and float(merge_threshold) > 0):
+            raise ValueError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
+        self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
+        self.delta_var, self.position_scale = delta_var, position_scale
+        self.sizes = min_size, smallest_instance
+        self.classes, self.merge_threshold = classes, merge_threshold
+        self.mask_key, self.blank_key = mask_key, blank_key
+        self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
+        self.min_score, self.scores_postfix, self.embeddings_key = min_score, scores_postfix, embeddings_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            pred = result[key]
+            if self.embeddings_key is not None:
+                result[self.embeddings_key] = pred
+            vectors = plain_tensor(torch.as_tensor(pred)).float()
+            student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
+            min_size = smallest_in_working_voxels(*self.sizes, pred)
+            cluster = partial(
+                cluster_embeddings,
+                student,
+                method=self.method,
+                delta_var=self.delta_var,
+                min_size=min_size,
+                teacher_embeddings=teacher if len(teacher) else None,
+                merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
+            )
+            if result.get(self.blank_key):
+                instances = np.zeros(student.shape[1:], np.int32)
+            elif self.mask_key in result:
+                mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
+                instances = cluster_each_class(cluster, mask, self.classes)
+            elif self.foreground == "estimated":
+                instances = cluster(is_foreground(student, float(self.foreground_threshold)))
+                instances = drop_fragments(instances, student, self.position_scale, min_size)
+            else:
+                instances = cluster(None)
+            scores = instance_scores(instances, student, self.delta_var)
+            instances, scores = drop_unsure(instances, scores, self.min_score)
+            result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
+            instances = torch.from_numpy(instances)[None]
+            result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
+        return result

@@ -1,0 +1,255 @@
+"""Write instance maps as ``NAME_instances.EXT``, on the grid and in the format of the image they belong to.
+
+A table of the instances, ``NAME_instances.csv``, goes beside each (see `tables`).
+
+In a MONAI JSON config, as the last step of the postprocessing::
+
+    {"_target_": "scripts.files.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import tifffile
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor, PathLike
+from monai.data import FolderLayoutBase, ImageWriter
+from monai.transforms import SaveImaged
+from monai.utils import ImageMetaKey, MetaKeys
+from PIL import Image
+
+from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, refusal, split_suffix
+from .nifti_files import nifti_spatial_shape, open_nifti
+from .png_files import read_png
+from .tables import instance_table, write_table
+from .tiff_headers import TiffHeader, read_tiff_header
+from .whole_files import whole_file
+
+
+def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -> None:
+    """Write an instance map with the shape, axis order, voxel size and file format of the image ``source``.
+
+    TIFF is written as uint16, or as uint32 when an id exceeds 65535, and then as OME where the source is
+    an ImageJ file, as ImageJ has no 32-bit integers. NIfTI is written as int32 under the source's header,
+    PNG as grey values of 16 bits. ``target`` appears complete or not at all.
+
+    Args:
+        instances: ids, 0 = background; axes (Z, Y, X) or (Y, X).
+        source: file of the image that was segmented, TIFF, NIfTI or PNG.
+        target: file to write, of the same format.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: floats, negative ids, ids too large for the format, or another shape than the source's.
+        UnwritableFile: a full disk, or no right to write.
+    """
+    source, target = Path(source), Path(target)
+    if instances.dtype.kind not in "biu":
+        raise refusal(target, f"instances of type {instances.dtype}", "integer ids")
+    if instances.size and instances.min() < 0:
+        raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
+    suffix = split_suffix(source)[1].lower()
+    write = _write_tiff if suffix in TIFF_SUFFIXES else _write_png if suffix in PNG_SUFFIXES else _write_nifti
+    write(instances, source, target)
+
+
+def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
+    if instances.shape != shape:
+        found, expected = describe_shape(source, instances.shape), describe_shape(source, shape)
+        raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
+    if instances.size and instances.max() > largest_id:
+        raise refusal(target, f"the id {instances.max()}", f"ids up to {largest_id} in this format")
+
+
+# --------------------------------------------------------------------------------------------------- TIFF
+
+
+def _write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
+    header = read_tiff_header(source)
+    _check_grid(instances, source, target, header.spatial_shape, np.iinfo(np.uint32).max)
+    is_wide = bool(instances.size) and instances.max() > np.iinfo(np.uint16).max
+    instances = instances.astype(np.uint32 if is_wide else np.uint16)
+    array_axes = "ZYX"[-instances.ndim :]
+    instances = instances.transpose([array_axes.index(axis) for axis in header.spatial_axes])
+    flavour = header.flavour
+    if flavour == "imagej" and (is_wide or instances.nbytes >= 2**32):
+        flavour = "ome"
+    with whole_file(target) as temporary:
+        tifffile.imwrite(
+            temporary,
+            instances,
+            photometric="minisblack",  # three planes would be taken for the colours of one
+            compression="zlib",
+            # compressed sizes are not known beforehand, so leave 32-bit offsets well before 4 GiB
+            bigtiff=flavour != "imagej" and (header.is_bigtiff or instances.nbytes > 3 * 2**30),
+            **_tiff_options(flavour, header),
+        )
+
+
+def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
+    """Return what ``tifffile.imwrite`` needs in order to state axes and voxel size in one flavour of TIFF."""
+    axes, sizes = header.spatial_axes, header.voxel_size
+    if flavour == "ome":
+        unit = "µm" if header.unit == "micrometre" else "pixel"
+        lengths = {f"PhysicalSize{axis}": sizes[axis] for axis in axes if axis in sizes}
+        return {
+            "ome": True,
+            "metadata": {"axes": axes, **lengths, **{f"{name}Unit": unit for name in lengths}},
+        }
+    if flavour == "imagej":
+        metadata = {"axes": axes, "unit": "micron" if header.unit == "micrometre" else "pixel"}
+        if "Z" in sizes:
+            metadata["spacing"] = sizes["Z"]
+        resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
+        return {"imagej": True, "metadata": metadata, "resolution": resolution}
+    # said outright, as tifffile takes any file named .ome.tif for OME
+    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None}
+
+
+# -------------------------------------------------------------------------------------------------- NIfTI
+
+
+def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
+    image = open_nifti(source)
+    shape = nifti_spatial_shape(source, image.shape)
+    _check_grid(instances, source, target, shape, np.iinfo(np.int32).max)
+    header = image.header.copy()
+    header.set_data_dtype(np.int32)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
+    plane_axis = (1,) if instances.ndim == 2 and len(image.shape) > 2 else ()
+    stored = instances.astype(np.int32).transpose().reshape(shape[::-1] + plane_axis)
+    with whole_file(target) as temporary:
+        # the header's own affine leaves its qform, sform and their codes as they are
+        nibabel.save(type(image)(stored, image.affine, header), temporary)
+
+
+# ---------------------------------------------------------------------------------------------------- PNG
+
+
+def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
+    _check_grid(instances, source, target, read_png(source).array.shape[-2:], np.iinfo(np.uint16).max)
+    with whole_file(target) as temporary:
+        Image.fromarray(instances.astype(np.uint16)).save(temporary)
+
+
+# -------------------------------------------------------------------------------------------------- MONAI
+
+
+class InstanceLayout(FolderLayoutBase):
+    """Name output files ``OUTPUT_DIR/NAME_POSTFIX.EXT``, with NAME and EXT of the source image.
+
+    MONAI's own layout has a fixed extension, and takes ``a.b`` of ``a.b.ome.tif`` for a name with an
+    extension.
+    """
+
+    def __init__(self, output_dir: PathLike, postfix: str = "instances") -> None:
+        self.output_dir = Path(output_dir)
+        self.postfix = postfix
+
+    def filename(self, subject: PathLike, **_: object) -> str:
+        """Return the output path for the image at ``subject``; raises ValueError for an unknown extension."""
+        name, suffix = split_suffix(subject)
+        return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
+
+
+def check_targets(data: Sequence[Mapping[str, str]], output_dir: PathLike, postfix: str = "instances") -> None:
+    """Refuse an output folder in which a result would take the place of an input.
+
+    Args:
+        data: the images to segment under the key ``image``, and what belongs to them under others.
+        output_dir, postfix: see `InstanceLayout`.
+
+    Raises:
+        ValueError: naming the input and the image whose result has its name.
+    """
+    layout = InstanceLayout(output_dir, postfix)
+    inputs = {Path(path).resolve() for entry in data for path in entry.values()}
+    for entry in data:
+        target = Path(layout.filename(entry["image"]))
+        if target.resolve() in inputs:
+            raise refusal(target, f"an input in the place of the result of {entry['image']}", "another output_dir")
+
+
+class InstanceWriter(ImageWriter):
+    """MONAI writer of instance maps, for ``SaveImaged(writer="scripts.files.writers.InstanceWriter", ...)``.
+
+    The source image is the ``filename_or_obj`` of the metadata; data type and grid follow from ids and
+    source, so that options of ``SaveImage`` such as ``output_dtype`` or ``resample`` have no say.
+    """
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.source: str | None = None
+
+    def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
+        """Take an instance map of shape (1, *spatial), or (*spatial) if ``channel_dim`` is None."""
+        array = data_array.detach().cpu().numpy() if isinstance(data_array, torch.Tensor) else np.asarray(data_array)
+        if channel_dim is not None:
+            if array.shape[channel_dim] != 1:
+                raise ValueError(f"Found instances of shape {array.shape}, expected one channel: (1, *spatial).")
+            array = array.squeeze(channel_dim)
+        self.data_obj = array
+
+    def set_metadata(self, meta_dict: Mapping | None, **_: object) -> None:
+        """Take the path of the source image from the metadata."""
+        source = (meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ)
+        if not source:
+            raise ValueError("Found metadata without filename_or_obj, expected the path of the image segmented.")
+        self.source = str(source)
+
+    def write(self, filename: PathLike, verbose: bool = True, **_: object) -> None:
+        """Write the file, see :func:`write_instances`."""
+        super().write(filename, verbose=verbose)
+        write_instances(self.data_obj, self.source, filename)
+
+
+class SaveInstancesd(SaveImaged):
+    """Write ``OUTPUT_DIR/NAME_instances.EXT`` for each instance map of shape (1, *spatial), and a table beside it.
+
+    A ``SaveImaged`` by type, as MONAI Label removes savers by it. Errors, however, reach the user as they
+    are: ``SaveImage`` swallows them and reports that it found no writer.
+
+    Args:
+        keys: keys of the instance maps.
+        output_dir: folder to write to, created when missing.
+        image_key: key of the image that was segmented, whose metadata name the source file.
+        postfix: what is put between the name and the extension of the source.
+        scores_postfix: the scores of ``pred``, (K,), are under ``pred_scores``. Where there are some, what they and
+            the map say of each instance is written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: PathLike,
+        image_key: str = "image",
+        postfix: str = "instances",
+        scores_postfix: str = "scores",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        layout = InstanceLayout(output_dir, postfix)
+        super().__init__(keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys)
+        self.image_key, self.scores_postfix = image_key, scores_postfix
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the files and return the data as they are; raises like :func:`write_instances`."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            writer = InstanceWriter()
+            writer.set_data_array(result[key])
+            meta = getattr(result[self.image_key], "meta", None)
+            writer.set_metadata(meta)
+            target = Path(self.saver.folder_layout.filename(subject=writer.source))
+            writer.write(target)
+            scores = result.get(f"{key}_{self.scores_postfix}")
+            if scores is not None:
+                table = instance_table(writer.data_obj, scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
+                write_table(target.with_name(f"{split_suffix(target)[0]}.csv"), table)
+        return result

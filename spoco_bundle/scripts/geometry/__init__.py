@@ -1,0 +1,1 @@
+"""Voxels, distances and shapes: what several stages compute with."""

@@ -1,0 +1,148 @@
+"""Instance metrics in MONAI's evaluator, named in a config.
+
+"key_val_metric": {
+    "annotated_iou": {"_target_": "scripts.metrics.metrics_handler.InstanceMetricsHandler", "sparse": true}
+},
+"handlers": [
+    {"_target_": "scripts.metrics.metrics_handler.MetricsJsonWriter", "output_path": "$@output_dir + '/metrics.json'"}
+]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from monai.handlers import from_engine
+from monai.utils import ImageMetaKey, string_list_all_gather
+
+from ..files.image_files import unique_names
+from ..files.whole_files import write_json
+from .class_metrics import ClassMetrics
+from .instances import METRIC_NAMES, InstanceMetrics
+
+logger = logging.getLogger(__name__)
+
+DETAILS_KEY = "instance_metrics"  # where engine.state.metric_details holds the values of each image
+CLASSES_KEY = "class_metrics"  # and the means of each class
+
+
+class InstanceMetricsHandler(Metric):
+    """All of `scripts.metrics.instances.METRIC_NAMES` as the key metric of a MONAI evaluator.
+
+    The name it is given in ``key_val_metric`` must be one of them and chooses which one selects the best
+    checkpoint; all ten appear in ``engine.state.metrics``, where StatsHandler and TensorBoardStatsHandler
+    find them. Of ``dic``, ``arand``, ``voi_split`` and ``voi_merge`` less is better: to select by one of
+    these the evaluator needs ``"metric_cmp_fn": "$lambda current, best: current < best"`` and the
+    CheckpointSaver ``"key_metric_negative_sign": true``.
+
+    Args:
+        sparse: only some objects are annotated, see `scripts.metrics.instance_metrics`.
+        classes: of these, the objects of each one are also measured alone (see `scripts.metrics.class_metrics`).
+        output_transform: takes ``engine.state.output`` to (predictions, truths), each (B, 1, *spatial) or a
+            list of (1, *spatial), integers; default: its items ``pred`` and ``label``.
+    """
+
+    def __init__(
+        self,
+        sparse: bool = False,
+        classes: Sequence[int] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.metric = InstanceMetrics(sparse=sparse)
+        self.class_metric = ClassMetrics(classes, sparse=sparse) if classes else None
+        # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
+        super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")
+
+    def reset(self) -> None:
+        self.metric.reset()
+        if self.class_metric is not None:
+            self.class_metric.reset()
+
+    def update(self, output: Sequence[torch.Tensor]) -> None:
+        """Add (predictions, truths) of one batch, both (B, 1, *spatial)."""
+        prediction, ground_truth = output
+        self.metric(prediction, ground_truth)
+        if self.class_metric is not None:
+            self.class_metric(prediction, ground_truth)
+
+    def compute(self) -> dict[str, float]:
+        """Means over all images of all processes."""
+        return self.metric.aggregate()
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put the means in ``engine.state.metrics`` and the values of each image in ``metric_details``."""
+        super().completed(engine, name)
+        if not hasattr(engine.state, "metric_details"):
+            engine.state.metric_details = {}
+        engine.state.metric_details[DETAILS_KEY] = self.metric.per_image()
+        if self.class_metric is not None:
+            per_class = self.class_metric.aggregate()
+            if not any(means["images"] for means in per_class.values()):
+                logger.warning("no image holds an object of the classes %s, so the metrics say nothing", [*per_class])
+            engine.state.metric_details[CLASSES_KEY] = per_class
+
+    def attach(self, engine: Engine, name: str) -> None:
+        """Let the engine compute the metrics; `name` is the key metric."""
+        if name not in METRIC_NAMES:
+            raise ValueError(f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}.")
+        super().attach(engine, name)
+
+
+class MetricsJsonWriter:
+    """Writes the metrics as JSON when the evaluator has completed.
+
+    ``{"mean": {"ap50": 0.8, ...}, "images": {"1136_image": {"ap50": 0.8, ...}, ...}}``, and with classes
+    ``"per_class": {"26": {"ap50": 0.7, ..., "images": 50}, ...}``
+
+    An image has the name of its file, without folder and extension; as many parent folders are added as it
+    takes to tell two images apart. The JSON file is there completely or not at all; rank 0 alone writes it.
+
+    Args:
+        output_path: the file to write; its folder is made if missing.
+        image_key: which item of a sample carries the file name in its metadata.
+    """
+
+    def __init__(self, output_path: str | Path, image_key: str = "image") -> None:
+        self.output_path = Path(output_path)
+        self.image_key = image_key
+        self._paths: list[str] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator; it needs an `InstanceMetricsHandler` as one of its metrics."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._forget_paths)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember_paths)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def _forget_paths(self, engine: Engine) -> None:
+        self._paths = []
+
+    def _remember_paths(self, engine: Engine) -> None:
+        for sample in engine.state.batch:  # a list of dictionaries: the evaluator decollates by default
+            metadata = getattr(sample[self.image_key], "meta", {})
+            self._paths.append(str(metadata.get(ImageMetaKey.FILENAME_OR_OBJ, "")))
+
+    def __call__(self, engine: Engine) -> None:
+        # Gathered process after process, as are the values. No path holds a null character.
+        paths = string_list_all_gather(self._paths, delimiter="\0")
+        details = getattr(engine.state, "metric_details", {})
+        if DETAILS_KEY not in details:
+            raise RuntimeError(
+                f"MetricsJsonWriter found no instance metrics to write to {self.output_path}: "
+                f"the evaluator needs an InstanceMetricsHandler as a metric."
+            )
+        if idist.get_rank() != 0:
+            return
+        rows = details[DETAILS_KEY].tolist()
+        images = {
+            name: dict(zip(METRIC_NAMES, row, strict=True)) for name, row in zip(unique_names(paths), rows, strict=True)
+        }
+        mean = {name: engine.state.metrics[name] for name in METRIC_NAMES}
+        per_class = {"per_class": details[CLASSES_KEY]} if CLASSES_KEY in details else {}
+        write_json(self.output_path, {"mean": mean, **per_class, "images": dict(sorted(images.items()))})

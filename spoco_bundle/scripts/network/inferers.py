@@ -1,0 +1,214 @@
+"""Sliding windows over one network, or over student and teacher together."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.utils import convert_to_dst_type
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from .checkpoints import load_weights
+from .coordinates import add_positions_
+from .features import image_features
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
+# share of an automatic window in which a CPU computes one layer after the other: what is larger than about 32 MB is
+# mapped by malloc each time anew, which takes as long as to compute it
+CPU_SHARE = 1 / 32
+
+
+class EmbeddingInferer(SlidingWindowInferer):
+    """MONAI's sliding window; with a teacher, its embeddings follow the student's as further channels.
+
+    An image that fits into one window is seen at once. Of a larger one, a network with GroupNorm computes one layer
+    after the other in windows, so that its embeddings are those of the image seen at once (see `features`); any other
+    network sees one window after the other, and their embeddings are blended. Where the memory of a GPU is too small,
+    the embeddings are put together in the host's, and automatic windows become smaller.
+
+    Args:
+        roi_size: largest window, along each axis or along all of them, divisible by the network's strides; 0: as large
+            as `window_voxels` allows.
+        divisor: those strides, see `dynunet.size_divisor`; 1 along each axis of `roi_size` by default. An image of
+            which no such multiple makes one window is continued by its outermost voxels.
+        overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
+        window_voxels: how many voxels a window may have where `roi_size` is 0, and an image that is seen at once.
+        position_scale: see `coordinates.add_positions`; positions are those in the whole image.
+        teacher: the momentum network, for consistency clustering.
+        teacher_path: its weights, read when first used.
+        others: see `SlidingWindowInferer`.
+
+    Raises:
+        ValueError: windows that do not exist, or that the network cannot take.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int] | int,
+        overlap: float = 0.25,
+        divisor: Sequence[int] | None = None,
+        window_voxels: int = 2**23,
+        position_scale: float = 0.0,
+        teacher: nn.Module | None = None,
+        teacher_path: str | None = None,
+        **others: Any,
+    ) -> None:
+        if isinstance(roi_size, float) and roi_size.is_integer():
+            roi_size = int(roi_size)  # as some user interfaces send it
+        if divisor is None and isinstance(roi_size, int):
+            raise ValueError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
+        self.divisor = list(divisor or [1] * len(roi_size))
+        largest_roi = [roi_size] * len(self.divisor) if isinstance(roi_size, int) else roi_size
+        if roi_size != 0:
+            _check_windows(largest_roi, self.divisor)
+        if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
+            raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
+        super().__init__(roi_size=largest_roi, overlap=overlap, **others)
+        self.largest_roi = None if roi_size == 0 else list(largest_roi)
+        self.window_voxels = window_voxels
+        self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
+        student = self._embed(inputs, network, *args, **kwargs)
+        if self.teacher is None:
+            return student
+        if self.teacher_path is not None:
+            expected = "the momentum network that a training writes beside model.pt; shipped weights have none"
+            load_weights(self.teacher, self.teacher_path, expected)
+            self.teacher_path = None
+        teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
+        return torch.cat([student, teacher.to(student.device)], dim=1)
+
+    def _embed(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """(B, C, *spatial) -> (B, E, *spatial), image by image."""
+        if len(inputs) > 1:
+            return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
+        *attempts, last = self._attempts(inputs)
+        for voxels, device in attempts:
+            try:
+                return self._embed_image(inputs, network, voxels, device, *args, **kwargs)
+            except torch.OutOfMemoryError:
+                window, target = " x ".join(map(str, self.roi_size)), device or inputs.device
+                logger.warning(
+                    "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, target
+                )
+        return self._embed_image(inputs, network, *last, *args, **kwargs)
+
+    def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device | str | None]]:
+        """Voxels of an automatic window, and where the embeddings are put together: one thing after the other.
+
+        First as `SlidingWindowInferer` was told to, None for where the image is.
+        """
+        host = torch.device("cpu")
+        attempts = [(self.window_voxels, self.device), (self.window_voxels, host)]
+        voxels = min(self.window_voxels, inputs.shape[2:].numel())
+        while self.largest_roi is None and voxels > SMALLEST_WINDOW:
+            voxels //= 2
+            attempts.append((voxels, host))
+        return attempts
+
+    def _embed_image(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxels: int,
+        device: torch.device | str | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """(1, C, *spatial) -> (1, E, *spatial) on the device; automatic windows have `voxels` voxels."""
+        shape = inputs.shape[2:]
+        self.roi_size = self._fitting(shape, voxels, self.overlap)
+        fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
+        embeddings = None if fits else self._embed_by_layers(inputs, network, voxels, device, *args, **kwargs)
+        if embeddings is None:
+            padded = _continued(inputs, self.roi_size)
+            embeddings = super().__call__(padded, network, *args, device=device, **kwargs)
+        embeddings = embeddings[(..., *[slice(length) for length in shape])]
+        return add_positions_(embeddings, self.position_scale)
+
+    def _embed_by_layers(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxels: int,
+        device: torch.device | str | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor | None:
+        """Like `_embed_image`, as if the image was seen at once, but for positions; None if this cannot be."""
+        if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
+            return None
+        shape = _divisible(inputs.shape[2:], self.divisor)
+        share = CPU_SHARE if inputs.device.type == "cpu" else 1
+        window = self._fitting(shape, int(voxels * share), overlap=0.0)
+        try:
+            features = network(image_features(_continued(inputs, shape), window, device), *args, **kwargs)
+            return convert_to_dst_type(features.whole(inputs.dtype), inputs, device=device)[0]
+        except (AttributeError, TypeError) as reason:
+            logger.warning("%s: windows see and normalize only themselves: %s", type(network).__name__, reason)
+            return None
+
+    def _fitting(self, shape: Sequence[int], voxels: int, overlap: float) -> list[int]:
+        """The size of all windows in which an image with these spatial axes is seen."""
+        roi = self.largest_roi or largest_window(shape, self.divisor, voxels)
+        axes = zip(shape, roi, self.divisor, strict=True)
+        return [fitting_window(length, largest, overlap, step) for length, largest, step in axes]
+
+
+def largest_window(shape: Sequence[int], divisor: Sequence[int], voxels: int) -> list[int]:
+    """The window that covers an image, made shorter along its longest axes until it has no more than `voxels` voxels.
+
+    >>> largest_window([10, 100, 60], divisor=[1, 4, 4], voxels=25_000)
+    [10, 48, 52]
+    """
+    window = _divisible(shape, divisor)
+    while math.prod(window) > voxels and window != list(divisor):
+        longest = max(range(len(window)), key=lambda axis: window[axis] if window[axis] > divisor[axis] else 0)
+        window[longest] -= divisor[longest]
+    return window
+
+
+def fitting_window(length: int, largest: int, overlap: float, step: int) -> int:
+    """The smallest window that covers an axis with as few windows as the largest one does.
+
+    Args:
+        length: of the image.
+        largest: window, a multiple of `step`.
+        overlap: share of a window that its neighbour repeats.
+        step: what the window must be divisible by.
+
+    >>> fitting_window(100, largest=128, overlap=0.25, step=8), fitting_window(130, largest=128, overlap=0.25, step=8)
+    (104, 80)
+    """
+
+    def count(size: int) -> int:
+        return 1 + math.ceil(max(0, length - size) / max(1, int(size * (1 - overlap))))  # as MONAI places them
+
+    return next(size for size in range(step, largest + 1, step) if count(size) <= count(largest))
+
+
+def _divisible(shape: Sequence[int], divisor: Sequence[int]) -> list[int]:
+    """The next larger spatial axes that a network can halve often enough."""
+    return [step * math.ceil(length / step) for length, step in zip(shape, divisor, strict=True)]
+
+
+def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """(1, C, *spatial), continued by its outermost voxels along those axes that are shorter than in `shape`."""
+    missing = [max(0, size - length) for size, length in zip(shape, image.shape[2:], strict=True)]
+    return pad(image, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
+
+
+def _check_windows(roi_size: Sequence[int], divisor: Sequence[int]) -> None:
+    if not isinstance(roi_size, Sequence) or len(roi_size) != len(divisor):
+        raise ValueError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
+    if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(roi_size, divisor, strict=True)):
+        raise ValueError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(roi_size)}")

@@ -1,0 +1,113 @@
+"""Notice ids on the command line that no config has: MONAI takes ``--epoch 100`` in silence, and trains for 20 epochs.
+
+In a MONAI JSON config, first among what is initialized::
+
+    {"_target_": "scripts.run.spelling.check_spelling", "command": "$sys.argv"}
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import run as monai_run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+from .options import FOLDER, PATHS_OR_NULL, RULES
+
+logger = logging.getLogger(__name__)
+
+SIMILAR = 0.8  # of 1: `epoch` and `label`, but not `seed` in the place of `settings`
+
+
+def check_spelling(command: Sequence[str]) -> None:
+    """Refuse an id that is nearly one of the configs', and warn of any other one that they do not know.
+
+    An id that resembles none, or is an option of another command, is only told: one list of options may serve several
+    commands, and not each knows them all. Ids in a file given as ``--args_file`` count like those of the command line.
+    Values that MONAI would take for something else are refused as well.
+
+    Args:
+        command: as in `sys.argv`; any other than ``monai.bundle run`` with config files is left alone.
+
+    Raises:
+        ValueError: naming the id and the one that was probably meant, or what can be written in the place of a value.
+    """
+    if not command[0].replace("\\", "/").endswith("monai/bundle/__main__.py") or command[1:2] != ["run"]:
+        return
+    typed = dict(_options(command))
+    given: dict[str, Any] = dict(typed)
+    if Path(given.get("args_file", "")).is_file():  # Fire makes a dictionary of some other values
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    if "config_file" not in given:
+        return
+    files = _paths(given["config_file"])
+    config = ConfigParser.load_config_files(files)
+    known = {_first_part(name) for name in config} | _known_to_monai(given)
+    names = ", ".join(Path(file).name for file in files)
+    for name in dict.fromkeys(map(_first_part, given)):
+        if name in known:
+            continue
+        meant = get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)
+        if meant and name not in RULES:
+            raise ValueError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
+        logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
+    for name, value in typed.items():
+        _check_value(name, value, config)
+
+
+def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
+    """Refuse what MONAI leaves out or changes in silence."""
+    if value == "None" and config.get(name) is not None:
+        raise ValueError(f"--{name}: found None, which MONAI leaves out, expected '$None' to unset it.")
+    if "#" in value and RULES.get(name) in (FOLDER, PATHS_OR_NULL):
+        raise ValueError(f"--{name}: found {value} with #, which MONAI changes to ::, expected a path without it.")
+
+
+def _known_to_monai(given: dict[str, Any]) -> set[str]:
+    """What MONAI itself takes, what it runs if it is there, and the settings of the experiment tracking asked for."""
+    names = {*inspect.signature(monai_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+    tracking = DEFAULT_EXP_MGMT_SETTINGS.get(str(given.get("tracking")), {"configs": {}})
+    return {*names, *tracking["configs"], ConfigParser.meta_key, "initialize", "run", "finalize"}
+
+
+def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each id and its value, in the forms that Fire reads: ``--id value``, ``--id=value``, ``-id value``.
+
+    ``--noid`` without a value, which is Fire's ``--id False``, is given as ``id``; what follows ``--`` is for Fire.
+    """
+    arguments = list(takewhile(lambda argument: argument != "--", command))
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if not _is_id(argument):
+            continue
+        name, equals, value = argument.lstrip("-").partition("=")
+        name, has_value = name.replace("-", "_"), bool(equals) or not _is_id(following)
+        if not has_value and name.startswith("no"):
+            name = name[2:]
+        yield name, value if equals else following
+
+
+def _is_id(argument: str) -> bool:
+    """Fire takes one dash as well, before a letter: ``-8`` is a number."""
+    return argument.startswith("--") or re.match("-[a-zA-Z]", argument) is not None
+
+
+def _first_part(name: str) -> str:
+    return name.split("#")[0].split("::")[0]
+
+
+def _paths(value: str | Sequence[str]) -> list[str]:
+    """Of ``a.json`` or ``['a.json','b.json']``, as the command line has them, or a list, as a file has it."""
+    try:
+        paths = ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return [value]
+    return [str(path) for path in paths] if isinstance(paths, list | tuple) else [str(paths)]

@@ -1,0 +1,1 @@
+"""Synthetic microscopy with complete truth: what the shipped weights are trained on."""

@@ -1,0 +1,1 @@
+"""The training step, and what happens around it: validation, calibration, resuming, pictures."""

@@ -1,0 +1,233 @@
+"""Two thresholds, chosen by the annotated objects: of the foreground, and of the evidence for a border.
+
+How sharp borders are in embedding space depends on the images, on the objects' shape and on how long the network was
+trained. Each annotated object tells: at a low threshold of `agglomeration` it is in pieces, at a high one its
+neighbours swallow it. Of the foreground's probability a low threshold makes it too fat, a high one too thin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from ..clustering.agglomeration import Hierarchy, build_hierarchy
+from ..geometry.tensors import plain_tensor
+from ..geometry.voxels import ForegroundVoxels
+from ..network.device_memory import on_host_if_too_large
+from ..network.foreground import THRESHOLD, foreground_logit
+from ..transforms.resampling import resample_nearest
+from ..transforms.sampling import without_special
+from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
+
+THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
+PREFERRED = 2.8  # in the middle
+FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
+DOUBT = 0.025  # how much worse than the best one the usual foreground threshold may be, for one object; less for many
+TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
+
+
+class ChosenValue:
+    """A number that changes: ``float()`` of it is the newest."""
+
+    def __init__(self, choose: Callable[[], float]) -> None:
+        self.choose = choose
+
+    def __float__(self) -> float:
+        return self.choose()
+
+
+class ThresholdCalibration(Transform):
+    """Chooses the thresholds at which annotated objects and instances of the validation images overlap best.
+
+    A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
+    handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
+    of the evidence for all images so far, that of its `foreground_threshold` the other one. Each annotated image counts
+    the same, as in the metrics: by its objects, one that is full of small ones would decide for all others. Only one in
+    which less than an object of the standard size is annotated, as a chip at the border, counts less.
+
+    Args:
+        embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
+        delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
+        background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
+        min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
+        fixed, fixed_foreground: thresholds that are used as they are; None: choose one.
+        preferred: the threshold to stay near to.
+        mask_key: where there is such a map, objects are where it is not 0.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        delta_var: float = 0.5,
+        foreground: str = "estimated",
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        min_size: int = 50,
+        smallest_instance: float = 1,
+        fixed: float | None = None,
+        fixed_foreground: float | None = None,
+        preferred: float = PREFERRED,
+        pred_key: str = "pred",
+        label_key: str = "label",
+        mask_key: str = "mask",
+    ) -> None:
+        if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
+            raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
+        self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
+        self.sizes, self.fixed, self.preferred = (min_size, smallest_instance), fixed, preferred
+        usual = THRESHOLD if fixed_foreground is None else float(fixed_foreground)
+        may_choose = fixed_foreground is None and foreground == "estimated"
+        self.probabilities = FOREGROUND_THRESHOLDS if may_choose else (usual,)
+        self.foreground_threshold = ChosenValue(self._choose_foreground)
+        self.special = (background_label, ignore_label)
+        self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
+        self._forget()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a validator, before what writes the threshold."""
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        if self.fixed is None or len(self.probabilities) > 1:
+            labels = self._annotation(data)
+            object_sizes = np.unique(labels[labels != 0], return_counts=True)[1]
+            if len(object_sizes):
+                weight = image_weight(object_sizes, labels.ndim)
+                self.total_overlap += weight * self._overlaps(data, labels)
+                self.total_weight += weight
+                self.objects += len(object_sizes)
+        return data
+
+    def __float__(self) -> float:
+        if self.fixed is not None:
+            return float(self.fixed)
+        overlaps = self._mean_overlaps()[self.probabilities.index(float(self.foreground_threshold))]
+        return choose_threshold(overlaps, self.preferred)
+
+    def _choose_foreground(self) -> float:
+        """The one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`."""
+        best = self._mean_overlaps().max(1)
+        good = np.flatnonzero(best >= best.max() - DOUBT / max(1.0, self.objects) ** 0.5)
+        return min((self.probabilities[index] for index in good), key=lambda one: abs(one - THRESHOLD))
+
+    def _mean_overlaps(self) -> NDArray[np.float64]:
+        """(F, T) for each pair of thresholds, over the annotated images."""
+        return self.total_overlap / (self.total_weight or 1.0)
+
+    def _annotation(self, data: Mapping[Hashable, Any]) -> NDArray[np.integer]:
+        """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere."""
+        labels = without_special(torch.as_tensor(data[self.label_key]).cpu(), *self.special)
+        return resample_nearest(labels, data[self.pred_key].shape[1:])[0].numpy()
+
+    def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(F, T) for each pair of thresholds."""
+        embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
+        grid = embeddings.shape[1:]
+        smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
+        if self.mask_key in data:
+            known = plain_tensor(torch.as_tensor(data[self.mask_key])).cpu()[0] > 0
+        elif self.foreground == "everywhere":
+            known = torch.ones(grid, dtype=torch.bool)
+        else:
+            probability = foreground_logit(embeddings).sigmoid()
+            foregrounds = [probability > threshold for threshold in self.probabilities]
+            return np.stack([self._overlaps_in(embeddings, one, labels, smallest) for one in foregrounds])
+        return np.stack([self._overlaps_in(embeddings, known, labels, smallest)] * len(self.probabilities))
+
+    def _overlaps_in(
+        self, embeddings: torch.Tensor, foreground: torch.Tensor, labels: NDArray[np.integer], smallest: int
+    ) -> NDArray[np.float64]:
+        """The mean of `mutual_overlaps` at each threshold, (T,), of the instances in one foreground (*spatial)."""
+        if not foreground.any():
+            return np.zeros(len(THRESHOLDS))
+        hierarchy = on_host_if_too_large(_hierarchy_in_place, embeddings, foreground, self.delta_var)
+        overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
+        return overlaps / weights
+
+    def _forget(self) -> None:
+        self.total_overlap = np.zeros((len(self.probabilities), len(THRESHOLDS)))  # summed over the images
+        self.total_weight, self.objects = 0.0, 0
+
+    def _share(self) -> None:
+        """Every process of a distributed training comes to the same threshold."""
+        if idist.get_world_size() > 1:
+            self.total_overlap = idist.all_reduce(torch.from_numpy(self.total_overlap)).cpu().numpy()
+            self.total_weight, self.objects = idist.all_reduce(self.total_weight), idist.all_reduce(self.objects)
+
+
+def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
+    """1 for an image in which an object of the standard size is annotated, or as much, and less for less.
+
+    >>> image_weight(np.array([16]), dims=2) == image_weight(np.array([4, 4]), dims=2)  # all count by their roots
+    True
+    """
+    return min(1.0, float(np.sqrt(object_sizes).sum()) / standard_volume(dims) ** 0.5)
+
+
+def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:
+    """All merges that any threshold makes; the regions are (*spatial)."""
+    voxels = ForegroundVoxels(embeddings, foreground)
+    hierarchy = build_hierarchy(voxels, delta_var, THRESHOLDS[-1])
+    return replace(hierarchy, regions=voxels.image(torch.from_numpy(hierarchy.regions)))
+
+
+def mutual_overlaps(
+    hierarchy: Hierarchy, labels: NDArray[np.integer], thresholds: Sequence[float], smallest: int = 1
+) -> NDArray[np.float64]:
+    """Best IoU of each annotated object with an instance and of each instance with an object: their weighted sum.
+
+    An object in pieces is one object, but as many instances. Instances count if more than half of them is annotated,
+    the others can be neither right nor wrong, and if they have `smallest` voxels. All count by the root of their size:
+    as ones they would let the crumbs of a long neurite decide, by their voxels the largest object would.
+
+    Args:
+        hierarchy: of the image, its regions (*spatial).
+        labels: (*spatial), ids are objects, 0 is not.
+        thresholds: T places to cut the hierarchy at.
+        smallest: size of an instance that counts.
+
+    Returns:
+        (2, T): the sums of weight times IoU, and of the weights.
+    """
+    ids, owner = np.unique(labels, return_inverse=True)
+    regions = hierarchy.regions.ravel()
+    object_sizes, region_sizes = np.bincount(owner.ravel()), np.bincount(regions)
+    object_weights = np.sqrt(np.where(ids != 0, object_sizes, 0))
+    pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(region_sizes) + regions, return_counts=True)
+    member, region = np.divmod(pairs, len(region_sizes))
+    both = (ids[member] != 0) & (region > 0)
+    member, region, shared = member[both], region[both], shared[both]
+    totals = []
+    for threshold in thresholds:
+        instance_of = hierarchy.cut(threshold)
+        sizes = np.bincount(instance_of, weights=region_sizes)
+        pairs, pair_of = np.unique(member * len(sizes) + instance_of[region], return_inverse=True)
+        voxels = np.bincount(pair_of, weights=shared, minlength=len(pairs))
+        own, instance = np.divmod(pairs, len(sizes))
+        overlap = voxels / (object_sizes[own] + sizes[instance] - voxels)
+        of_objects, of_instances = np.zeros(len(ids)), np.zeros(len(sizes))
+        np.maximum.at(of_objects, own, overlap)
+        np.maximum.at(of_instances, instance, overlap)
+        annotated = np.bincount(instance, weights=voxels, minlength=len(sizes))
+        counted = (annotated > sizes / 2) & (sizes >= smallest)
+        instance_weights = np.sqrt(np.where(counted, sizes, 0))
+        weighted = of_objects @ object_weights + of_instances @ instance_weights
+        totals.append((weighted, object_weights.sum() + instance_weights.sum()))
+    return np.array(totals, np.float64).T
+
+
+def choose_threshold(overlaps: NDArray[np.float64], preferred: float = PREFERRED) -> float:
+    """The one nearest to `preferred` whose overlap, (T,), is at most `TOLERANCE` below the best."""
+    good = np.flatnonzero(overlaps >= overlaps.max() - TOLERANCE)
+    factors = np.abs(np.log(np.array(THRESHOLDS)[good] / preferred))
+    return THRESHOLDS[good[factors.argmin()]]

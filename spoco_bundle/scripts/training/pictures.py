@@ -1,0 +1,125 @@
+"""Pictures of a result: image, annotation, embeddings and instances side by side, in the middle slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.distributed import one_rank_only
+from ignite.engine import Engine, Events
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ..files.whole_files import warn_if_unwritable, whole_file
+from ..geometry.tensors import plain_tensor
+from ..transforms.resampling import resample_nearest
+
+Picture = NDArray[np.uint8]  # (height, width, 3)
+
+
+def middle_slice(volume: ArrayLike) -> NDArray:
+    """The middle plane of (Z, Y, X); a plane (Y, X) is returned as it is."""
+    array = np.asarray(volume)
+    return array if array.ndim == 2 else array[array.shape[0] // 2]
+
+
+def middle_plane(channels: Tensor, shape: Sequence[int]) -> Tensor:
+    """The middle plane of what `resample_nearest` makes of (C, *spatial) on a grid (*shape), without the rest of it."""
+    if len(shape) == 3:
+        depth, index = channels.shape[1], shape[0] // 2
+        channels = channels[:, int((index + 0.5) * depth / shape[0])]
+    return resample_nearest(channels, shape[-2:])
+
+
+def gray_picture(image: ArrayLike) -> Picture:
+    """Middle slice of an image (*spatial), stretched between its 1st and 99.8th percentile."""
+    plane = middle_slice(image).astype(np.float32)
+    low, high = np.percentile(plane, [1, 99.8])
+    gray = np.clip((plane - low) / max(high - low, 1e-6), 0, 1)
+    return np.repeat((gray * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def label_picture(labels: ArrayLike) -> Picture:
+    """Middle slice of a label map (*spatial): a colour for each id that stays the same in every picture."""
+    plane = middle_slice(labels).astype(np.uint64)
+    mixed = (plane * np.uint64(2654435761)) % np.uint64(2**32)  # Knuth's multiplicative hash
+    channels = [(mixed >> np.uint64(shift)) & np.uint64(0xFF) for shift in (8, 16, 24)]
+    bright = 55 + np.stack(channels, axis=-1) * 200 // 255
+    return np.where(plane[..., None] == 0, 0, bright).astype(np.uint8)
+
+
+def embedding_picture(embeddings: ArrayLike) -> Picture:
+    """Middle slice of embeddings (E, *spatial): their first three principal components as red, green and blue."""
+    array = np.asarray(embeddings, np.float32)
+    plane = array if array.ndim == 3 else array[:, array.shape[1] // 2]
+    vectors = plane.reshape(len(plane), -1).T  # (pixels, E)
+    centered = vectors - vectors.mean(0)
+    _, directions = np.linalg.eigh(centered.T @ centered)  # ascending
+    components = centered @ directions[:, ::-1][:, :3]
+    low, high = np.percentile(components, [1, 99], axis=0)
+    scaled = np.clip((components - low) / np.maximum(high - low, 1e-6), 0, 1)
+    if scaled.shape[1] < 3:
+        scaled = np.pad(scaled, ((0, 0), (0, 3 - scaled.shape[1])))
+    return (scaled * 255).astype(np.uint8).reshape(*plane.shape[1:], 3)
+
+
+def side_by_side(pictures: list[Picture], gap: int = 4) -> Picture:
+    """Join pictures of one height from left to right, with a white gap."""
+    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+    joined = [part for picture in pictures for part in (picture, white)]
+    return np.concatenate(joined[:-1], axis=1)
+
+
+class PictureHandler:
+    """Evaluator handler: image, annotation, embeddings and instances of the first validation image.
+
+    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid. Needs the evaluator's
+    output under the keys image, label, embeddings and pred.
+
+    Args:
+        output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`.
+        event_writer: of TensorBoard, the one that the curves go to: of several files in a folder it follows the newest.
+    """
+
+    def __init__(self, output_dir: str, event_writer: SummaryWriter | None = None) -> None:
+        self.output_dir, self.event_writer = Path(output_dir), event_writer
+        self.first: Picture | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _forget(self, engine: Engine) -> None:
+        self.first = None
+
+    def _keep(self, engine: Engine) -> None:
+        if self.first is not None:
+            return
+        output = engine.state.output[0]
+        shape = output["label"].shape[1:]
+        image, label, embeddings, instances = (
+            middle_plane(plain_tensor(torch.as_tensor(output[key])), shape).cpu()
+            for key in ("image", "label", "embeddings", "pred")
+        )
+        pictures = gray_picture(image[0]), label_picture(label[0]), embedding_picture(embeddings)
+        self.first = side_by_side([*pictures, label_picture(instances[0])])
+
+    @one_rank_only()
+    def _write(self, engine: Engine) -> None:
+        if self.first is None:
+            return
+        # MONAI's ValidationHandler runs the evaluator with the trainer's epoch as its number
+        epoch = engine.state.epoch
+        with warn_if_unwritable():
+            with whole_file(self.output_dir / "pictures" / f"epoch_{epoch:04d}.png") as temporary:
+                Image.fromarray(self.first).save(temporary)
+            if self.event_writer is not None:
+                name = "image, annotation, embeddings, instances"
+                self.event_writer.add_image(name, self.first, epoch, dataformats="HWC")
+                self.event_writer.flush()

@@ -1,0 +1,156 @@
+"""Go on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.distributed import one_rank_only
+from ignite.engine import Engine, Events
+from monai.transforms import Randomizable
+from monai.utils import set_determinism
+
+from ..files.whole_files import content_digest, read_tensors, warn_if_unwritable, whole_file, write_tensors
+
+logger = logging.getLogger(__name__)
+
+CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
+
+
+class SeedEachEpoch:
+    """Handler that makes an epoch's randomness depend on the seed and the epoch's number only.
+
+    An interrupted training that goes on at the next epoch then draws what an uninterrupted one would have drawn.
+
+    Args:
+        seed: of the whole training.
+        transform: the random preprocessing, whose own random state is set as well.
+    """
+
+    def __init__(self, seed: int, transform: Randomizable) -> None:
+        self.seed, self.transform = seed, transform
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + 1_000_003 * engine.state.epoch  # a prime, so that neighbouring seeds share no epoch
+        set_determinism(seed % 2**32)
+        self.transform.set_random_state(seed % 2**32)
+
+
+class UnusableCheckpoint(ValueError):
+    """A checkpoint that no training can go on from."""
+
+
+class ResumeCheckpoint:
+    """Handler that saves the whole training after each epoch, and takes it up again when it finds such a file.
+
+    The checkpoint of the epoch before is kept beside the newest: when that one turns out to be broken, the training
+    goes on from the other. Both are removed when the training is complete, so that the same command then starts a
+    new training.
+
+    Args:
+        path: of the newest checkpoint; the one before has `_previous` in its name.
+        objects: name -> anything with `state_dict` and `load_state_dict`: network, teacher, optimizer, schedule.
+        options: name -> value; a training goes on only with those it began with. Compared as text.
+        data: the training files, name -> path of each; a training goes on only with the content they began with.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        objects: Mapping[str, Any],
+        options: Mapping[str, Any],
+        data: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self.path, self.objects = Path(path), objects
+        self.previous = self.path.with_stem(f"{self.path.stem}_previous")
+        self.options = {name: str(value) for name, value in options.items()}
+        for file in dict.fromkeys(file for entry in data for file in entry.values()):
+            self.options[f"the content of {file},"] = content_digest(file)
+        self.path_is_whole = False  # until it was read or written
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._remove)
+
+    def _load(self, engine: Engine) -> None:
+        found = [path for path in (self.path, self.previous) if path.is_file()]
+        for path in found:
+            try:
+                state = self._restore(path, engine)
+            except UnusableCheckpoint as error:
+                logger.warning("%s", error)
+                continue
+            self.path_is_whole = path == self.path
+            engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+            logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, path)
+            return
+        if found:
+            names = " and ".join(map(str, found))
+            raise ValueError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
+
+    def _all_objects(self, engine: Engine) -> dict[str, Any]:
+        """With the scaler of mixed precision, which no config can name: the trainer makes it."""
+        scaler = getattr(engine, "scaler", None)
+        return {**self.objects, **({} if scaler is None else {"scaler": scaler})}
+
+    def _restore(self, path: Path, engine: Engine) -> dict[str, Any]:
+        """Load a checkpoint into the objects; returns all of it.
+
+        Raises:
+            UnusableCheckpoint: a broken file, something else, or a state that the objects do not take.
+            ValueError: a checkpoint of a training with other options.
+        """
+        expected = "a checkpoint of this training"
+        try:
+            state = read_tensors(path, expected)
+        except ValueError as error:
+            raise UnusableCheckpoint(str(error)) from error
+        if not isinstance(state, dict) or {name: type(part) for name, part in state.items()} != CONTENT:
+            raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
+        self._check_options(path, state["options"])
+        for name, target in self._all_objects(engine).items():
+            try:
+                target.load_state_dict(state["objects"][name])
+            except Exception as error:  # each kind of object has its own
+                message = f"{path}: found a {name} that does not fit ({type(error).__name__}), expected {expected}."
+                raise UnusableCheckpoint(message) from error
+        return state
+
+    def _check_options(self, path: Path, found: Mapping[str, str]) -> None:
+        for name, expected in self.options.items():
+            if found.get(name) != expected:
+                raise ValueError(
+                    f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
+                    f"{expected:.200}; give the option it had, and the images and labels, to go on, or another "
+                    "output_dir, or delete the checkpoints to start anew."
+                )
+
+    @one_rank_only()
+    def _save(self, engine: Engine) -> None:
+        state = {
+            "options": self.options,
+            "objects": {name: target.state_dict() for name, target in self._all_objects(engine).items()},
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+        }
+        with warn_if_unwritable():
+            with whole_file(self.path) as temporary:
+                write_tensors(temporary, state)
+                if self.path_is_whole:  # a broken one must not take the place of the previous
+                    os.replace(self.path, self.previous)
+                self.path_is_whole = False
+            self.path_is_whole = True
+
+    @one_rank_only()
+    def _remove(self, engine: Engine) -> None:
+        for path in (self.path, self.previous):
+            path.unlink(missing_ok=True)

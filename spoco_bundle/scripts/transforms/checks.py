@@ -1,0 +1,202 @@
+"""Refuse images and label maps that would train or segment without an error, but wrongly.
+
+In a MONAI JSON config, right after loading::
+
+    {"_target_": "scripts.transforms.checks.CheckImaged", "keys": "image", "spatial_dims": "@spatial_dims"}
+    {"_target_": "scripts.transforms.checks.CheckLabelsd", "label_key": "label", "image_key": "image"}
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
+
+from ..files.grids import check_same_grid
+from ..files.image_files import describe_shape, refusal
+from .sampling import without_special
+
+logger = logging.getLogger(__name__)
+
+
+def file_of(key: Hashable, tensor: torch.Tensor) -> str:
+    """The file a tensor was read from, or its key where it does not say."""
+    return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
+
+
+class CheckImaged(MapTransform):
+    """Refuse images that the network would take for something else; what passes is unchanged.
+
+    Refused are images of another number of spatial dimensions or channels, with not-a-number or infinite
+    values, or with one value throughout.
+
+    Args:
+        keys: keys of the images, channel first: (C, *spatial).
+        spatial_dims: 2 or 3.
+        in_channels: channels that the network takes.
+        blank_key: where it is told which images have one value throughout, true or false; None: they are refused.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spatial_dims: int,
+        in_channels: int = 1,
+        blank_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.blank_key = blank_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data as they are; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            file, image = file_of(key, result[key]), result[key]
+            self._check(file, image)
+            is_blank = bool(image.min() == image.max())
+            if self.blank_key is not None:
+                result[self.blank_key] = is_blank
+            if is_blank and self.blank_key is None:
+                raise refusal(file, f"the value {image.min().item():g} everywhere", "an image with contrast")
+            if is_blank:
+                logger.warning("%s: found the value %g everywhere, and so no instances", file, image.min().item())
+        return result
+
+    def _check(self, file: str, image: torch.Tensor) -> None:
+        found_dims = image.ndim - 1
+        if found_dims != self.spatial_dims:
+            hint = "leave out configs/2d.json" if self.spatial_dims == 2 else "add configs/2d.json for 2D images"
+            shape = describe_shape(file, image.shape[1:])
+            # a stack whose planes the file calls channels is a frequent slip of the program that wrote it
+            channels = f", with {image.shape[0]} channels" if image.shape[0] != self.in_channels else ""
+            found, expected = (
+                f"a {found_dims}D image, {shape}{channels}",
+                f"a {self.spatial_dims}D image ({hint})",
+            )
+            raise refusal(file, found, expected)
+        if getattr(image, "meta", {}).get("has_palette"):
+            raise refusal(file, "colours from a palette, as of a label map", "grey values, or red, green and blue")
+        if image.shape[0] != self.in_channels:
+            channels = f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
+            raise refusal(file, channels, f"{self.in_channels}, the number given as in_channels in training")
+        if not torch.isfinite(image).all():
+            count = int((~torch.isfinite(image)).sum())
+            raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
+        if image.numel() == 0:
+            raise refusal(file, "no voxel", "an image with contrast")
+
+
+class CheckPatchSized(MapTransform):
+    """Refuse a patch size that does not fit into an image, or that the network cannot halve often enough.
+
+    Args:
+        keys: keys of the images on the working grid: (C, *spatial).
+        patch_size: along each axis, in voxels of the working grid.
+        divisor: of which the network takes multiples, along each axis, see `dynunet.size_divisor`.
+    """
+
+    def __init__(self, keys: KeysCollection, patch_size: Sequence[int], divisor: Sequence[int]) -> None:
+        super().__init__(keys)
+        if len(patch_size) != len(divisor):
+            raise ValueError(f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}")
+        if any(size < step or size % step for size, step in zip(patch_size, divisor, strict=True)):
+            raise ValueError(f"patch_size must be a multiple of {list(divisor)}, got {list(patch_size)}")
+        self.patch_size, self.divisor = list(patch_size), list(divisor)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data as they are; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            shape = list(result[key].shape[1:])
+            if any(size > available for size, available in zip(self.patch_size, shape, strict=True)):
+                largest = [n // step * step for n, step in zip(shape, self.divisor, strict=True)]
+                raise refusal(
+                    file_of(key, result[key]),
+                    f"{shape} voxels on the working grid, fewer than patch_size {self.patch_size}",
+                    f"patch_size up to {largest}",
+                )
+        return result
+
+
+class CheckLabelsd(MapTransform):
+    """Refuse label maps that break the label convention; what passes becomes int32, or int64 if need be.
+
+    The convention: integers on the image's grid, 0 = unlabelled, 1..N = one id for each wholly annotated
+    object. No value is changed. A grid that contradicts the image's is refused (see `grids`). As label and image
+    share one, the label takes over the image's affine: a TIFF and a NIfTI file of one volume state theirs in
+    different units.
+
+    Args:
+        label_key: key of the label map, (1, *spatial).
+        image_key: key of the image, (C, *spatial).
+        background_label: id painted on known background, which is no object.
+        ignore_label: id that is left out of training, which is no object either.
+        allow_empty: accept a label map without any object.
+        allow_missing_keys: do not raise when there is no label map.
+    """
+
+    def __init__(
+        self,
+        label_key: str,
+        image_key: str,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+        allow_empty: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(label_key, allow_missing_keys)
+        self.image_key = image_key
+        self.special = (background_label, ignore_label)
+        self.allow_empty = allow_empty
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with checked labels; raises ValueError naming the file, found and expected."""
+        result = dict(data)
+        image = result[self.image_key]
+        for key in self.key_iterator(result):
+            label, file = result[key], file_of(key, result[key])
+            self._check_grid(file, label, file_of(self.image_key, image), image)
+            self._check_ids(file, label)
+            result[key] = _on_grid_of(label, image)
+        return result
+
+    def _check_grid(self, file: str, label: torch.Tensor, image_file: str, image: torch.Tensor) -> None:
+        if label.ndim > 1 and label.shape[0] != 1:
+            expected = "one channel of integer ids; colours must be turned into ids first"
+            raise refusal(file, f"a label map of {label.shape[0]} channels", expected)
+        if label.shape[1:] != image.shape[1:]:
+            label_shape = describe_shape(file, label.shape[1:])
+            image_shape = describe_shape(image_file, image.shape[1:])
+            raise refusal(file, f"a label map of shape {label_shape}", f"the shape {image_shape} of {image_file}")
+        if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+            check_same_grid(file, label, image_file, image)
+
+    def _check_ids(self, file: str, label: torch.Tensor) -> None:
+        if label.is_floating_point() or label.is_complex():
+            kind = str(label.dtype).removeprefix("torch.")
+            raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
+        if label.min() < 0:
+            raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
+        if not self.allow_empty and not without_special(label, *self.special).any():
+            others = ", ".join(map(str, sorted({0, *self.special} - {None})))
+            raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
+
+
+def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Narrow the ids to int32 where they fit, and put the label on the image's affine."""
+    fits = int(label.max()) <= torch.iinfo(torch.int32).max
+    label = label.to(torch.int32 if fits else torch.int64)
+    if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+        label = label.clone()
+        label.affine = image.affine.clone()
+    return label

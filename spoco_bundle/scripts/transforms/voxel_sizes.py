@@ -1,0 +1,78 @@
+"""How long voxels are where files do not agree to say it: as long as those of the other files.
+
+A stack that some program saved without its calibration has voxels of length 1. Beside files in micrometres that is no
+length at all, and objects would come out in crumbs, or as one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
+from numpy.typing import ArrayLike, NDArray
+
+from ..files.grids import stated_axes
+
+logger = logging.getLogger(__name__)
+
+
+def assumed_voxel_sizes(sizes: ArrayLike, stated: ArrayLike) -> NDArray[np.float64]:
+    """Voxel sizes of F files, and in the place of one that a file does not state the median of those that do.
+
+    Args:
+        sizes: (F, ndim). stated: (F, ndim), see `grids.stated_axes`.
+
+    >>> assumed_voxel_sizes([[0.5, 2.0], [1.0, 3.0]], [[True, False], [False, False]]).tolist()
+    [[0.5, 2.0], [0.5, 3.0]]
+    """
+    sizes, stated = np.asarray(sizes, np.float64), np.asarray(stated, bool)
+    counted = np.where(stated | ~stated.any(0), sizes, np.nan)
+    return np.where(np.isnan(counted), np.nanmedian(counted, axis=0), sizes)
+
+
+class AssumeVoxelSized(MapTransform):
+    """Take voxels to be as long as those of other files along axes where only one of the two says how long they are.
+
+    Only `affine` changes, by which images are resampled; `original_affine` stays that of the file.
+
+    Args:
+        keys: MetaTensors (C, *spatial) of one grid, the image first: what it states counts.
+        voxel_size: per axis, of the images trained on; None leaves everything as it is.
+        stated: along which axes these state it, see `grids.stated_axes`; None the same.
+    """
+
+    def __init__(self, keys: KeysCollection, voxel_size: Sequence[float] | None, stated: Sequence[bool] | None) -> None:
+        super().__init__(keys)
+        self.voxel_size, self.stated = voxel_size, stated
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        image = result[self.first_key(result)]
+        factors = self._factors(image)
+        if factors is None:
+            return result
+        for key in self.key_iterator(result):
+            affine = image.affine @ torch.diag(torch.from_numpy(np.append(factors, 1)))
+            result[key] = MetaTensor(result[key].as_tensor(), meta={**result[key].meta, "affine": affine})
+        return result
+
+    def _factors(self, image: MetaTensor) -> NDArray[np.float64] | None:
+        """By how much longer voxels are than the file says, along each axis; None where it may be right."""
+        found = stated_axes(image)
+        if self.voxel_size is None or self.stated is None or list(self.stated) == found:
+            return None
+        unlike = np.not_equal(self.stated, found)
+        logger.warning(
+            "%s: voxels are taken to be as long as those of the images trained on along %s, as only one of the two "
+            "files says how long they are",
+            image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image"),
+            ", ".join(name for name, is_unlike in zip("zyx"[-len(found) :], unlike, strict=True) if is_unlike),
+        )
+        return np.where(unlike, np.divide(self.voxel_size, image.pixdim.numpy()), 1.0)

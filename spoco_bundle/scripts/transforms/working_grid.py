@@ -1,0 +1,303 @@
+"""What the annotated objects tell: the voxel size to work at, and which instances are too small to be objects."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.transforms import Transform
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..files.grids import stated_axes
+from ..geometry.balls import ball_volume
+from ..geometry.pieces import face_components
+from .checks import file_of
+from .resampling import working_shape, working_voxels_per_voxel
+from .sampling import where_id, without_special
+from .voxel_sizes import assumed_voxel_sizes
+
+logger = logging.getLogger(__name__)
+
+STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
+SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
+LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
+LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the training files have in common."""
+
+    voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
+    object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
+    object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
+    smallest_sides: list[float]  # of the images per axis, in the unit of the files
+    stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
+
+
+def survey_objects(
+    data: Sequence[Mapping[str, Any]],
+    load: Transform,
+    background_label: int | None = None,
+    ignore_label: int | None = None,
+    label_key: str = "label",
+    image_key: str = "image",
+) -> Survey:
+    """Read all training files once.
+
+    Args:
+        data: the training files.
+        load: transform that reads one entry of `data`, as the training does.
+        background_label, ignore_label: ids that are no objects.
+
+    Raises:
+        ValueError: there is no object.
+    """
+    voxel_sizes, stated, shapes, objects = [], [], [], []
+    absent = {"background_label": background_label, "ignore_label": ignore_label}
+    for entry in data:
+        loaded = load(dict(entry))
+        voxel_sizes.append(loaded[image_key].pixdim.tolist())
+        stated.append(stated_axes(loaded[image_key]))
+        labels = loaded[label_key].as_tensor()[0]
+        absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
+        labels = without_special(labels, background_label, ignore_label)
+        shapes.append(labels.shape)
+        objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
+        if len(objects[-1].volumes) == 1:
+            _warn_of_a_mask(file_of(label_key, loaded[label_key]), labels)
+    for name, id_ in absent.items():
+        logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
+    assumed = assumed_voxel_sizes(voxel_sizes, stated)
+    return Survey(
+        voxel_size=np.median(assumed, axis=0).tolist(),
+        stated_axes=np.any(stated, axis=0).tolist(),
+        object_extents=typical_extents(objects),
+        object_volume=typical_volume(objects),
+        smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
+    )
+
+
+def _warn_of_a_mask(file: str, labels: Tensor) -> None:
+    """Warn where the only object of labels (*spatial) is in several pieces of about one size, as objects are."""
+    sizes = np.bincount(face_components(labels.numpy()).ravel())[1:]
+    pieces = int((sizes >= sizes.max() / LIKE_THE_LARGEST).sum())
+    if pieces > 1:
+        message = "%s: found one object in %d pieces, expected an id for each object; if it is a mask, number them"
+        logger.warning(message, file, pieces)
+
+
+class ObjectSizes(NamedTuple):
+    """Of the K objects in a label map (*spatial)."""
+
+    volumes: NDArray[np.int64]  # (K,) voxels
+    chords: NDArray[np.float64]  # (K, ndim) mean length, in voxels, that straight lines along each axis run inside
+
+
+def measure_objects(label_map: ArrayLike) -> ObjectSizes:
+    """Measure the objects of a label map (*spatial); 0 is none."""
+    labels = np.asarray(label_map)
+    ids, owner = np.unique(labels, return_inverse=True)
+    owner = owner.reshape(labels.shape)
+    volumes = np.bincount(owner.ravel(), minlength=len(ids))
+    chords = []
+    for axis in range(labels.ndim):
+        along = np.moveaxis(owner, axis, 0)
+        starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != along[:-1]]])
+        chords.append(volumes / np.bincount(starts, minlength=len(ids)))
+    return ObjectSizes(volumes[ids > 0], np.stack(chords, axis=1)[ids > 0])
+
+
+def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
+    """Extent of a typical object along each axis, in voxels: that of an ellipsoid with the same mean chord.
+
+    Unlike a bounding box, chords measure the thickness of what is long, bent or cut by the border. The median over the
+    objects is weighted by the root of their volumes, so that chips count little, and a giant does not decide alone.
+    All images count the same, as in the metrics: by its objects, one that is full of them would decide for all others.
+    Only where less than one usual object is annotated, as with a chip at the border, does an image count less.
+
+    Raises:
+        ValueError: there is no object.
+
+    >>> typical_extents([measure_objects([0, 7, 7, 7, 0])])
+    [3.0]
+    """
+    chords = np.concatenate([sizes.chords for sizes in images])
+    if not len(chords):
+        raise ValueError("no annotated object found in any label map, expected one, of `classes` if given")
+    weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
+    extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
+    return [extent_of_chord * _weighted_median(along_axis, weights) for along_axis in chords.T]
+
+
+def typical_volume(images: Sequence[ObjectSizes]) -> float:
+    """The median volume of the objects, in voxels; all images that have some count the same."""
+    volumes = np.concatenate([sizes.volumes for sizes in images])
+    return _weighted_median(volumes, _equal_images([np.ones(len(sizes.volumes)) for sizes in images]))
+
+
+def _equal_images(weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Weights of the objects of all images, (K,), from those inside each image: their sum is the same, if not below it.
+
+    It is the weight of a usual object, so that an image with less than one counts as much as it has.
+    """
+    usual = np.median(np.concatenate(weights))
+    return np.concatenate([usual * inside / max(usual, inside.sum()) for inside in weights if len(inside)])
+
+
+def _weighted_median(values: NDArray[np.number], weights: NDArray[np.float64]) -> float:
+    """The value below and above which lies half of the weight, or the middle of the two between which it does."""
+    order = values.argsort(kind="stable")
+    share = weights[order].cumsum() / weights.sum()
+    rounding = 1e-9
+    return float(values[order][share.searchsorted([0.5 - rounding, 0.5 + rounding])].mean())
+
+
+def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") -> list[float]:
+    """The voxel size, per axis in the unit of the files, that all images are resampled to before the network.
+
+    Args:
+        survey: of the training files.
+        spacing: ``objects`` gives the annotated objects one standard size (`standard_spacing`),
+            ``image`` keeps the images' own voxel size, a list is used as it is.
+
+    Raises:
+        ValueError: neither of the two words nor positive numbers.
+    """
+    if not isinstance(spacing, str):
+        if min(spacing) <= 0:
+            raise ValueError(f"spacing must hold positive numbers, got {list(spacing)}")
+        return [float(edge) for edge in spacing]
+    if spacing not in ("objects", "image"):
+        raise ValueError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
+    return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
+
+
+def standard_spacing(
+    voxel_size: Sequence[float],
+    extents: Sequence[float],
+    object_size: float = STANDARD_OBJECT_SIZE,
+    finest: float = 0.5,
+) -> list[float]:
+    """Working voxel size at which objects measure `object_size` voxels along every axis.
+
+    Args:
+        voxel_size: of the images, per axis.
+        extents: median extent of the annotated objects, per axis, in voxels of the images.
+        object_size: what the extent shall become, in voxels.
+        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
+
+    An axis within a fifth of its goal is left alone: interpolation would cost more than it gains.
+    """
+    spacing = []
+    for edge, extent in zip(voxel_size, extents, strict=True):
+        factor = max(finest, extent / object_size)
+        spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
+    return spacing
+
+
+def standard_volume(dims: int) -> float:
+    """Volume, in 2D area, of a round object of the standard size, in working voxels."""
+    return ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
+
+
+def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[float] | None) -> list[float] | None:
+    """The voxel size to work at where there are no annotated objects to ask, or None for that of the image.
+
+    Args:
+        object_size: how large the objects are, per axis in the unit of the files, if the user says so.
+        trained: what the network was trained at.
+
+    Raises:
+        ValueError: `object_size` is no list of positive numbers.
+
+    >>> inference_spacing([32.0, 8.0], trained=[1.0, 1.0])
+    [2.0, 0.5]
+    """
+    if object_size is None:
+        return None if trained is None else list(trained)
+    numbers = isinstance(object_size, list | tuple) and all(isinstance(size, int | float) for size in object_size)
+    if not (numbers and object_size and min(object_size) > 0):
+        raise ValueError(f"object_size must be a list of positive numbers, one an axis, got {object_size!r}")
+    return [size / STANDARD_OBJECT_SIZE for size in object_size]
+
+
+def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
+    """Edges of a working voxel in units of a typical object, the shortest 1: what is long for the network.
+
+    The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
+    good as round ones in cubes.
+
+    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], 500.0, [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
+    [4.0, 1.0, 1.0]
+    """
+    sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)
+    edges = [working / (voxel * extent) for working, voxel, extent in sizes]
+    return [edge / min(edges) for edge in edges]
+
+
+def fitting_patch(
+    survey: Survey, spacing: Sequence[float], largest: Sequence[int], divisor: Sequence[int]
+) -> list[int]:
+    """The largest patch, in voxels of the working grid, that lies in all training images.
+
+    Args:
+        survey: of the training files.
+        spacing: the working voxel size.
+        largest: the most voxels that it may have along each axis.
+        divisor: of which each side is a multiple, see `dynunet.size_divisor`; it is the least that is returned.
+
+    Raises:
+        ValueError: `largest` has not one entry for each axis.
+    """
+    if len(largest) != len(spacing):
+        raise ValueError(f"largest_patch must have {len(spacing)} entries, one an axis, got {list(largest)}")
+    shape = working_shape([1] * len(spacing), survey.smallest_sides, spacing)
+    return [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
+
+
+def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 0) -> float:
+    """The smallest volume, in working voxels, at which an instance is taken for an object.
+
+    In working voxels, for which all images show objects alike, however fine their files are.
+
+    Args:
+        survey: of the training files. Typical is an ellipsoid (in 2D an ellipse) of the objects' typical extents, which
+            chips at the border do not make smaller, or, where objects are long, their median volume, up to `LONGEST`.
+        spacing: the working voxel size.
+        min_size: the volume in voxels of the training files, if the user says so.
+    """
+    radii = [extent / 2 for extent in survey.object_extents]
+    ellipsoid = ball_volume(1.0, len(radii)) * math.prod(radii)
+    typical = min(max(ellipsoid, survey.object_volume), LONGEST * ellipsoid)
+    in_files = min_size or SMALLEST_SHARE[len(radii)] * typical
+    return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
+
+
+def inference_smallest(object_size: Sequence[float] | None, trained: float) -> float:
+    """The same where there are no annotated objects to ask.
+
+    Args:
+        object_size: how large the objects are, if the user says so: as large as `inference_spacing` makes them.
+        trained: what the training found.
+    """
+    if object_size is None:
+        return trained
+    dims = len(inference_spacing(object_size, None))
+    return SMALLEST_SHARE[dims] * standard_volume(dims)
+
+
+def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
+    """How many voxels of the working grid the smallest instance of an image has.
+
+    Args:
+        min_size: the same in voxels of the image file, if the user says so; 0 if not.
+        smallest_instance: what counts otherwise, in working voxels, see `smallest_instance`.
+        image: on the working grid.
+    """
+    return max(1, round(min_size * working_voxels_per_voxel(image) if min_size else smallest_instance))

@@ -1,0 +1,82 @@
+"""Instances in one piece, by hand on strips and small images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from scripts.geometry.pieces import count_pieces, face_components, give_back, give_to_neighbors, keep_largest_pieces
+
+
+def image(*rows: list[int]) -> NDArray[np.int32]:
+    return np.array(rows, np.int32)
+
+
+class TestFaceComponents:
+    def test_corners_do_not_touch(self) -> None:
+        assert face_components(image([1, 0], [0, 1])).tolist() == [[1, 0], [0, 2]]
+
+    def test_two_ids_are_two_components(self) -> None:
+        assert face_components(image([7, 7, 3])).tolist() == [[1, 1, 2]]
+
+    def test_in_3d_edges_do_not_touch(self) -> None:
+        assert face_components(np.eye(2, dtype=np.int32)[:, None]).max() == 2
+
+
+def test_pieces_and_voxels_of_each_id() -> None:
+    pieces, voxels = count_pieces(image([1, 0, 1, 1, 2]), 4)
+    assert pieces.tolist() == [0, 2, 1, 0]  # background is not counted
+    assert voxels.tolist() == [1, 3, 1, 0]
+
+
+class TestGiveToNeighbors:
+    def test_instances_grow_into_crumbs_from_both_sides(self) -> None:
+        kept, crumbs = image([1, 1, 0, 0, 0, 0, 2]), image([0, 0, 1, 1, 1, 1, 0]) > 0
+        assert give_to_neighbors(kept, crumbs, (kept > 0) | crumbs).tolist() == [[1, 1, 1, 1, 2, 2, 2]]
+
+    def test_what_none_can_reach_stays_background(self) -> None:
+        kept, crumbs = image([1, 0, 0, 3]), image([0, 0, 1, 0]) > 0
+        assert give_to_neighbors(kept, crumbs, image([1, 0, 1, 0]) > 0).tolist() == [[1, 0, 0, 3]]
+
+    def test_nothing_but_crumbs_changes(self) -> None:
+        random = np.random.default_rng(0)
+        kept = random.integers(0, 4, (9, 10, 11)).astype(np.int32)
+        crumbs = (kept == 0) & (random.random(kept.shape) < 0.5)
+        grown = give_to_neighbors(kept, crumbs, (kept > 0) | crumbs)
+        assert np.array_equal(grown[~crumbs], kept[~crumbs])
+        assert grown.dtype == np.int32
+
+
+class TestKeepLargestPieces:
+    def test_a_piece_cut_off_goes_to_what_it_touches(self) -> None:
+        instances = image([1, 1, 1, 2, 2, 2, 1])
+        assert keep_largest_pieces(instances, np.zeros_like(instances)).tolist() == [[1, 1, 1, 2, 2, 2, 2]]
+
+    def test_a_piece_alone_is_dropped(self) -> None:
+        instances = image([1, 1, 0, 1])
+        assert keep_largest_pieces(instances, np.zeros_like(instances)).tolist() == [[1, 1, 0, 0]]
+
+    def test_nothing_is_given_over_the_border_of_a_region(self) -> None:
+        instances = image([1, 1, 1, 2, 2, 2, 1])
+        regions = image([0, 0, 0, 0, 0, 0, 1])
+        assert keep_largest_pieces(instances, regions).tolist() == [[1, 1, 1, 2, 2, 2, 0]]
+
+
+class TestGiveBack:
+    def give_back(self, instances: NDArray[np.int32], source: NDArray[np.int32]) -> list[list[int]]:
+        return give_back(instances, source, np.zeros_like(source), np.zeros_like(instances)).tolist()
+
+    def test_a_lost_instance_gets_the_background_voxel_in_its_place(self) -> None:
+        assert self.give_back(image([1, 0, 0]), image([1, 0, 2])) == [[1, 0, 2]]
+
+    def test_it_is_taken_from_an_instance_that_stays_in_one_piece(self) -> None:
+        assert self.give_back(image([1, 1, 1]), image([1, 1, 2])) == [[1, 1, 2]]
+
+    def test_no_instance_is_removed_for_it(self) -> None:
+        assert self.give_back(image([1]), image([1, 2])) == [[1]]
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_instances_that_are_there_stay_as_they_are(self, count: int) -> None:
+        instances = np.arange(1, count + 1, dtype=np.int32)[None]
+        assert self.give_back(instances, instances) == instances.tolist()

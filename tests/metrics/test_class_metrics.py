@@ -1,0 +1,48 @@
+"""Scores of each class, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scripts.metrics.class_metrics import ClassMetrics
+
+
+def maps(*rows: list[int]) -> torch.Tensor:
+    return torch.tensor(rows)[:, None, None]
+
+
+def test_each_class_is_the_mean_over_the_images_that_hold_it() -> None:
+    metric = ClassMetrics([24, 26, 33])
+    truth = maps([26000, 26000, 24000, 24000], [26000, 26000, 0, 0], [0, 0, 0, 0])
+    found = maps([26001, 26001, 24000, 0], [26000, 26001, 0, 0], [0, 0, 0, 26000])
+    metric(found, truth)
+    scores = metric.aggregate()
+    assert scores["24"]["ap50"] == 1.0  # found with IoU 1/2
+    assert scores["24"]["images"] == 1
+    # found; cut into two halves, one of which matches; one where there is none
+    assert scores["26"]["ap50"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert scores["26"]["dic"] == pytest.approx((0 + 1 + 1) / 3)
+    assert scores["26"]["images"] == 3
+    assert scores["33"] == {"images": 0}
+
+
+def test_an_object_found_under_another_class_is_missed_in_one_and_wrong_in_the_other() -> None:
+    metric = ClassMetrics([26, 27])
+    metric(maps([27000, 27000]), maps([26000, 26000]))
+    assert {class_: score["ap50"] for class_, score in metric.aggregate().items()} == {"26": 0.0, "27": 0.0}
+
+
+def test_with_sparse_truth_images_without_annotated_objects_say_nothing() -> None:
+    metric = ClassMetrics([26], sparse=True)
+    metric(maps([26000, 0, 26001], [26000, 0, 0]), maps([26000, 0, 0], [0, 0, 0]))
+    assert metric.aggregate()["26"]["ap50"] == 1.0
+    assert metric.aggregate()["26"]["images"] == 1
+
+
+def test_it_starts_anew_after_a_reset() -> None:
+    metric = ClassMetrics([26])
+    metric(maps([0]), maps([26000]))
+    metric.reset()
+    with pytest.raises(ValueError, match="seen 0 images"):
+        metric.aggregate()

@@ -1,0 +1,116 @@
+"""A user's mistake is one sentence, a defect keeps its traceback."""
+
+import errno
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+from monai.utils import OptionalImportError, optional_import
+
+from scripts.files.image_files import split_suffix
+from scripts.run.errors import explain_refusals, refusal_behind
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from scripts.run.errors import explain_refusals
+from scripts.files.image_files import split_suffix
+explain_refusals()
+try:
+    {statement}
+except Exception as error:
+    raise RuntimeError("applying transform") from error
+"""
+
+
+def run(statement: str) -> subprocess.CompletedProcess:
+    root = str(Path(__file__).parents[2] / "spoco_bundle")
+    script = SCRIPT.format(root=root, statement=statement)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+def wrap(function: Callable[[], object]) -> None:
+    try:
+        function()
+    except ValueError as error:
+        raise RuntimeError("applying transform") from error
+
+
+def test_a_refusal_is_found_behind_the_errors_that_wrap_it() -> None:
+    with pytest.raises(RuntimeError) as wrapped:
+        wrap(lambda: split_suffix("cells.jpg"))
+    assert "cells.jpg" in str(refusal_behind(wrapped.value))
+
+
+def test_an_argument_that_a_component_does_not_take_is_named() -> None:
+    parser = ConfigParser({"loss": {"_target_": "scripts.losses.SpocoLoss", "border_wieght": 3}})
+    with pytest.raises(RuntimeError) as wrapped:
+        parser.get_parsed_content("loss")
+    assert str(refusal_behind(wrapped.value)).endswith("got an unexpected keyword argument 'border_wieght'")
+
+
+def test_a_type_error_behind_a_component_is_a_defect() -> None:
+    parser = ConfigParser({"lost": {"_target_": "json.loads", "s": 3}})
+    with pytest.raises(RuntimeError) as wrapped:
+        parser.get_parsed_content("lost")
+    assert refusal_behind(wrapped.value) is None
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    module, _ = optional_import("no_such_package")
+    with pytest.raises(OptionalImportError) as missing:
+        module.anything  # noqa: B018
+    assert "no_such_package" in str(refusal_behind(missing.value))
+
+
+def test_an_error_from_elsewhere_is_no_refusal() -> None:
+    with pytest.raises(ValueError) as elsewhere:  # noqa: PT011
+        int("not a number")
+    assert refusal_behind(elsewhere.value) is None
+
+
+def test_a_full_disk_is_no_defect_whoever_writes_to_it() -> None:
+    assert refusal_behind(OSError(errno.ENOSPC, "No space left on device")) is not None
+    assert refusal_behind(OSError(errno.EIO, "Input/output error")) is None
+
+
+def test_a_path_without_access_is_no_defect_whoever_opens_it(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as opened:
+        tmp_path.read_text()
+    refusal = refusal_behind(opened.value)
+    assert str(tmp_path) in str(refusal)
+    assert refusal_behind(PermissionError(errno.EACCES, "Permission denied", "a.png")) is not None
+
+
+def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    explain_refusals()
+    log = logging.getLogger("monai.handlers.StatsHandler")
+    log.addHandler(caplog.handler)
+    log.info("Epoch[1] Metrics")
+    for function in (lambda: split_suffix("cells.jpg"), lambda: int("a defect")):
+        try:
+            function()
+        except ValueError as error:
+            log.exception("Exception: %s", error)
+    log.removeHandler(caplog.handler)
+    assert [record.getMessage()[:16] for record in caplog.records] == ["Epoch[1] Metrics", "Exception: inval"]
+
+
+def test_a_refusal_ends_the_program_with_one_sentence() -> None:
+    ended = run("split_suffix('cells.jpg')")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: cells.jpg: found the extension .jpg, expected one of")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    ended = run("{}['missing']")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr

@@ -1,0 +1,22 @@
+"""The microscope does to a synthetic scene what its settings say."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.synthetic.images import synthetic_nuclei
+from scripts.synthetic.optics import Optics
+
+
+def test_attenuation_dims_deep_slices() -> None:
+    optics = Optics(attenuation=0.8, unevenness=0.0, background=0.0)
+    image, labels = synthetic_nuclei((32, 64, 64), 10.0, density=1.0, optics=optics)
+    light = image.astype(float) - 100  # the camera's offset
+    assert light[-8:][labels[-8:] > 0].mean() < 0.6 * light[:8][labels[:8] > 0].mean()
+
+
+@pytest.mark.parametrize("setting", [{"haze": 1.5}, {"photons": 0.0}, {"blur": -1.0}])
+def test_wrong_settings_are_refused(setting: dict[str, float]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"{name} must be between .* got {value}"):
+        Optics(**setting)

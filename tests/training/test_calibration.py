@@ -1,0 +1,220 @@
+"""The threshold that the annotated objects ask for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scripts.clustering.agglomeration import Hierarchy
+from scripts.network.foreground import SHARPNESS, THRESHOLD
+from scripts.training.calibration import (
+    FOREGROUND_THRESHOLDS,
+    PREFERRED,
+    THRESHOLDS,
+    ThresholdCalibration,
+    choose_threshold,
+    mutual_overlaps,
+)
+
+LENGTH = 40  # of an object, in pixels
+
+
+def long_objects(step: float) -> Tensor:
+    """Embeddings (1, 20, 80) of two objects that drift apart from their neighbour by `step` in their middle."""
+    values = np.repeat([0.0, step, 10.0, 10.0 + step], LENGTH // 2)
+    noise = np.random.default_rng(0).normal(0, 0.02, (1, 20, 2 * LENGTH))
+    return torch.from_numpy((values + noise).astype(np.float32))
+
+
+def annotation(*objects: tuple[int, int]) -> Tensor:
+    """Labels (1, 20, 80), each object from one column to another."""
+    labels = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
+    for number, (start, stop) in enumerate(objects, start=1):
+        labels[..., start:stop] = number
+    return labels
+
+
+def calibrated(embeddings: Tensor, labels: Tensor, **options: float) -> float:
+    calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere", **options)
+    calibration({"pred": embeddings, "label": labels})
+    return float(calibration)
+
+
+class TestChoice:
+    def test_the_best_is_chosen(self) -> None:
+        overlaps = np.zeros(len(THRESHOLDS))
+        overlaps[3] = 0.8
+        assert choose_threshold(overlaps) == THRESHOLDS[3]
+
+    def test_of_equals_the_nearest_to_the_usual_one(self) -> None:
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == PREFERRED
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5), preferred=2.1) == 2.0
+
+    def test_little_better_is_not_worth_leaving(self) -> None:
+        overlaps = np.full(len(THRESHOLDS), 0.5)
+        overlaps[-1] += 0.005
+        assert choose_threshold(overlaps) == PREFERRED
+
+
+class TestMutualOverlap:
+    HIERARCHY = Hierarchy(
+        regions=np.array([[1, 1, 2, 2, 3, 3, 0, 0]], np.int32),
+        merges=np.array([[1, 2], [1, 3]]),
+        evidence=np.array([0.55, 1.1]),
+    )
+
+    def overlap(self, labels: list[int], threshold: float, smallest: int = 1) -> tuple[float, float]:
+        total, weight = mutual_overlaps(self.HIERARCHY, np.array([labels]), [threshold], smallest)
+        return total.item(), weight.item()
+
+    @pytest.mark.parametrize(
+        ("threshold", "expected"),
+        [
+            (0.5, (2 * 2 / 4 + 2 * 2**0.5 * 2 / 4, 2 + 2 * 2**0.5)),  # an object of 4 pixels and its two halves
+            (1.0, (2 * 1 + 2 * 1, 2 + 2)),  # an object and its instance
+            (1.2, (2 * 4 / 6 + 6**0.5 * 4 / 6, 2 + 6**0.5)),  # an object and the instance with its neighbour, too
+        ],
+    )
+    def test_by_hand(self, threshold: float, expected: tuple[float, float]) -> None:
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], threshold) == pytest.approx(expected)
+
+    def test_instances_that_are_hardly_annotated_do_not_count(self) -> None:
+        assert self.overlap([7, 0, 0, 0, 0, 0, 0, 0], 0.5) == (1 / 2, 1)
+
+    def test_small_instances_do_not_count(self) -> None:
+        assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], 0.5, smallest=3) == (2 * 1 / 2, 2)
+
+    def test_an_object_outside_all_instances(self) -> None:
+        assert self.overlap([0, 0, 0, 0, 0, 0, 5, 5], 0.5) == pytest.approx((0, 2**0.5))
+
+    def test_crumbs_beside_a_large_object_say_little(self) -> None:
+        pieces = np.arange(1, 11).repeat([91, *[1] * 9])[None]  # one large piece of an object, and nine crumbs
+        hierarchy = Hierarchy(pieces.astype(np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
+        total, weight = mutual_overlaps(hierarchy, np.ones_like(pieces), [1.0])
+        assert total.item() / weight.item() > 0.6  # the mean over all of them is 0.17
+
+    def test_permuting_ids_changes_nothing(self) -> None:
+        assert self.overlap([9, 9, 2, 2, 5, 5, 0, 0], 1.0) == self.overlap([1, 1, 3, 3, 70000, 70000, 0, 0], 1.0)
+
+
+class TestCalibration:
+    def test_objects_in_pieces_raise_the_threshold(self) -> None:
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
+        assert calibrated(embeddings, labels) > PREFERRED
+
+    def test_swallowed_neighbours_lower_it(self) -> None:
+        embeddings, labels = long_objects(step=0.8), annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+        assert calibrated(embeddings, labels) < PREFERRED
+
+    def test_without_annotation_it_stays(self) -> None:
+        assert calibrated(long_objects(step=1.7), annotation()) == PREFERRED
+
+    def test_special_labels_are_no_objects(self) -> None:
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
+        assert calibrated(embeddings, labels, background_label=1) == PREFERRED
+        assert calibrated(embeddings, labels, ignore_label=1) == PREFERRED
+
+    def test_all_images_count(self) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        calibration({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
+        alone = float(calibration)
+        for _ in range(9):
+            pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+            calibration({"pred": long_objects(step=1.7), "label": pieces})
+        assert float(calibration) < alone
+
+    def test_an_image_full_of_objects_counts_as_one(self) -> None:
+        def annotate(calibration: ThresholdCalibration, images: int, copies: int) -> None:
+            whole = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
+            for _ in range(images):
+                calibration(whole)
+            pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+            more = [pieces + 2 * number * (pieces > 0) for number in range(copies)]
+            calibration({"pred": long_objects(step=1.7).repeat(1, copies, 1), "label": torch.cat(more, 1)})
+
+        few, many = (ThresholdCalibration(embedding_dim=1, foreground="everywhere") for _ in range(2))
+        annotate(few, images=2, copies=1)
+        annotate(many, images=2, copies=9)
+        assert few.total_weight == many.total_weight == 3
+        assert float(many) == float(few) > PREFERRED
+
+    def test_an_image_with_a_chip_counts_less_than_one(self) -> None:
+        chip = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
+        chip[0, 0, :9] = 1
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        calibration({"pred": long_objects(step=1.7), "label": chip})
+        assert calibration.total_weight == pytest.approx(3 / math.sqrt(math.pi * 8**2))
+
+    def test_images_without_annotation_do_not_count(self) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        for labels in (annotation(), annotation((0, LENGTH)), annotation()):
+            calibration({"pred": long_objects(step=1.7), "label": labels})
+        alone = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        alone({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
+        assert calibration.total_weight == 1
+        np.testing.assert_array_equal(calibration._mean_overlaps(), alone._mean_overlaps())
+
+    def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
+        assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), fixed=0.123) == 0.123
+
+    def test_labels_of_a_finer_grid(self) -> None:
+        embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
+        finer = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        assert calibrated(embeddings, finer) == calibrated(embeddings, labels)
+
+    def test_a_mask_says_where_objects_are(self) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="estimated")
+        mask = torch.ones(1, 20, 2 * LENGTH)
+        calibration({"pred": long_objects(step=1.7) - 20, "label": annotation((0, LENGTH)), "mask": mask})
+        assert float(calibration) > PREFERRED
+
+    def test_nothing_is_changed(self) -> None:
+        data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
+        assert ThresholdCalibration(embedding_dim=1)(data) is data
+
+    @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
+    def test_a_threshold_that_is_none(self, fixed: float) -> None:
+        with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
+            ThresholdCalibration(embedding_dim=1, fixed=fixed)
+
+
+class TestForegroundThreshold:
+    """A square of 20 x 20 pixels, annotated; its probability falls from 0.95 inside to 0.78 around to 0.3 outside."""
+
+    def data(self) -> dict[str, Tensor]:
+        probability = torch.full((40, 40), 0.3)
+        probability[6:34, 6:34] = 0.78
+        probability[10:30, 10:30] = 0.95
+        label = torch.zeros(1, 40, 40, dtype=torch.int32)
+        label[0, 10:30, 10:30] = 3
+        return {"pred": torch.stack([torch.logit(probability) / SHARPNESS, torch.zeros(40, 40)]), "label": label}
+
+    def chosen(self, **options: float) -> tuple[float, float]:
+        calibration = ThresholdCalibration(embedding_dim=2, **options)
+        calibration(self.data())
+        return float(calibration.foreground_threshold), float(calibration)
+
+    def test_the_annotated_objects_tell(self) -> None:
+        assert self.chosen() == (0.8, PREFERRED)  # of 0.8, 0.85 and 0.9, which are as good
+
+    def test_a_fixed_one_is_used_as_it_is(self) -> None:
+        assert self.chosen(fixed_foreground=0.6)[0] == 0.6
+
+    def test_it_is_chosen_where_the_other_one_is_fixed(self) -> None:
+        assert self.chosen(fixed=3.3) == (0.8, 3.3)
+
+    @pytest.mark.parametrize("options", [{"foreground": "everywhere"}, {"background_label": 3}])
+    def test_where_nothing_tells_it_is_the_usual_one(self, options: dict[str, object]) -> None:
+        assert self.chosen(**options)[0] == THRESHOLD
+
+    @pytest.mark.parametrize(("objects", "expected"), [(4, THRESHOLD), (100, 0.8)])
+    def test_few_objects_do_not_move_it_for_little(self, objects: int, expected: float) -> None:
+        calibration = ThresholdCalibration(embedding_dim=2)
+        calibration.total_overlap[:] = 0.70
+        calibration.total_overlap[FOREGROUND_THRESHOLDS.index(0.8)] = 0.71
+        calibration.total_weight, calibration.objects = 1, objects
+        assert float(calibration.foreground_threshold) == expected

@@ -1,0 +1,56 @@
+"""Pictures of a result."""
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.training.pictures import (
+    embedding_picture,
+    gray_picture,
+    label_picture,
+    middle_plane,
+    middle_slice,
+    side_by_side,
+)
+from scripts.transforms.resampling import resample_nearest
+
+
+def test_middle_slice() -> None:
+    volume = np.arange(5)[:, None, None] * np.ones((5, 2, 3))
+    assert (middle_slice(volume) == 2).all()
+    assert middle_slice(volume[0]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 5), (4, 6, 11), (1, 1, 1)])
+def test_the_middle_plane_is_that_of_the_resampled_volume(shape: tuple[int, ...]) -> None:
+    volume = torch.rand(2, 5, 7, 6)
+    assert torch.equal(middle_plane(volume, shape), resample_nearest(volume, shape)[:, shape[0] // 2])
+    assert torch.equal(middle_plane(volume[:, 0], shape[1:]), resample_nearest(volume[:, 0], shape[1:]))
+
+
+def test_gray_is_stretched_and_survives_a_constant_image() -> None:
+    gray = gray_picture(np.linspace(5, 6, 100).reshape(10, 10))
+    assert gray.shape == (10, 10, 3)
+    assert gray.min() == 0
+    assert gray.max() == 255
+    assert (gray_picture(np.ones((4, 4))) == 0).all()
+
+
+def test_unlabelled_is_black_and_an_id_has_one_colour_everywhere() -> None:
+    first, second = label_picture(np.array([[0, 7], [8, 70_000]])), label_picture(np.array([[7, 7], [0, 0]]))
+    assert (first[0, 0] == 0).all()
+    assert (first[0, 1] == second[0, 0]).all()
+    assert len({tuple(color) for color in first.reshape(-1, 3)}) == 4
+
+
+def test_embeddings_of_two_objects_get_two_colours() -> None:
+    embeddings = np.zeros((5, 4, 6))
+    embeddings[2, :, 3:] = 4.0
+    picture = embedding_picture(embeddings)
+    assert picture.shape == (4, 6, 3)
+    assert abs(picture[0, 0].astype(int) - picture[0, 5].astype(int)).max() > 100
+    assert embedding_picture(np.random.rand(1, 4, 6)).shape == (4, 6, 3)
+
+
+def test_side_by_side() -> None:
+    assert side_by_side([np.zeros((2, 3, 3), np.uint8)] * 2, gap=4).shape == (2, 10, 3)

@@ -1,0 +1,53 @@
+"""Patches without metadata: the same patches, and nothing else loses its metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from monai.data import CacheDataset, MetaTensor, get_track_meta
+from monai.transforms import Compose, Flipd, Lambdad, RandFlipd, RandGaussianNoised, RandSpatialCropd
+
+from scripts.transforms.plain_patches import ComposePlainPatches
+
+TRANSFORMS = [
+    Flipd("image", spatial_axis=0),
+    RandSpatialCropd("image", roi_size=[4, 4], random_size=False),
+    RandFlipd("image", prob=0.5, spatial_axis=1),
+    RandGaussianNoised("image", prob=0.5),
+]
+
+
+def image() -> dict[str, Any]:
+    return {"image": MetaTensor(torch.arange(64.0).view(1, 8, 8), affine=torch.eye(3)), "name": "a.tif"}
+
+
+def patches(compose: type[Compose], cache_rate: float) -> list[dict[str, Any]]:
+    transform = compose(TRANSFORMS).set_random_state(0)
+    dataset = CacheDataset([image()], transform, cache_rate=cache_rate, progress=False)
+    return [dataset[0] for _ in range(8)]
+
+
+@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
+def test_the_patches_are_those_of_compose(cache_rate: float) -> None:
+    for plain, usual in zip(patches(ComposePlainPatches, cache_rate), patches(Compose, cache_rate), strict=True):
+        assert type(plain["image"]) is torch.Tensor
+        assert torch.equal(plain["image"], usual["image"].as_tensor())
+        assert plain["name"] == usual["name"]
+
+
+def test_what_comes_before_the_first_random_transform_keeps_its_metadata() -> None:
+    assert isinstance(ComposePlainPatches(TRANSFORMS)(image(), end=1)["image"], MetaTensor)
+    assert isinstance(ComposePlainPatches(TRANSFORMS[:1])(image())["image"], MetaTensor)
+
+
+def test_the_rest_of_monai_goes_on_with_metadata() -> None:
+    def refuse(_: Any) -> None:
+        raise ValueError("no image is good enough")
+
+    ComposePlainPatches(TRANSFORMS)(image())
+    assert get_track_meta()
+    with pytest.raises(RuntimeError):
+        ComposePlainPatches([*TRANSFORMS, Lambdad("image", refuse)])(image())
+    assert get_track_meta()
