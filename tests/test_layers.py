@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports from its own folder and from those before it on that way, never from later ones."""
+"""Data flows one way: a module imports from its own folder and from those before it, never from later ones."""
 
 from __future__ import annotations
 
