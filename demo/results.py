@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +68,7 @@ def collect(plan: Plan, output: Path, steps: list[Step], seconds: dict[str, floa
     """Put together the report of a finished run."""
     tested = read_tested(plan, output)
     metrics = json.loads((output / "evaluation" / "metrics.json").read_text(encoding="utf-8"))["mean"]
-    start = _start_of_training(output / "train.log")
+    start = _start_of_training(read_settings(output / "weights"))
     device = device_name(output / "weights", plan.spatial_dims)
     losses = read_losses(output / "training" / "tensorboard")
     charts = [("IoU of each true object", iou_histogram(tested.agreement.best_iou[1:]))]
@@ -216,13 +218,8 @@ def _crop_note(image: NDArray) -> str:
     return f"Only the central {LARGEST_PLANE} pixels are shown." if max(image.shape[-2:]) > LARGEST_PLANE else ""
 
 
-def _start_of_training(log: Path) -> str:
-    text = log.read_text(encoding="utf-8")
-    return (
-        "the bundle's shipped weights (pre-trained on generated images)"
-        if "training starts from the weights" in text
-        else "random weights"
-    )
+def _start_of_training(settings: Mapping[str, Any]) -> str:
+    return "random weights" if settings["pretrained"] is None else "the bundle's weights, trained on generated images"
 
 
 def _environment(device: str, start: str, plan: Plan) -> dict[str, str]:

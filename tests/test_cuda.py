@@ -18,12 +18,12 @@ from torch import Tensor
 from scripts.clustering.confidence import instance_scores
 from scripts.clustering.methods import METHODS, cluster_embeddings
 from scripts.losses import SpocoLoss, spoco_terms
-from scripts.network.checkpoints import BestWeightsSaver
 from scripts.network.coordinates import add_positions
 from scripts.network.dynunet import embedding_network
 from scripts.network.inferers import EmbeddingInferer
 from scripts.run.determinism import set_determinism
 from scripts.synthetic.images import synthetic_nuclei
+from scripts.training.best_weights import BestWeightsSaver
 from scripts.training.cuda_graphs import recorded
 from scripts.training.steps import MovingAverage, TeacherLoss, momentum_copy
 
@@ -34,7 +34,7 @@ HALF = [torch.float16, torch.bfloat16]
 @pytest.fixture
 def equal_sums() -> Iterator[None]:
     """As in a training on a GPU; afterwards as it was."""
-    set_determinism(0, equal_sums=True)
+    set_determinism(0, deterministic=True)
     yield
     torch.use_deterministic_algorithms(False)
 
@@ -104,7 +104,7 @@ class TestTheLoss:
         loss = SpocoLoss(foreground_weight=1.0, border_weight=1.0)
         gradients = []
         for _ in range(3):
-            set_determinism(0, equal_sums=True)
+            set_determinism(0, deterministic=True)
             leaf = student.clone().requires_grad_(True)
             gradients.append(torch.autograd.grad(loss(leaf, teacher, labels), leaf)[0])
         assert torch.equal(gradients[0], gradients[1])
@@ -116,7 +116,7 @@ class TestRecordings:
 
     def train(self, cuda_graphs: bool, amp: bool) -> tuple[list[float], list[Tensor], Tensor, int]:
         """Losses, weights, state of the random numbers and the number of recordings after some steps."""
-        set_determinism(0, equal_sums=True)
+        set_determinism(0, deterministic=True)
         network = embedding_network(3, 1, 8, [8, 16, 32]).cuda()
         teacher = momentum_copy(network)
         loss = TeacherLoss(

@@ -113,5 +113,5 @@ class TestList:
         assert written(tmp_path, find(empty)) == []
 
     def test_a_list_of_none_is_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="places must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="count must be at least 1, got 0"):
             NextObjectsWriter(tmp_path, 0)

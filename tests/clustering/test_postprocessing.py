@@ -113,10 +113,14 @@ class TestScores:
 
 
 @pytest.mark.parametrize(("is_blank", "count"), [(True, 0), (torch.tensor(True), 0), (torch.tensor(False), 1)])
-def test_where_nothing_is_to_be_seen_there_is_no_instance(is_blank: bool | torch.Tensor, count: int) -> None:
+def test_where_nothing_is_to_be_seen_there_is_no_instance(
+    is_blank: bool | torch.Tensor, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
     cluster = ClusterEmbeddingsd("pred", embedding_dim=8, foreground="everywhere")
-    result = cluster({"pred": torch.zeros(8, 6, 6, 6), "is_blank": is_blank})
+    pred = MetaTensor(torch.zeros(8, 6, 6, 6), meta={"filename_or_obj": "a.tif"})
+    result = cluster({"pred": pred, "is_blank": is_blank})
     assert result["pred"].max() == count
+    assert caplog.messages == ([] if count else ["a.tif: found one value everywhere, and so no instances"])
     assert result["pred_scores"].shape == (count,)
 
 
@@ -129,7 +133,7 @@ def test_the_teachers_embeddings_follow_the_students() -> None:
 
 
 def test_refuses_unknown_choices() -> None:
-    with pytest.raises(ValueError, match="clustering must be one of auto, .* got 'kmeans'"):
+    with pytest.raises(ValueError, match="method must be one of auto, .* got 'kmeans'"):
         ClusterEmbeddingsd("pred", 2, method="kmeans")
     with pytest.raises(ValueError, match="foreground must be one of .* got 'otsu'"):
         ClusterEmbeddingsd("pred", 2, foreground="otsu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -13,11 +14,23 @@ import numpy as np
 import pytest
 import tifffile
 from benchmark_data import CAR, PERSON, write_cities, write_plants
-from bundle_runs import DEVICE, EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRAIN, nuclei, refusal_of, run_here
+from bundle_runs import (
+    DEVICE,
+    EAGER_INFERENCE,
+    EVALUATE,
+    INFERENCE,
+    TINY_TRAINING,
+    TRAIN,
+    nuclei,
+    refusal_of,
+    run_here,
+    write_pair,
+)
 from PIL import Image
 
 from scripts.files.readers import read_volume
 
+EAGER = {"foreground": "everywhere", "min_size": 1}
 TINY = {**DEVICE, "filters": [8, 16, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
 
 
@@ -33,6 +46,22 @@ def read_ids(path: Path) -> np.ndarray:
     ids = np.asarray(Image.open(path))
     assert ids.dtype == np.uint16
     return ids
+
+
+def test_classes_that_were_trained_are_those_that_are_found(tmp_path: Path) -> None:
+    """One class, without an overlay: labels of another class, painted background and ignored voxels beside it."""
+    image, labels = nuclei((64, 64), seed=1)
+    ids = np.where(labels % 2, 1000 + labels, np.where(labels, 2000 + labels, 0)).astype(np.uint16)
+    ids[:4], ids[-4:] = 7, 9
+    write_pair(tmp_path, image, ids)
+    folders = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}
+    tiny = {**TINY, "patch_size": [32, 32], "pretrained": "null", "spacing": "image"}
+    special = {"background_label": 7, "ignore_label": 9}
+    run_here([*TRAIN, "2d.json"], **folders, **tiny, **special, classes=[1])
+    metrics = segment_and_score("2d.json", tmp_path, tmp_path / "weights", tmp_path / "output", **EAGER, **special)
+    instances = tifffile.imread(tmp_path / "output" / "nuclei_instances.tif")
+    assert set(np.unique(instances[instances > 0]) // 1000) == {1}
+    assert list(metrics["per_class"]) == ["1"]
 
 
 class TestCvppp:
@@ -59,6 +88,22 @@ class TestCvppp:
             instances = read_ids(tmp_path / f"{plant}_instances.png")
             assert instances.shape == leaves.shape == (80, 72)
             assert scores["dic"] == abs(int(instances.max()) - int(leaves.max()))
+
+    def test_the_truth_is_whole_whatever_share_was_trained_on(self, a1: Path, tmp_path: Path) -> None:
+        ids = {"plants": "plant1*", "foreground": "everywhere"}
+        whole, share = (
+            segment_and_score("cvppp.json", a1, a1.parent / "weights", tmp_path / name, **ids, **fraction)
+            for name, fraction in {"whole": {}, "share": {"object_fraction": 0.25}}.items()
+        )
+        assert whole == share
+
+    @pytest.mark.parametrize("configs", [("cvppp.json", "next_objects.json"), ("next_objects.json", "cvppp.json")])
+    def test_annotated_leaves_are_not_listed_as_next(self, a1: Path, tmp_path: Path, configs: tuple[str, str]) -> None:
+        folders = {"dataset_dir": a1, "ckpt_dir": a1.parent / "weights", "output_dir": tmp_path}
+        run_here([*INFERENCE, *configs], **folders, **DEVICE, plants="plant0*", foreground="everywhere", min_size=1)
+        for line in csv.DictReader((tmp_path / "next_objects.csv").open()):
+            leaves = np.asarray(Image.open(a1 / f"{line['image'].removesuffix('_rgb')}_label.png"))
+            assert leaves[int(line["y_voxel"]), int(line["x_voxel"])] == 0
 
     def test_leaves_lie_inside_the_plant_where_its_mask_is_given(self, a1: Path, tmp_path: Path) -> None:
         ids = {"plants": "plant1*", "masks": str(a1 / "plant1*_fg.png"), "min_size": 1}

@@ -42,3 +42,14 @@ def test_a_training_without_its_teacher_is_refused(trained, tmp_path):
         (tmp_path / "weights" / name).write_bytes((trained.ckpt_dir / name).read_bytes())
     ids = {"dataset_dir": trained.dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path}
     assert "teacher.pt: found no such file" in refusal_of(NEXT_OBJECTS, **ids, **EAGER_INFERENCE)
+
+
+def test_a_blank_image_is_not_worth_annotating(trained, tmp_path):
+    dataset = tmp_path / "data"
+    image = read_volume(next((trained.dataset / "images").glob("first.*"))).array.astype(np.uint16)
+    write(dataset / "images" / "blank.tif", np.zeros_like(image))
+    write(dataset / "images" / "first.tif", image)
+    ids = {"dataset_dir": dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": tmp_path}
+    run_here(NEXT_OBJECTS, **ids, **EAGER_INFERENCE)
+    assert {line["image"] for line in csv.DictReader((tmp_path / "next_objects.csv").open())} == {"first"}
+    assert tifffile.imread(tmp_path / "blank_next_objects.tif").max() == 0

@@ -18,6 +18,12 @@ def test_never_negative() -> None:
     assert (squared_distances(columns.T, columns) >= 0).all()
 
 
+def test_a_centre_far_away_takes_no_digit_of_the_others() -> None:
+    centers = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1e10, 1e10]])
+    columns = torch.tensor([[0.5, 0.0], [1.0, 0.25]]).T
+    assert squared_distances(centers, columns)[:2].tolist() == [[0.25, 1.0625], [0.25, 0.0625]]
+
+
 @pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-5])
 def test_small_ones_beside_large_ones(gap: float) -> None:
     centers = torch.tensor([[0.0, 0.0], [1.0, 0.0], [100.0, 0.0]])

@@ -445,8 +445,26 @@ class TestRefused:
             SpocoLoss()(nothing, nothing, torch.zeros(0, 1, 3, 4, dtype=torch.int))
 
     def test_objects_infinitely_far_apart(self) -> None:
-        with pytest.raises(ValueError, match="2 . delta_dist = inf"):
-            SpocoLoss(delta_dist=math.inf)
+        for delta_dist in (math.inf, 1e5):  # centres that an image does not have lie 1e4 away
+            with pytest.raises(ValueError, match="delta_dist must lie below"):
+                SpocoLoss(delta_dist=delta_dist)
+
+    @pytest.mark.parametrize("value", [True, "0.5", None])
+    def test_settings_that_are_no_numbers(self, value: object) -> None:
+        with pytest.raises(ValueError, match=f"delta_var must be a number, got {value!r}"):
+            SpocoLoss(delta_var=value)
+
+    def test_special_labels_that_are_none(self) -> None:
+        with pytest.raises(ValueError, match="background_label must be an integer or None, got '2'"):
+            SpocoLoss(background_label="2")
+        with pytest.raises(ValueError, match="ignore_label must differ from background_label, got 3 for both"):
+            SpocoLoss(background_label=3, ignore_label=3)
+
+    @pytest.mark.parametrize("anchors", [[[0, 0, 0]], torch.zeros(1, 3, dtype=torch.bool)])
+    def test_anchors_that_are_no_integers(self, anchors: object) -> None:
+        student, labels = torch.zeros(2, 3, 4, 5), torch.zeros(3, 4, 5, dtype=torch.int)
+        with pytest.raises(ValueError, match="anchors must be"):
+            spoco_terms(student, student, labels, anchors)
 
     @pytest.mark.parametrize("delta_var", [0.0, -1.0, 1e-200, 4.0, math.nan])
     def test_delta_var(self, delta_var: float) -> None:
@@ -511,3 +529,27 @@ def test_the_mean_of_a_large_object_is_exact(side: int, tolerance: float) -> Non
     terms = spoco_terms(embeddings, embeddings, labels, torch.zeros(0, 3, dtype=torch.long))
     assert float(terms["distance"]) == pytest.approx(16, rel=tolerance)
     assert float(terms["unlabeled_push"]) == pytest.approx(4, rel=tolerance)
+
+
+def test_a_validation_in_inference_mode_leaves_the_training_alone() -> None:
+    student, labels = torch.randn(1, 2, 3, 4), torch.randint(0, 3, (1, 1, 3, 4))
+    loss = SpocoLoss(instance_weight=1.25)  # weights that no other test has asked for
+    with torch.inference_mode():
+        loss(student, student + 0.1, labels)
+    loss(student.clone().requires_grad_(), student + 0.1, labels).backward()
+
+
+def test_a_weight_in_a_tensor_may_change_in_place() -> None:
+    student, labels = torch.randn(1, 2, 3, 4), torch.randint(0, 3, (1, 1, 3, 4))
+    loss = SpocoLoss()
+    loss.weights["variance"] = weight = torch.tensor(0.0)
+    loss.weights.update({name: 0.0 for name in loss.weights if name != "variance"})
+    assert loss(student, student, labels) == 0
+    weight.fill_(2.0)
+    assert loss(student, student, labels) == 2 * loss.terms["variance"] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int8])
+def test_anchors_of_narrow_types(dtype: torch.dtype) -> None:
+    student, labels = torch.zeros(2, 1, 300), torch.zeros(1, 300, dtype=torch.int)
+    spoco_terms(student, student, labels, torch.tensor([[0, 7]]).to(dtype))

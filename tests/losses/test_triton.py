@@ -238,6 +238,10 @@ class TestSupport:
     def test_a_cpu_runs_no_kernels(self) -> None:
         assert not triton_support.runs_triton(torch.zeros(1))
 
+    def test_all_of_them_are_tried(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert triton_support.kernels_work.__wrapped__(torch.device(DEVICE))
+        assert not caplog.messages
+
     def test_where_they_fail_the_loss_goes_on_without_them(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

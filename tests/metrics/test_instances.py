@@ -164,6 +164,19 @@ class TestSparse:
         prediction = noisy(truth, seed)
         assert instance_metrics(prediction, truth, sparse=True) == instance_metrics(prediction, truth)
 
+    def test_an_instance_on_painted_background_is_wrong(self) -> None:
+        prediction, truth = labels(1, 1, 0, 4, 4, 4, 0), labels(5, 5, 0, 7, 7, 0, 0)
+        assert instance_metrics(prediction, truth, sparse=True, background_label=7)["ap50"] == 0.5
+        assert instance_metrics(prediction, labels(5, 5, 0, 7, 0, 0, 0), True, background_label=7) == PERFECT
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_where_all_else_is_painted_sparse_changes_nothing(self, seed: int) -> None:
+        prediction, truth = random_labels(seed), random_labels(seed + 100)
+        painted = np.where(truth == 0, 300, truth)
+        expected = instance_metrics(prediction, truth)
+        for sparse in (False, True):
+            assert instance_metrics(prediction, painted, sparse, background_label=300) == expected
+
     def test_a_truth_without_objects_contradicts_nothing(self) -> None:
         assert instance_metrics(labels(1, 1, 0, 2), labels(0, 0, 0, 0), sparse=True) == PERFECT
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.network.dynunet import embedding_network, size_divisor
-from scripts.network.features import image_features
+from scripts.network.features import UnsupportedLayer, image_features
 
 
 def line(*values: float) -> Tensor:
@@ -111,7 +111,7 @@ class TestLayers:
         ],
     )
     def test_unknown_ones_are_refused(self, layer: Any) -> None:
-        with pytest.raises(TypeError):
+        with pytest.raises(UnsupportedLayer):
             layer(image_features(torch.rand(1, 4, 8, 8), (4, 4)))
 
 

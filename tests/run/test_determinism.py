@@ -20,7 +20,7 @@ def as_it_was() -> Iterator[None]:
 
 
 def drawn(seed: int) -> tuple[float, float, float]:
-    set_determinism(seed, equal_sums=False)
+    set_determinism(seed, deterministic=False)
     return torch.rand(1).item(), np.random.rand(), random.random()
 
 

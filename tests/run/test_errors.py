@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from monai.utils import OptionalImportError, optional_import
 
 from scripts.files.image_files import split_suffix
+from scripts.network.inferers import fitting_window
 from scripts.run.errors import explain_refusals, refusal_behind
 
 SCRIPT = """
@@ -58,6 +59,13 @@ def test_a_type_error_behind_a_component_is_a_defect() -> None:
     with pytest.raises(RuntimeError) as wrapped:
         parser.get_parsed_content("lost")
     assert refusal_behind(wrapped.value) is None
+
+
+@pytest.mark.parametrize("size", [None, []])
+def test_an_error_of_our_own_that_is_no_refusal_is_a_defect(size: object) -> None:
+    with pytest.raises((TypeError, ValueError)) as defect:
+        fitting_window(size, 64, 0.25, 8)
+    assert refusal_behind(defect.value) is None
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

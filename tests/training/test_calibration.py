@@ -159,7 +159,7 @@ class TestCalibration:
         np.testing.assert_array_equal(calibration._mean_overlaps(), alone._mean_overlaps())
 
     def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
-        assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), fixed=0.123) == 0.123
+        assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), merge_threshold=0.123) == 0.123
 
     def test_labels_of_a_finer_grid(self) -> None:
         embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
@@ -179,7 +179,7 @@ class TestCalibration:
     @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
     def test_a_threshold_that_is_none(self, fixed: float) -> None:
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
-            ThresholdCalibration(embedding_dim=1, fixed=fixed)
+            ThresholdCalibration(embedding_dim=1, merge_threshold=fixed)
 
 
 class TestForegroundThreshold:
@@ -202,10 +202,10 @@ class TestForegroundThreshold:
         assert self.chosen() == (0.8, PREFERRED)  # of 0.8, 0.85 and 0.9, which are as good
 
     def test_a_fixed_one_is_used_as_it_is(self) -> None:
-        assert self.chosen(fixed_foreground=0.6)[0] == 0.6
+        assert self.chosen(foreground_threshold=0.6)[0] == 0.6
 
     def test_it_is_chosen_where_the_other_one_is_fixed(self) -> None:
-        assert self.chosen(fixed=3.3) == (0.8, 3.3)
+        assert self.chosen(merge_threshold=3.3) == (0.8, 3.3)
 
     @pytest.mark.parametrize("options", [{"foreground": "everywhere"}, {"background_label": 3}])
     def test_where_nothing_tells_it_is_the_usual_one(self, options: dict[str, object]) -> None:

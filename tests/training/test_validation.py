@@ -84,5 +84,5 @@ def test_one_that_was_interrupted_after_its_last_validation_ends_at_once() -> No
 
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_patience_that_would_end_the_training_at_once_is_refused(patience: int) -> None:
-    with pytest.raises(ValueError, match=rf"early_stop_patience must be at least 1, or null for never, got {patience}"):
+    with pytest.raises(ValueError, match=rf"patience must be at least 1, or None for never, got {patience}"):
         StopWithoutProgress(Values([]), patience)

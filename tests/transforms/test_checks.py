@@ -85,12 +85,10 @@ class TestImages:
         with pytest.raises(ValueError, match="found the value 7 everywhere, expected an image with contrast"):
             check_image(torch.full(SHAPE, 7.0))
 
-    def test_a_constant_image_that_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_constant_image_that_is_told(self) -> None:
         check = CheckImaged("image", spatial_dims=3, blank_key="is_blank")
         assert check({"image": tensor(ramp(*SHAPE), "a.tif")})["is_blank"] is False
-        assert not caplog.records
         assert check({"image": tensor(torch.full(SHAPE, 7.0), "a.tif")})["is_blank"] is True
-        assert caplog.messages == ["a.tif: found the value 7 everywhere, and so no instances"]
 
     def test_no_voxel(self) -> None:
         with pytest.raises(ValueError, match="found no voxel, expected an image with contrast"):

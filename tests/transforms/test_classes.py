@@ -37,6 +37,16 @@ class TestSelectClasses:
     def test_crowds_of_these_classes_are_ignored(self) -> None:
         assert select(classes=[24, 33], ignore_label=255) == [0, 0, 255, 24000, 24001, 0, 0, 33002]
 
+    def test_painted_background_and_ignored_voxels_stay(self) -> None:
+        assert select([0, 7, 9, 1, 1001, 2001], classes=[1], background_label=7, ignore_label=9) == [
+            0,
+            7,
+            9,
+            9,
+            1001,
+            0,
+        ]
+
     def test_objects_that_were_not_drawn_become_unlabelled(self) -> None:
         assert select(classes=[24], ignore_label=255, drawn={"a.png": [24001]}) == [0, 0, 255, 0, 24001, 0, 0, 0]
         assert select(classes=[24], ignore_label=255, drawn={"b.png": [24001]}) == [0, 0, 255, 0, 0, 0, 0, 0]
@@ -88,12 +98,19 @@ class TestDrawObjects:
         both = draw_objects(labels, [24, 26], fraction=0.2, seed=3)
         assert cars == {path: [id_ for id_ in ids if id_ >= 26000] for path, ids in both.items() if max(ids) >= 26000}
 
+    @pytest.mark.parametrize(("mode", "found"), [("RGB", "3 channels"), ("F", "type float32")])
+    def test_maps_of_colours_or_floats_are_refused(self, labels: list[Path], mode: str, found: str) -> None:
+        path = labels[3].with_suffix(".tif" if mode == "F" else ".png")
+        Image.open(labels[3]).convert("F").convert(mode).save(path)
+        with pytest.raises(ValueError, match=rf"{path.name}: found a label map of {found}, expected"):
+            draw_objects([*labels[:3], path], [24, 26], fraction=1)
+
     def test_no_object_at_all_is_refused(self, labels: list[Path]) -> None:
         with pytest.raises(ValueError, match=r"Found no object of the classes \[31\] in 11 label maps, expected some"):
             draw_objects(labels, [31], fraction=1)
 
     def test_a_share_outside_of_0_to_1_is_refused(self, labels: list[Path]) -> None:
-        with pytest.raises(ValueError, match=r"object_fraction must lie in .* got 1\.5"):
+        with pytest.raises(ValueError, match=r"fraction must lie in .* got 1\.5"):
             draw_objects(labels, [26], fraction=1.5)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.transforms.sampling import ForgetSpecialLabelsd, KeepObjectFractiond, annotated_ids, where_id
+from scripts.transforms.sampling import ForgetIgnoredd, KeepObjectFractiond, annotated_ids, where_id
 
 
 def label_map(ids: list[int], name: str = "cells.tif") -> MetaTensor:
@@ -60,17 +60,18 @@ class TestKeepObjectFraction:
 
     @pytest.mark.parametrize("fraction", [0, -0.5, 1.5])
     def test_refuses_a_share_outside_of_0_to_1(self, fraction: float) -> None:
-        with pytest.raises(ValueError, match=f"object_fraction must lie in .* got {fraction}"):
+        with pytest.raises(ValueError, match=f"fraction must lie in .* got {fraction}"):
             KeepObjectFractiond("label", fraction=fraction)
 
 
-def test_forgets_background_and_ignored_voxels() -> None:
-    forget = ForgetSpecialLabelsd("label", background_label=7, ignore_label=8)
-    assert forget({"label": label_map([0, 1, 7, 8])})["label"].flatten().tolist() == [0, 1, 0, 0]
+def test_forgets_ignored_voxels() -> None:
+    forget = ForgetIgnoredd("label", ignore_label=8)
+    assert forget({"label": label_map([0, 1, 7, 8])})["label"].flatten().tolist() == [0, 1, 7, 0]
+    assert ForgetIgnoredd("label")({"label": label_map([0, 8])})["label"].flatten().tolist() == [0, 8]
 
 
 def test_forgets_instances_that_lie_mostly_on_ignored_voxels() -> None:
-    forget = ForgetSpecialLabelsd("label", ignore_label=9, prediction_key="pred")
+    forget = ForgetIgnoredd("label", ignore_label=9, prediction_key="pred")
     data = {"label": label_map([9, 9, 9, 1, 1, 0]), "pred": torch.tensor([[[5, 5, 6, 6, 7, 0]]])}
     result = forget(data)
     assert result["pred"].flatten().tolist() == [0, 0, 6, 6, 7, 0]  # 6 lies there with one half of its voxels

@@ -191,7 +191,7 @@ class TestFittingPatch:
         assert fitting_patch(SURVEY, [30.0, 1.0], largest=[32, 32], divisor=[8, 8]) == [8, 32]
 
     def test_refuses_another_number_of_axes(self) -> None:
-        with pytest.raises(ValueError, match=r"largest_patch must have 2 entries, one an axis, got \[32, 32, 32\]"):
+        with pytest.raises(ValueError, match=r"largest must have 2 entries, one an axis, got \[32, 32, 32\]"):
             fitting_patch(SURVEY, [1.0, 1.0], largest=[32, 32, 32], divisor=[8, 8])
 
 

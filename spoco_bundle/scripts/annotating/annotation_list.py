@@ -13,12 +13,13 @@ from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, MetaKeys
+from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
-from ..files.image_files import unique_names
+from ..files.image_files import file_of, unique_names
 from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
 from ..network.foreground import THRESHOLD, foreground_logit
+from ..refusals import InputError
 from ..transforms.sampling import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
@@ -51,6 +52,7 @@ class FindNextObjectsd(MapTransform):
         background_label, ignore_label: ids that are no objects.
         instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
         mask_key: where there is such a map, what is not an instance has not been missed, but left out.
+        blank_key: which images have one value throughout, see `checks.CheckImaged`: nothing has been missed there.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class FindNextObjectsd(MapTransform):
         image_key: str = "image",
         label_key: str = "label",
         mask_key: str = "mask",
+        blank_key: str = "is_blank",
         regions_key: str = "regions",
     ) -> None:
         super().__init__(keys)
@@ -77,7 +80,7 @@ class FindNextObjectsd(MapTransform):
         self.special = (background_label, ignore_label)
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
-        self.mask_key, self.regions_key = mask_key, regions_key
+        self.mask_key, self.blank_key, self.regions_key = mask_key, blank_key, regions_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -92,6 +95,7 @@ class FindNextObjectsd(MapTransform):
             probability = None if everywhere else probability
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
+            probability = None if result.get(self.blank_key) else probability  # in which there is nothing to miss
             regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
@@ -141,7 +145,7 @@ class NextObjectsWriter:
 
     def __init__(self, output_dir: PathLike, count: int = 20) -> None:
         if count < 1:
-            raise ValueError(f"places must be at least 1, got {count}")
+            raise InputError(f"count must be at least 1, got {count}")
         self.target, self.count = Path(output_dir) / "next_objects.csv", count
         self.images: list[AnnotationCandidates] = []
 
@@ -176,7 +180,7 @@ def _in_file(picture: MetaTensor, found: Candidates, known: NDArray[np.float64])
     """Say where the places lie in the image's file; the working grid picked its voxels as `resample_nearest` does."""
     shape, working = np.asarray(picture.meta[MetaKeys.SPATIAL_SHAPE]), np.array(picture.shape[1:])
     voxels = ((found.places + 0.5) * shape / working).astype(np.int64)
-    path = str(picture.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    path = file_of(picture)
     return AnnotationCandidates(path, found, known, voxels, _file_voxel_size(picture), picture.meta.get("unit", ""))
 
 

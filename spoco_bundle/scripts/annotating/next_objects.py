@@ -47,7 +47,7 @@ class Candidates(NamedTuple):
 def candidate_regions(
     instances: Labels,
     probability: Floats | None,
-    annotated: Mask,
+    looked_at: Mask,
     min_size: int,
     foreground_threshold: float = THRESHOLD,
 ) -> Labels:
@@ -56,7 +56,7 @@ def candidate_regions(
     Args:
         instances: (*spatial), 0 = background, ids 1..K.
         probability: (*spatial) to be foreground; None where every voxel is.
-        annotated: (*spatial) voxels of annotated objects.
+        looked_at: (*spatial) voxels that have any label: objects, painted background, ignored.
         min_size: of what may have been missed, in voxels.
         foreground_threshold: probability above which instances were looked for.
 
@@ -65,12 +65,12 @@ def candidate_regions(
     """
     regions = instances
     if probability is not None:
-        near = ndimage.binary_dilation((instances > 0) | annotated, iterations=RIM)
+        near = ndimage.binary_dilation((instances > 0) | looked_at, iterations=RIM)
         missed = face_components((probability > FAINT * foreground_threshold) & ~near).astype(np.int32)
         missed = keep_instances(missed, np.bincount(missed.ravel())[1:] >= min_size)
         regions = np.where(missed > 0, missed + instances.max(), instances)
     sizes = np.bincount(regions.ravel())
-    shares = np.bincount(regions[annotated], minlength=len(sizes)) / np.maximum(sizes, 1)
+    shares = np.bincount(regions[looked_at], minlength=len(sizes)) / np.maximum(sizes, 1)
     return keep_instances(regions, shares[1:] < ANNOTATED)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..geometry.distances import squared_distances
 from ..geometry.pieces import face_components, give_to_neighbors
 from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
+from ..refusals import InputError
 from .agglomeration import agglomerate
 
 Floats = NDArray[np.float32]
@@ -34,6 +34,8 @@ STEPS = 3  # of mean shift that the teacher makes from an anchor
 ANCHORS = 10  # random voxels of a cluster that the teacher's instances are compared at
 LARGEST = 1e15  # of an embedding's values: the squares of larger ones do not fit into float32
 PORTION = 2**24  # distances computed at once
+
+METHODS = ("auto", "mean_shift", "hdbscan", "consistency")
 
 
 def cluster_embeddings(
@@ -53,7 +55,7 @@ def cluster_embeddings(
         method: ``auto`` merges touching regions without a border between them (see `agglomeration`), ``mean_shift``
             with a flat kernel of radius `delta_var`, ``hdbscan``, or ``consistency``: mean shift, then only the
             clusters that the teacher selects as well (Section 3.4 of the paper).
-        delta_var: radius of a cluster in embedding space, as in the loss.
+        delta_var: radius of a cluster in embedding space, as in the loss; ``hdbscan`` needs none.
         min_size: smaller connected components, in voxels, are given to the instances they touch, or dropped.
         teacher_embeddings: (E, *spatial) of the momentum network; ``consistency`` needs them.
         merge_threshold: for ``auto``: the mean jump of the embeddings, in delta_var, that is a border; lower makes
@@ -72,38 +74,40 @@ def cluster_embeddings(
     vectors = _checked_embeddings(embeddings, "embeddings")
     mask = _checked_foreground(foreground, tuple(vectors.shape[1:]))
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not isinstance(delta_var, Real) or not 0 < delta_var < math.inf:
-        raise ValueError(f"delta_var must be finite and positive, got {delta_var!r}")
+        raise InputError(f"delta_var must be finite and positive, got {delta_var!r}")
     if not isinstance(min_size, Integral) or min_size < 0:
-        raise ValueError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
+        raise InputError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
     if merge_threshold is not None and not (isinstance(merge_threshold, Real) and merge_threshold > 0):
-        raise ValueError(f"merge_threshold must be positive, got {merge_threshold!r}")
+        raise InputError(f"merge_threshold must be positive, got {merge_threshold!r}")
     if method == "consistency" and teacher_embeddings is None:
-        raise ValueError("method 'consistency' needs teacher_embeddings, got None")
+        raise InputError("method 'consistency' needs teacher_embeddings, got None")
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     if method == "consistency":
         teacher = _checked_embeddings(teacher_embeddings, "teacher_embeddings")
         if teacher.shape != vectors.shape:
-            raise ValueError(
+            raise InputError(
                 f"teacher_embeddings must have the shape {tuple(vectors.shape)}, got {tuple(teacher.shape)}"
             )
         clusters = consistency_clusters(vectors, teacher, mask, delta_var, min_size)
+    elif method == "mean_shift":
+        clusters = mean_shift_clusters(vectors, mask, delta_var)
     elif method == "auto":
         clusters = on_host_if_too_large(agglomerate, vectors, torch.from_numpy(mask), delta_var, merge_threshold)
     else:
-        clusters = SAMPLED_METHODS[method](vectors, mask, delta_var, min_size)
+        clusters = hdbscan_clusters(vectors, mask, min_size)
     return clean_components(clusters, min_size)
 
 
-def mean_shift_clusters(embeddings: Tensor, foreground: Mask, delta_var: float, min_size: int) -> Labels:
+def mean_shift_clusters(embeddings: Tensor, foreground: Mask, delta_var: float) -> Labels:
     """Flat-kernel mean shift of random samples; every voxel then joins the nearest mode."""
     points = _points(embeddings, foreground)
     return _fill(foreground, nearest(points, mean_shift_modes(points, delta_var)))
 
 
-def hdbscan_clusters(embeddings: Tensor, foreground: Mask, delta_var: float, min_size: int) -> Labels:
+def hdbscan_clusters(embeddings: Tensor, foreground: Mask, min_size: int) -> Labels:
     """HDBSCAN of a random sample; every voxel then joins the cluster with the nearest mean."""
     points = _points(embeddings, foreground)
     sample = _sample(points)
@@ -129,7 +133,7 @@ def consistency_clusters(
     foreground within `delta_var` in its own embedding space, and of these only the connected component that holds
     the voxel.
     """
-    clusters = clean_components(mean_shift_clusters(embeddings, foreground, delta_var, min_size), min_size)
+    clusters = clean_components(mean_shift_clusters(embeddings, foreground, delta_var), min_size)
     random = np.random.default_rng(0)
     vectors = teacher.cpu().numpy()
     for cluster, box in enumerate(_bounding_boxes(clusters), start=1):
@@ -284,21 +288,21 @@ def _checked_embeddings(embeddings: ArrayLike | Tensor, name: str) -> Tensor:
     else:
         array = np.asarray(embeddings)
         if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must be real numbers, got the data type {array.dtype}")
+            raise InputError(f"{name} must be real numbers, got the data type {array.dtype}")
         with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is refused below
             vectors = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
     if vectors.is_complex():
-        raise ValueError(f"{name} must be real numbers, got the data type {vectors.dtype}")
+        raise InputError(f"{name} must be real numbers, got the data type {vectors.dtype}")
     if vectors.ndim not in (3, 4):
-        raise ValueError(f"{name} must have the shape (E, *spatial) in 2D or 3D, got {tuple(vectors.shape)}")
+        raise InputError(f"{name} must have the shape (E, *spatial) in 2D or 3D, got {tuple(vectors.shape)}")
     if not vectors.numel():
-        raise ValueError(f"{name} must have no empty axis, got the shape {tuple(vectors.shape)}")
+        raise InputError(f"{name} must have no empty axis, got the shape {tuple(vectors.shape)}")
     vectors = vectors.float()
     smallest, largest = (float(value) for value in vectors.aminmax())  # NaN where there is one
     if not math.isfinite(smallest) or not math.isfinite(largest):  # `isfinite` of all would need a copy of them
-        raise ValueError(f"{name} must be finite, got {int((~vectors.isfinite()).sum())} NaN or infinite values")
+        raise InputError(f"{name} must be finite, got {int((~vectors.isfinite()).sum())} NaN or infinite values")
     if max(-smallest, largest) > LARGEST:
-        raise ValueError(f"{name} must lie within +-{LARGEST:g}, got values from {smallest:g} to {largest:g}")
+        raise InputError(f"{name} must lie within +-{LARGEST:g}, got values from {smallest:g} to {largest:g}")
     return vectors
 
 
@@ -310,16 +314,9 @@ def _checked_foreground(foreground: ArrayLike | Tensor | None, shape: tuple[int,
         foreground = (foreground.float() if foreground.is_floating_point() else foreground).numpy()
     mask = np.asarray(foreground)
     if mask.dtype.kind not in "fiub":
-        raise ValueError(f"foreground must be a mask of 0 and 1, got the data type {mask.dtype}")
+        raise InputError(f"foreground must be a mask of 0 and 1, got the data type {mask.dtype}")
     if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise ValueError("foreground must be a mask of 0 and 1, got other floating-point values")
+        raise InputError("foreground must be a mask of 0 and 1, got other floating-point values")
     if mask.shape != shape:
-        raise ValueError(f"foreground must have the embeddings' spatial shape {shape}, got {mask.shape}")
+        raise InputError(f"foreground must have the embeddings' spatial shape {shape}, got {mask.shape}")
     return mask.astype(bool)
-
-
-SAMPLED_METHODS: dict[str, Callable[[Tensor, Mask, float, int], Labels]] = {
-    "mean_shift": mean_shift_clusters,
-    "hdbscan": hdbscan_clusters,
-}
-METHODS = ("auto", *SAMPLED_METHODS, "consistency")

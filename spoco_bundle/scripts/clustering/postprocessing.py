@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, SupportsFloat
@@ -12,13 +13,17 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..files.image_files import file_of
 from ..geometry.tensors import plain_tensor
 from ..network.foreground import THRESHOLD, is_foreground
+from ..refusals import InputError
 from ..transforms.classes import cluster_each_class
 from ..transforms.working_grid import smallest_in_working_voxels
 from .confidence import drop_unsure, instance_scores
 from .fragments import drop_fragments
 from .methods import METHODS, cluster_embeddings
+
+logger = logging.getLogger(__name__)
 
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
@@ -69,14 +74,14 @@ class ClusterEmbeddingsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         if method not in METHODS:
-            raise ValueError(f"clustering must be one of {', '.join(METHODS)}, got {method!r}")
+            raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if foreground not in FOREGROUND_CHOICES:
-            raise ValueError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
+            raise InputError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
         if not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must lie in [0, 1], got {min_score}")
+            raise InputError(f"min_score must lie in [0, 1], got {min_score}")
         given = merge_threshold is not None
         if given and not (isinstance(merge_threshold, SupportsFloat) and float(merge_threshold) > 0):
-            raise ValueError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
+            raise InputError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
         self.sizes = min_size, smallest_instance
@@ -104,6 +109,7 @@ class ClusterEmbeddingsd(MapTransform):
                 merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
             )
             if result.get(self.blank_key):
+                logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
                 instances = np.zeros(student.shape[1:], np.int32)
             elif self.mask_key in result:
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]

@@ -18,6 +18,7 @@ from typing import Any
 
 from monai.config import PathLike
 
+from ..refusals import InputError
 from .image_files import SUFFIXES, split_suffix
 
 Paths = Sequence[PathLike] | str | None
@@ -45,10 +46,10 @@ def image_label_pairs(
     """
     if (images is None) != (labels is None):
         given, missing = ("images", "labels") if labels is None else ("labels", "images")
-        raise ValueError(f"Found {given} without {missing}, expected both lists or neither.")
+        raise InputError(f"Found {given} without {missing}, expected both lists or neither.")
     if images is not None and labels is not None:
         if images == labels:
-            raise ValueError(f"labels: found {labels}, which are the images, expected their label maps.")
+            raise InputError(f"labels: found {labels}, which are the images, expected their label maps.")
         entries = [{"image": path} for path in _listed("images", images)]
         return _with(_with(entries, "label", labels, images), "mask", masks, images)
     by_name, labels_by_name = _volumes(Path(dataset_dir) / "images"), _volumes(Path(dataset_dir) / "labels")
@@ -74,7 +75,7 @@ def image_list(dataset_dir: PathLike, images: Paths = None, masks: Paths = None)
     for path in _listed("images", images):
         name = split_suffix(path)[0]
         if name in paths_by_name:
-            raise ValueError(f"Found {paths_by_name[name]} and {path}, expected one image a name.")
+            raise InputError(f"Found {paths_by_name[name]} and {path}, expected one image a name.")
         paths_by_name[name] = path
     return _with([{"image": path} for path in paths_by_name.values()], "mask", masks, images)
 
@@ -120,7 +121,7 @@ def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths =
         _check_counterparts(other_of, image_of, key, "image", str(images))
         return [{**entry, key: other_of[texts]} for texts, entry in zip(image_of, entries, strict=True)]
     if len(others) != len(entries):
-        raise ValueError(f"Found {len(entries)} images and {len(others)} {key}s, expected equal numbers.")
+        raise InputError(f"Found {len(entries)} images and {len(others)} {key}s, expected equal numbers.")
     if isinstance(images, str) and len(entries) > 1:
         logger.warning("%s: taken for the %s of %s, and so on in sorted order", others[0], key, entries[0]["image"])
     return [{**entry, key: other} for entry, other in zip(entries, others, strict=True)]
@@ -155,10 +156,10 @@ def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
         folder, pattern = _folder_and_pattern(paths)
         matches = sorted(str(folder / path) for path in glob(pattern, root_dir=folder, recursive=True))
         if not matches:
-            raise ValueError(f"{paths}: found no file, expected {kind} that match this pattern.")
+            raise InputError(f"{paths}: found no file, expected {kind} that match this pattern.")
         return matches
     if not paths:
-        raise ValueError(f"Found an empty list of {kind}, expected at least one path.")
+        raise InputError(f"Found an empty list of {kind}, expected at least one path.")
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file, listed in {kind}.")
@@ -175,10 +176,10 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
             continue
         name = split_suffix(path)[0]
         if name in by_name:
-            raise ValueError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")
+            raise InputError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")
         by_name[name] = str(path)
     if not by_name and not allow_empty:
-        raise ValueError(f"{folder}: found no volume, expected files that end in {', '.join(SUFFIXES)}.")
+        raise InputError(f"{folder}: found no volume, expected files that end in {', '.join(SUFFIXES)}.")
     return dict(sorted(by_name.items()))
 
 
@@ -188,6 +189,6 @@ def _check_counterparts(
     alone = [Path(path).name for name, path in by_name.items() if name not in others]
     if alone:
         names = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
-        raise ValueError(
+        raise InputError(
             f"{other_folder}: found no {other_kind} for the {kind} {names}, expected one of the same name."
         )

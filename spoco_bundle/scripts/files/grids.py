@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
-from .image_files import describe_shape, refusal
+from ..refusals import refusal
+from .image_files import describe_shape
 
 TOLERANCE = 0.05  # of a voxel's edge, along each axis: programs round what they write
 FARTHEST = 1.0  # voxels between the two first voxels: some programs count from a voxel's corner, others from its middle

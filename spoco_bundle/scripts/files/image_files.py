@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from monai.config import PathLike
+from monai.utils import ImageMetaKey
+
+from ..refusals import refusal
 
 TIFF_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -68,18 +72,17 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return result
 
 
+def file_of(tensor: Any, otherwise: object = "") -> str:
+    """The file that a tensor was read from, or `otherwise` where its metadata do not say."""
+    return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, otherwise))
+
+
 def describe_shape(path: PathLike, shape: Sequence[int]) -> str:
     """Write a spatial shape, given in array order, in the axis order of the file: ``7 x 5 x 3 (x, y, z)``."""
     axes, sizes = "zyx"[-len(shape) :], list(shape)
     if str(path).lower().endswith(NIFTI_SUFFIXES):
         axes, sizes = axes[::-1], sizes[::-1]
     return f"{' x '.join(map(str, sizes))} ({', '.join(axes)})"
-
-
-def refusal(path: PathLike, found: str, expected: str) -> ValueError:
-    """The one-sentence error of this package: which file, what was found, what was expected."""
-    one_line = " ".join(found.split())  # errors of other libraries may run over several lines
-    return ValueError(f"{path}: found {one_line}, expected {expected}.")
 
 
 def existing_file(path: PathLike) -> Path:

@@ -12,7 +12,8 @@ import numpy as np
 from monai.config import PathLike
 from nibabel.spatialimages import HeaderDataError
 
-from .image_files import existing_file, refusal
+from ..refusals import refusal
+from .image_files import existing_file
 from .volumes import Volume, make_volume
 
 UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}

@@ -10,7 +10,8 @@ import numpy as np
 from monai.config import PathLike
 from PIL import Image
 
-from .image_files import existing_file, refusal
+from ..refusals import refusal
+from .image_files import existing_file
 from .volumes import Volume, make_volume
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
 
-from .image_files import PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, refusal, split_suffix
+from ..refusals import refusal
+from .image_files import PNG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES, split_suffix
 from .nifti_files import read_nifti
 from .png_files import read_png
 from .tiff_files import read_tiff

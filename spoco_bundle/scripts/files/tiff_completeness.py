@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tifffile
 
-from .image_files import refusal
+from ..refusals import refusal
 
 # Data type code of a TIFF tag -> bytes a value, by the TIFF 6.0 and BigTIFF specifications.
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}

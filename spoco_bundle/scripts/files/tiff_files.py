@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from monai.config import PathLike
 
-from .image_files import refusal
+from ..refusals import refusal
 from .tiff_completeness import check_tiff_is_complete
 from .tiff_headers import image_series, open_tiff, series_header
 from .volumes import Volume, make_volume

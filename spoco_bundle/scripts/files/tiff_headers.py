@@ -8,7 +8,8 @@ from pathlib import Path
 import tifffile
 from monai.config import PathLike
 
-from .image_files import existing_file, refusal
+from ..refusals import refusal
+from .image_files import existing_file
 from .tiff_voxel_sizes import stated_voxel_size
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from .image_files import refusal
+from ..refusals import refusal
 
 # One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
 MICROMETRES = {

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys
 
-from .image_files import refusal
+from ..refusals import refusal
 
 
 class Volume(NamedTuple):

@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import torch
 
+from ..refusals import InputError
+
 logger = logging.getLogger(__name__)
 
 
@@ -120,8 +122,10 @@ def read_tensors(path: Path, expected: str) -> Any:
     try:
         _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):
+        raise  # which says nothing about the file
     except Exception as error:  # a broken file raises one of many types
-        raise ValueError(
+        raise InputError(
             f"{path}: found a file that torch cannot read ({type(error).__name__}), expected {expected}."
         ) from error
 

@@ -23,7 +23,8 @@ from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 from PIL import Image
 
-from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, refusal, split_suffix
+from ..refusals import InputError, refusal
+from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, split_suffix
 from .nifti_files import nifti_spatial_shape, open_nifti
 from .png_files import read_png
 from .tables import instance_table, write_table
@@ -102,9 +103,10 @@ def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
             "metadata": {"axes": axes, **lengths, **{f"{name}Unit": unit for name in lengths}},
         }
     if flavour == "imagej":
-        metadata = {"axes": axes, "unit": "micron" if header.unit == "micrometre" else "pixel"}
+        micron = "micron" if header.unit == "micrometre" else "pixel"
+        metadata = {"axes": axes, "unit": micron if "X" in sizes else "pixel"}
         if "Z" in sizes:
-            metadata["spacing"] = sizes["Z"]
+            metadata |= {"spacing": sizes["Z"], "zunit": micron}
         resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
         return {"imagej": True, "metadata": metadata, "resolution": resolution}
     # said outright, as tifffile takes any file named .ome.tif for OME
@@ -192,7 +194,7 @@ class InstanceWriter(ImageWriter):
         array = data_array.detach().cpu().numpy() if isinstance(data_array, torch.Tensor) else np.asarray(data_array)
         if channel_dim is not None:
             if array.shape[channel_dim] != 1:
-                raise ValueError(f"Found instances of shape {array.shape}, expected one channel: (1, *spatial).")
+                raise InputError(f"Found instances of shape {array.shape}, expected one channel: (1, *spatial).")
             array = array.squeeze(channel_dim)
         self.data_obj = array
 
@@ -200,7 +202,7 @@ class InstanceWriter(ImageWriter):
         """Take the path of the source image from the metadata."""
         source = (meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ)
         if not source:
-            raise ValueError("Found metadata without filename_or_obj, expected the path of the image segmented.")
+            raise InputError("Found metadata without filename_or_obj, expected the path of the image segmented.")
         self.source = str(source)
 
     def write(self, filename: PathLike, verbose: bool = True, **_: object) -> None:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..network.foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
+from ..refusals import InputError
 from .anchors import draw_anchors
 from .annotation import Annotation
 from .borders import border_term
 from .boxes import Boxes
 from .first_foreground import keeping_term
-from .pairwise import HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
+from .pairwise import FAR_AWAY, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
 from .triton_support import runs_triton
 
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
+LARGEST_DELTA_DIST = FAR_AWAY / 4  # or centres that an image does not have would be in reach
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
 OTHER_TERMS = ("foreground", "first_foreground", "border")  # not the paper's
 
@@ -64,10 +67,11 @@ def spoco_terms(
             make no kernel.
     """
     _check_settings(delta_var, delta_dist, kernel_threshold)
+    _check_special_labels(background_label, ignore_label)
     _check_embeddings(student, teacher, embedding_axis=0)
     _check_labels(labels)
     if student.shape[1:] != labels.shape:
-        raise ValueError(
+        raise InputError(
             f"labels must have the embeddings' spatial shape {tuple(student.shape[1:])}, got {tuple(labels.shape)}"
         )
     if anchors is not None:
@@ -148,6 +152,7 @@ class SpocoLoss(nn.Module):
     ) -> None:
         super().__init__()
         _check_settings(delta_var, delta_dist, kernel_threshold)
+        _check_special_labels(background_label, ignore_label)
         self.delta_var, self.delta_dist, self.kernel_threshold = delta_var, delta_dist, kernel_threshold
         self.background_label, self.ignore_label = background_label, ignore_label
         self.weights = {
@@ -177,7 +182,7 @@ class SpocoLoss(nn.Module):
         _check_labels(labels)
         expected = (embeddings[0], 1, *embeddings[2:])
         if labels.shape != expected:
-            raise ValueError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
+            raise InputError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
         return Annotation.of(labels[:, 0], self.background_label, self.ignore_label, given_numbers)
 
     def compare(
@@ -199,7 +204,7 @@ class SpocoLoss(nn.Module):
         """The terms' weighted sum, from what `compare` returns; notes them in `terms`."""
         names = self.active_terms(first_foreground)
         self.terms = dict(zip(names, means.detach().clone().unbind(), strict=True))  # a recording writes there again
-        weights = tuple(self.weights[name] for name in names)
+        weights = tuple(float(self.weights[name]) for name in names)  # of a tensor the value, which may change
         return (means * _on_device(weights, means.dtype, means.device)).sum()
 
     def active_terms(self, first_foreground: bool) -> list[str]:
@@ -310,7 +315,8 @@ def _at_least_float32(*spaces: Tensor) -> list[Tensor]:
 @lru_cache
 def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of numbers that are the same in each step: to copy them to a GPU takes as long as ten operations."""
-    return torch.tensor(values, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # it is kept, and a validation in inference mode may be the first to ask
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _no_anchors(voxels: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,45 +332,61 @@ def _as_drawn(anchors: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     return index, torch.ones_like(index, dtype=torch.bool)
 
 
+def _check_special_labels(background_label: int | None, ignore_label: int | None) -> None:
+    for name, label in {"background_label": background_label, "ignore_label": ignore_label}.items():
+        if label is not None and (not isinstance(label, Integral) or isinstance(label, bool)):
+            raise InputError(f"{name} must be an integer or None, got {label!r}")
+    if background_label is not None and background_label == ignore_label:
+        raise InputError(f"ignore_label must differ from background_label, got {ignore_label} for both")
+
+
 def _check_settings(delta_var: float, delta_dist: float, kernel_threshold: float) -> None:
-    if not SMALLEST_DELTA_VAR <= delta_var < 2 * delta_dist < math.inf:
-        raise ValueError(
+    settings = {"delta_var": delta_var, "delta_dist": delta_dist, "kernel_threshold": kernel_threshold}
+    for name, value in settings.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise InputError(f"{name} must be a number, got {value!r}")
+    if not delta_dist <= LARGEST_DELTA_DIST:
+        raise InputError(f"delta_dist must lie below {LARGEST_DELTA_DIST}, got {delta_dist}")
+    if not SMALLEST_DELTA_VAR <= delta_var < 2 * delta_dist:
+        raise InputError(
             f"delta_var must lie between {SMALLEST_DELTA_VAR} and 2 * delta_dist = {2 * delta_dist}, got {delta_var}"
         )
     if not 0 < kernel_threshold < 1:
-        raise ValueError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
+        raise InputError(f"kernel_threshold must lie between 0 and 1, got {kernel_threshold}")
 
 
 def _check_embeddings(student: Any, teacher: Any, embedding_axis: int) -> None:
     _check_tensors(student=student, teacher=teacher)
     if student.dim() < embedding_axis + 2:
-        raise ValueError(f"student must have spatial axes after the embedding's, got the shape {tuple(student.shape)}")
+        raise InputError(f"student must have spatial axes after the embedding's, got the shape {tuple(student.shape)}")
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise InputError(
             f"student and teacher must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
     if not student.numel():
-        raise ValueError(f"student must have no empty axis, got the shape {tuple(student.shape)}")
+        raise InputError(f"student must have no empty axis, got the shape {tuple(student.shape)}")
 
 
 def _check_labels(labels: Any) -> None:
     _check_tensors(labels=labels)
     if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
+        raise InputError(f"labels must be integers, got {labels.dtype}")
 
 
 def _check_tensors(**values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+            raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
 def _check_anchors(anchors: Tensor, shape: torch.Size) -> None:
+    _check_tensors(anchors=anchors)
     if anchors.dim() != 2 or anchors.shape[1] != len(shape):
-        raise ValueError(f"anchors must have the shape (A, {len(shape)}), got {tuple(anchors.shape)}")
-    if anchors.is_floating_point() or anchors.is_complex():
-        raise ValueError(f"anchors must be integers, got {anchors.dtype}")
+        raise InputError(f"anchors must have the shape (A, {len(shape)}), got {tuple(anchors.shape)}")
+    if anchors.is_floating_point() or anchors.is_complex() or anchors.dtype == torch.bool:
+        raise InputError(f"anchors must be integers, got {anchors.dtype}")
+    anchors = anchors.long()  # narrower types hold no longer axes
     outside = (anchors < 0) | (anchors >= anchors.new_tensor(shape))
     if outside.any():
         first = anchors[outside.any(1)][0].tolist()
-        raise ValueError(f"anchors must lie inside the image of shape {tuple(shape)}, got {first}")
+        raise InputError(f"anchors must lie inside the image of shape {tuple(shape)}, got {first}")

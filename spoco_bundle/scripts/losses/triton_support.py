@@ -28,6 +28,8 @@ def kernels_work(device: torch.device) -> bool:
     """Whether Triton is installed, and can compile for a device."""
     if find_spec("triton") is None:
         return False
+    from .triton_anchors import walk_on_gpu
+    from .triton_borders import border_term_on_gpu
     from .triton_objects import distances_to_own, sums_of_objects
     from .triton_pairs import pairwise_sums_on_gpu
 
@@ -37,7 +39,9 @@ def kernels_work(device: torch.device) -> bool:
             number = torch.zeros(1, 1, dtype=torch.int32, device=device)
             means = sums_of_objects(zeros, number, 1)
             sums = pairwise_sums_on_gpu(zeros, means, number == 0, ones, HingeAndKernel(1.0, 1.0))
-            (sums.sum() + distances_to_own(zeros, means, number).sum()).backward()
+            borders = border_term_on_gpu(zeros, number, number == 0, number == 0, 1, 1.0, 1.0)
+            (sums.sum() + distances_to_own(zeros, means, number).sum() + borders.sum()).backward()
+            walk_on_gpu(zeros.detach(), number.long(), number == 0, 1.0, 1)
     except Exception as error:  # noqa: BLE001 (a compiler fails in many ways, and none of them may end a training)
         logger.warning("%s: Triton does not work here, so the loss takes longer: %s", device, error)
         return False

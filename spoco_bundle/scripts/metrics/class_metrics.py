@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from monai.metrics import CumulativeIterationMetric
 
+from ..refusals import InputError
 from ..transforms.classes import objects_of_class
+from ..transforms.sampling import where_id
 from .instances import METRIC_NAMES, instance_metrics
 
 
@@ -19,32 +21,47 @@ class ClassMetrics(CumulativeIterationMetric):
 
     Args:
         classes: those to measure, see `classes`.
-        sparse: only some objects are annotated, see `metrics.instance_metrics`.
+        sparse, background_label: see `metrics.instance_metrics`.
     """
 
-    def __init__(self, classes: Sequence[int], sparse: bool = False) -> None:
+    def __init__(self, classes: Sequence[int], sparse: bool = False, background_label: int | None = None) -> None:
         super().__init__()
-        self.classes, self.sparse = list(classes), sparse
+        self.classes, self.sparse, self.background_label = list(classes), sparse, background_label
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
-        """Values (B, classes, len(METRIC_NAMES)) in float64, NaN for a class that the image does not hold."""
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Values (B, classes, len(METRIC_NAMES)) in float64, NaN for a class that the image does not hold.
+
+        And of which classes objects are annotated, (B, classes) bool.
+        """
         values = torch.full((len(y_pred), len(self.classes), len(METRIC_NAMES)), torch.nan, dtype=torch.float64)
+        holds = torch.zeros(values.shape[:2], dtype=torch.bool)
         for image, (prediction, truth) in enumerate(zip(y_pred, y, strict=True)):
             for position, class_ in enumerate(self.classes):
                 found, annotated = (objects_of_class(torch.as_tensor(ids), class_) for ids in (prediction, truth))
-                if annotated.any() or (found.any() and not self.sparse):
-                    row = instance_metrics(found, annotated, self.sparse)
+                holds[image, position] = annotated.any()
+                if holds[image, position] or (found.any() and not self.sparse):
+                    background = where_id(torch.as_tensor(truth), self.background_label)
+                    labels = annotated.masked_fill(background, self.background_label or 0)
+                    row = instance_metrics(found, labels, self.sparse, self.background_label)
                     values[image, position] = values.new_tensor([row[name] for name in METRIC_NAMES])
-        return values
+        return [values, holds]
+
+    def has_seen_objects(self) -> bool:
+        """Whether an image of any process holds an annotated object of one of the classes."""
+        return bool(self._gathered()[1].any())
 
     def aggregate(self) -> dict[str, dict[str, float]]:
         """Class -> mean of each metric and the number of images that hold it; no metrics where that is 0."""
-        values = self.get_buffer()
-        if values is None:
-            raise ValueError("ClassMetrics has seen 0 images, and there is nothing to average.")
+        values, _ = self._gathered()
         result: dict[str, dict[str, float]] = {}
-        for class_, rows in zip(self.classes, values.cpu().unbind(1), strict=True):
+        for class_, rows in zip(self.classes, values.unbind(1), strict=True):
             rows = rows[~rows[:, 0].isnan()]
             means = dict(zip(METRIC_NAMES, rows.mean(0).tolist(), strict=True)) if len(rows) else {}
             result[str(class_)] = {**means, "images": len(rows)}
         return result
+
+    def _gathered(self) -> Sequence[torch.Tensor]:
+        buffers = self.get_buffer()
+        if buffers is None:
+            raise InputError("ClassMetrics has seen 0 images, and there is nothing to average.")
+        return [buffer.cpu() for buffer in buffers]

@@ -16,6 +16,8 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 
+from ..refusals import InputError
+
 Labels = NDArray[np.integer] | torch.Tensor
 
 METRIC_NAMES = (
@@ -31,11 +33,15 @@ METRIC_NAMES = (
     "annotated_iou",
 )
 
+LESS_IS_BETTER = ("dic", "arand", "voi_split", "voi_merge")
+
 # k / 20 and not 0.5 + 0.05 * n: only a correctly rounded threshold compares exactly with a ratio of counts.
 IOU_THRESHOLDS = np.arange(10, 20) / 20  # 0.5, 0.55, ..., 0.95
 
 
-def instance_metrics(prediction: Labels, ground_truth: Labels, sparse: bool = False) -> dict[str, float]:
+def instance_metrics(
+    prediction: Labels, ground_truth: Labels, sparse: bool = False, background_label: int | None = None
+) -> dict[str, float]:
     """Compare a predicted instance map with the annotated one.
 
     T are the annotated objects, P the predicted ones. A pair matches when its intersection over union (IoU)
@@ -62,9 +68,9 @@ def instance_metrics(prediction: Labels, ground_truth: Labels, sparse: bool = Fa
     An object can match only one partner above IoU 0.5. At exactly 0.5 it can have two: the two equal halves
     of an object; one of them is then the match and the other is unmatched.
 
-    ``sparse=True``: 0 in the truth means that nobody looked. A predicted object with more than half of its
-    voxels there can be neither right nor wrong and is dropped before counting (the void rule of Kirillov et
-    al., sect. 4.2) in ``ap50``, ``ap``, ``f1``, ``sbd``, ``dic`` and ``pq``. IoU and Dice always use whole
+    ``sparse=True``: 0 in the truth means that nobody looked, unlike `background_label`. A predicted object with
+    more than half of its voxels there can be neither right nor wrong and is dropped before counting (the void rule of
+    Kirillov et al., sect. 4.2) in ``ap50``, ``ap``, ``f1``, ``sbd``, ``dic`` and ``pq``. IoU and Dice always use whole
     predicted objects, because annotated objects are wholly annotated: what spills out of one is wrong. The
     other four metrics look only at annotated objects anyway and do not change.
 
@@ -78,6 +84,7 @@ def instance_metrics(prediction: Labels, ground_truth: Labels, sparse: bool = Fa
         prediction: (*spatial), integers, 0 = no object; ids may be any and have gaps.
         ground_truth: (*spatial), the same; 0 = background, or unlabelled with ``sparse``.
         sparse: True if only some objects are annotated.
+        background_label: an id in the truth that is no object but known background; None where there is none.
 
     Returns:
         one finite number per name in `METRIC_NAMES`.
@@ -91,11 +98,12 @@ def instance_metrics(prediction: Labels, ground_truth: Labels, sparse: bool = Fa
         >>> instance_metrics(prediction, truth)["ap50"]  # finds 5 with IoU 2/3, misses 9
         0.5
     """
-    overlaps = _overlaps(
-        _checked(prediction, "prediction"),
-        _checked(ground_truth, "ground_truth"),
-    )
-    counted = _without_mostly_unlabelled(overlaps) if sparse else overlaps
+    instances, labels = _checked(prediction, "prediction"), _checked(ground_truth, "ground_truth")
+    objects = labels if background_label is None else np.where(labels == background_label, 0, labels)
+    overlaps = counted = _overlaps(instances, objects)
+    if sparse:
+        table = overlaps if objects is labels else _overlaps(instances, labels)  # the same predicted objects
+        counted = replace(overlaps, kept=_not_mostly_unlabelled(table))
     split, merge = _variation_of_information(overlaps, counted)
     values = {
         **_detection(counted),
@@ -156,14 +164,14 @@ def _checked(labels: Labels, name: str) -> NDArray[np.integer]:
         raise TypeError(f"{name} must be an instance map of integers, but its dtype is {dtype}.")
     array = np.asarray(labels)
     if array.size > 0 and array.min() < 0:
-        raise ValueError(f"{name} must hold ids >= 0, but its smallest is {array.min()}.")
+        raise InputError(f"{name} must hold ids >= 0, but its smallest is {array.min()}.")
     return array
 
 
 def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> _Overlaps:
     """Count the voxels that each pair of labels shares."""
     if prediction.shape != truth.shape:
-        raise ValueError(
+        raise InputError(
             f"prediction and ground_truth must have the same shape, but they have {prediction.shape} and {truth.shape}."
         )
     prediction, truth = prediction.ravel(), truth.ravel()
@@ -194,10 +202,10 @@ def _renumber(labels: NDArray[np.integer], lengths: NDArray[np.int64]) -> tuple[
     return index, np.bincount(index, weights=lengths, minlength=len(ids))
 
 
-def _without_mostly_unlabelled(overlaps: _Overlaps) -> _Overlaps:
-    """Drop the predicted objects that lie on label 0 with more than half of their voxels.
+def _not_mostly_unlabelled(overlaps: _Overlaps) -> NDArray[np.bool_]:
+    """The predicted objects, (P + 1,), that lie on label 0 with no more than half of their voxels.
 
-    No match is lost: such an object's IoU with any annotated object is below 0.5.
+    No match is lost with the others: their IoU with any annotated object is below 0.5.
     """
     unlabelled = overlaps.truth == 0
     voxels_unlabelled = np.bincount(
@@ -207,7 +215,7 @@ def _without_mostly_unlabelled(overlaps: _Overlaps) -> _Overlaps:
     )
     kept = 2 * voxels_unlabelled <= overlaps.prediction_sizes
     kept[0] = True
-    return replace(overlaps, kept=kept)
+    return kept
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -310,26 +318,28 @@ class InstanceMetrics(CumulativeIterationMetric):
     have seen at least one image.
 
     Args:
-        sparse: as in `instance_metrics`.
+        sparse, background_label: as in `instance_metrics`.
     """
 
-    def __init__(self, sparse: bool = False) -> None:
+    def __init__(self, sparse: bool = False, background_label: int | None = None) -> None:
         super().__init__()
-        self.sparse = sparse
+        self.sparse, self.background_label = sparse, background_label
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Values (B, len(METRIC_NAMES)) in float64, and which images have annotated objects, (B,) bool."""
         for name, labels in (("prediction", y_pred), ("ground_truth", y)):
             if labels is None or labels.ndim < 3 or labels.shape[1] != 1:
                 shape = None if labels is None else tuple(labels.shape)
-                raise ValueError(f"{name} must have the shape (batch, 1, *spatial), but it has {shape}.")
+                raise InputError(f"{name} must have the shape (batch, 1, *spatial), but it has {shape}.")
         if len(y_pred) != len(y):
-            raise ValueError(f"prediction has {len(y_pred)} images, but ground_truth has {len(y)}.")
+            raise InputError(f"prediction has {len(y_pred)} images, but ground_truth has {len(y)}.")
         rows = [
-            instance_metrics(prediction[0], truth[0], self.sparse) for prediction, truth in zip(y_pred, y, strict=True)
+            instance_metrics(prediction[0], truth[0], self.sparse, self.background_label)
+            for prediction, truth in zip(y_pred, y, strict=True)
         ]
         values = [[row[name] for name in METRIC_NAMES] for row in rows]
-        annotated = [bool((truth != 0).any()) for truth in y]
+        background = self.background_label or 0
+        annotated = [bool(((truth != 0) & (truth != background)).any()) for truth in y]
         return [torch.tensor(values, dtype=torch.float64), torch.tensor(annotated)]
 
     def per_image(self) -> torch.Tensor:
@@ -350,5 +360,5 @@ class InstanceMetrics(CumulativeIterationMetric):
     def _gathered(self) -> Sequence[torch.Tensor]:
         buffers = self.get_buffer()
         if buffers is None:
-            raise ValueError("InstanceMetrics has seen 0 images, and there is nothing to average.")
+            raise InputError("InstanceMetrics has seen 0 images, and there is nothing to average.")
         return [buffer.cpu() for buffer in buffers]

@@ -20,10 +20,11 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.handlers import from_engine
-from monai.utils import ImageMetaKey, string_list_all_gather
+from monai.utils import string_list_all_gather
 
-from ..files.image_files import unique_names
+from ..files.image_files import file_of, unique_names
 from ..files.whole_files import write_json
+from ..refusals import InputError
 from .class_metrics import ClassMetrics
 from .instances import METRIC_NAMES, InstanceMetrics
 
@@ -38,12 +39,12 @@ class InstanceMetricsHandler(Metric):
 
     The name it is given in ``key_val_metric`` must be one of them and chooses which one selects the best
     checkpoint; all ten appear in ``engine.state.metrics``, where StatsHandler and TensorBoardStatsHandler
-    find them. Of ``dic``, ``arand``, ``voi_split`` and ``voi_merge`` less is better: to select by one of
-    these the evaluator needs ``"metric_cmp_fn": "$lambda current, best: current < best"`` and the
-    CheckpointSaver ``"key_metric_negative_sign": true``.
+    find them. Of `LESS_IS_BETTER` less is better, which the handlers of `scripts.training` know; MONAI's
+    evaluator, for the best value that it remembers itself, needs
+    ``"metric_cmp_fn": "$lambda current, best: current < best"``.
 
     Args:
-        sparse: only some objects are annotated, see `scripts.metrics.instance_metrics`.
+        sparse, background_label: see `scripts.metrics.instance_metrics`.
         classes: of these, the objects of each one are also measured alone (see `scripts.metrics.class_metrics`).
         output_transform: takes ``engine.state.output`` to (predictions, truths), each (B, 1, *spatial) or a
             list of (1, *spatial), integers; default: its items ``pred`` and ``label``.
@@ -53,10 +54,11 @@ class InstanceMetricsHandler(Metric):
         self,
         sparse: bool = False,
         classes: Sequence[int] | None = None,
+        background_label: int | None = None,
         output_transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.metric = InstanceMetrics(sparse=sparse)
-        self.class_metric = ClassMetrics(classes, sparse=sparse) if classes else None
+        self.metric = InstanceMetrics(sparse, background_label)
+        self.class_metric = ClassMetrics(classes, sparse, background_label) if classes else None
         # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
         super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")
 
@@ -84,14 +86,14 @@ class InstanceMetricsHandler(Metric):
         engine.state.metric_details[DETAILS_KEY] = self.metric.per_image()
         if self.class_metric is not None:
             per_class = self.class_metric.aggregate()
-            if not any(means["images"] for means in per_class.values()):
+            if not self.class_metric.has_seen_objects():
                 logger.warning("no image holds an object of the classes %s, so the metrics say nothing", [*per_class])
             engine.state.metric_details[CLASSES_KEY] = per_class
 
     def attach(self, engine: Engine, name: str) -> None:
         """Let the engine compute the metrics; `name` is the key metric."""
         if name not in METRIC_NAMES:
-            raise ValueError(f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}.")
+            raise InputError(f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}.")
         super().attach(engine, name)
 
 
@@ -125,8 +127,7 @@ class MetricsJsonWriter:
 
     def _remember_paths(self, engine: Engine) -> None:
         for sample in engine.state.batch:  # a list of dictionaries: the evaluator decollates by default
-            metadata = getattr(sample[self.image_key], "meta", {})
-            self._paths.append(str(metadata.get(ImageMetaKey.FILENAME_OR_OBJ, "")))
+            self._paths.append(file_of(sample[self.image_key]))
 
     def __call__(self, engine: Engine) -> None:
         # Gathered process after process, as are the values. No path holds a null character.

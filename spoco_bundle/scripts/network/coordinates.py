@@ -24,6 +24,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
+from ..refusals import InputError
+
 
 def add_positions(embeddings: Tensor, scale: float) -> Tensor:
     """Add each voxel's position to the embedding dimensions 1, 2, ..., one for each axis.
@@ -49,7 +51,7 @@ def add_positions_(embeddings: Tensor, scale: float) -> Tensor:
         return embeddings
     axes = embeddings.dim() - 2
     if embeddings.shape[1] <= axes:
-        raise ValueError(f"embedding_dim must exceed the {axes} axes to hold positions, got {embeddings.shape[1]}")
+        raise InputError(f"embedding_dim must exceed the {axes} axes to hold positions, got {embeddings.shape[1]}")
     for axis, length in enumerate(embeddings.shape[2:]):
         along = (torch.arange(length, device=embeddings.device, dtype=torch.float32) - (length - 1) / 2) * scale
         embeddings.select(1, 1 + axis).add_(along.view(-1, *[1] * (axes - 1 - axis)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
+
+from ..refusals import InputError
 
 GROUPS = 8
 
@@ -31,12 +34,12 @@ def embedding_network(
             long as the shortest is not downsampled, and not convolved along, until the others have caught up.
     """
     if any(width % GROUPS for width in filters):
-        raise ValueError(f"filters must be multiples of {GROUPS} for GroupNorm, got {list(filters)}")
+        raise InputError(f"filters must be multiples of {GROUPS} for GroupNorm, got {list(filters)}")
     if len(filters) < 3:
-        raise ValueError(f"filters must have at least 3 levels, got {list(filters)}")
+        raise InputError(f"filters must have at least 3 levels, got {list(filters)}")
     voxel_size = [1.0] * spatial_dims if voxel_size is None else list(voxel_size)
     if len(voxel_size) != spatial_dims or min(voxel_size) <= 0:
-        raise ValueError(f"voxel_size must hold {spatial_dims} positive lengths, got {voxel_size}")
+        raise InputError(f"voxel_size must hold {spatial_dims} positive lengths, got {voxel_size}")
     kernels, strides = kernels_and_strides(voxel_size, len(filters))
     network = DynUNet(
         spatial_dims=spatial_dims,
@@ -70,7 +73,7 @@ def kernels_and_strides(voxel_size: Sequence[float], levels: int) -> tuple[list[
 def size_divisor(voxel_size: Sequence[float], levels: int) -> list[int]:
     """What each spatial size must be divisible by: the product of the strides along that axis."""
     _, strides = kernels_and_strides(voxel_size, levels)
-    return torch.tensor(strides).prod(0).tolist()
+    return [math.prod(axis) for axis in zip(*strides, strict=True)]
 
 
 def smooth_upsampling(network: nn.Module) -> nn.Module:

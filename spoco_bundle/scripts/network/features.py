@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -50,10 +50,14 @@ class Windows:
         return itertools.product(*axes)
 
 
+class UnsupportedLayer(AttributeError):  # so that `hasattr` says no
+    """A network has a layer that cannot be computed in windows."""
+
+
 class Features:
     """What a layer makes of an image, computed where it is read; PyTorch's functions take it for a tensor.
 
-    Those that do not know it, and operators, raise a TypeError; methods of a tensor that it lacks an AttributeError.
+    Functions that do not know it, operators, and methods of a tensor that it lacks raise `UnsupportedLayer`.
 
     Args:
         shape: (1, C, *spatial).
@@ -68,8 +72,18 @@ class Features:
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Features:
-        layer = _LAYERS.get(function)
-        return NotImplemented if layer is None else layer(function, *args, **(kwargs or {}))
+        if function not in _LAYERS:
+            raise UnsupportedLayer(f"{getattr(function, '__name__', function)} is computed for whole tensors only")
+        return _LAYERS[function](function, *args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UnsupportedLayer(f"{name} is known of whole tensors only")
+
+    def _operate(self, *_: Any) -> NoReturn:
+        raise UnsupportedLayer("operators are computed for whole tensors only")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _operate
+    __matmul__ = __neg__ = __getitem__ = __iter__ = __len__ = _operate
 
     def read(self, region: Region) -> Tensor:
         """(1, C, *region) with zeros beyond the border, a tensor that may be changed."""
@@ -118,7 +132,7 @@ def _convolution(
     groups: int,
 ) -> Features:
     if isinstance(padding, str):
-        raise TypeError(f"a convolution's padding in numbers is needed, got {padding!r}")
+        raise UnsupportedLayer(f"a convolution's padding in numbers is needed, got {padding!r}")
     reach = [step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)]
 
     def compute(region: Region) -> Tensor:
@@ -147,7 +161,7 @@ def _upsampling(
 ) -> Features:
     """A transposed convolution whose kernel is its stride, as of a U-Net."""
     if tuple(weight.shape[2:]) != tuple(stride) or any((*padding, *output_padding)):
-        raise TypeError("a transposed convolution's kernel must be its stride")
+        raise UnsupportedLayer("a transposed convolution's kernel must be its stride")
 
     def compute(region: Region) -> Tensor:
         needed = [slice(side.start // n, math.ceil(side.stop / n)) for side, n in zip(region, stride, strict=True)]
@@ -200,7 +214,7 @@ def _activation(function: Callable[..., Tensor], source: Features, **options: An
 
 def _concatenation(function: Callable[..., Tensor], sources: Sequence[Features], dim: int) -> Features:
     if dim != 1:
-        raise TypeError(f"only channels can be joined, got dim {dim}")
+        raise UnsupportedLayer(f"only channels can be joined, got dim {dim}")
     first = sources[0]
     shape = [1, sum(source.shape[1] for source in sources), *first.shape[2:]]
     return Features(shape, first.windows, lambda region: function([source.read(region) for source in sources], dim))

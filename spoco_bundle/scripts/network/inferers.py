@@ -13,9 +13,10 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ..refusals import InputError
 from .checkpoints import load_weights
 from .coordinates import add_positions_
-from .features import image_features
+from .features import UnsupportedLayer, image_features
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,13 @@ class EmbeddingInferer(SlidingWindowInferer):
         if isinstance(roi_size, float) and roi_size.is_integer():
             roi_size = int(roi_size)  # as some user interfaces send it
         if divisor is None and isinstance(roi_size, int):
-            raise ValueError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
+            raise InputError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
         self.divisor = list(divisor or [1] * len(roi_size))
         largest_roi = [roi_size] * len(self.divisor) if isinstance(roi_size, int) else roi_size
         if roi_size != 0:
             _check_windows(largest_roi, self.divisor)
         if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
-            raise ValueError(f"overlap must be a number in [0, 1), got {overlap!r}")
+            raise InputError(f"overlap must be a number in [0, 1), got {overlap!r}")
         super().__init__(roi_size=largest_roi, overlap=overlap, **others)
         self.largest_roi = None if roi_size == 0 else list(largest_roi)
         self.window_voxels = window_voxels
@@ -153,7 +154,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         try:
             features = network(image_features(_continued(inputs, shape), window, device), *args, **kwargs)
             return convert_to_dst_type(features.whole(inputs.dtype), inputs, device=device)[0]
-        except (AttributeError, TypeError) as reason:
+        except UnsupportedLayer as reason:
             logger.warning("%s: windows see and normalize only themselves: %s", type(network).__name__, reason)
             return None
 
@@ -209,6 +210,6 @@ def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _check_windows(roi_size: Sequence[int], divisor: Sequence[int]) -> None:
     if not isinstance(roi_size, Sequence) or len(roi_size) != len(divisor):
-        raise ValueError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
+        raise InputError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
     if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(roi_size, divisor, strict=True)):
-        raise ValueError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(roi_size)}")
+        raise InputError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(roi_size)}")

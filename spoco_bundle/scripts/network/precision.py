@@ -10,6 +10,8 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..refusals import InputError
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -33,7 +35,7 @@ class AutocastInferer(Inferer):
 
     def __init__(self, precision: str = "float32") -> None:
         if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.dtype = PRECISIONS[precision]
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

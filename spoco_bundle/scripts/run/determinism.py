@@ -11,16 +11,16 @@ import torch.utils.deterministic
 CUBLAS_WORKSPACES = ":4096:8"  # eight of 4 MiB: matrix products are equal only with workspaces of a fixed size
 
 
-def set_determinism(seed: int, equal_sums: bool) -> None:
+def set_determinism(seed: int, deterministic: bool) -> None:
     """Seed everything and choose cuDNN's deterministic convolutions, as MONAI does; on a GPU also equal sums.
 
     Args:
         seed: of torch, NumPy and Python.
-        equal_sums: what several threads of a GPU add up has one order each time. CPUs need nothing for that. An
+        deterministic: what several threads of a GPU add up has one order each time. CPUs need nothing for that. An
             operation of which torch has no such version is warned of, and does not end the run.
     """
     monai.utils.set_determinism(seed)
-    if equal_sums:
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACES)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for each new tensor, for debugging

@@ -12,6 +12,8 @@ from monai.apps.utils import get_logger
 from monai.utils import OptionalImportError
 from monai.utils.module import instantiate
 
+from ..refusals import InputError
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -20,9 +22,9 @@ def explain_refusals() -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
-    first one is printed alone that is a ValueError, TypeError or OSError raised in `scripts`, an argument in a config
-    that a component does not take, a package that is not installed, a full disk, or a path that cannot be read or
-    written. Anything else is a defect and keeps its traceback.
+    first one is printed alone that is an `InputError`, an OSError raised in `scripts`, an argument in a config that a
+    component does not take, a package that is not installed, a full disk, or a path that cannot be read or written.
+    Anything else is a defect and keeps its traceback.
     """
     sys.excepthook = _print_exception
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
@@ -31,13 +33,13 @@ def explain_refusals() -> None:
 def refusal_behind(error: BaseException | None) -> BaseException | None:
     """The first refusal on the way from an exception to its root, or None if there is none."""
     while error is not None:
-        if isinstance(error, ValueError | TypeError | OSError) and _raised_in(error).startswith("scripts."):
+        if isinstance(error, InputError | OptionalImportError):  # the message of the latter says what to install
             return error
         if isinstance(error, TypeError) and _raised_in(error) == instantiate.__module__:  # by the call, not behind it
             return error
-        if isinstance(error, OptionalImportError):  # its message says what to install
-            return error
-        if isinstance(error, OSError) and error.errno in FULL_DISK + NO_ACCESS:
+        if isinstance(error, OSError) and (
+            error.errno in FULL_DISK + NO_ACCESS or _raised_in(error).startswith("scripts.")
+        ):
             return error
         error = error.__cause__ or error.__context__
     return None

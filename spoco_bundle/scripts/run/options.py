@@ -22,6 +22,7 @@ import torch
 from ..clustering.methods import METHODS
 from ..clustering.postprocessing import FOREGROUND_CHOICES
 from ..network.precision import PRECISIONS
+from ..refusals import InputError
 
 LARGEST_ID = 2**63 - 1  # of int64
 LARGEST_CLASS = 2**31 // 1000 - 1  # whose objects, 1000 * class + number, are instances of int32
@@ -47,7 +48,7 @@ def check_options(spatial_dims: int = 3, **values: Any) -> None:
     for name, value in {"spatial_dims": spatial_dims, **values}.items():
         rule = RULES[name]
         if not rule.accepts(value, spatial_dims):
-            raise ValueError(f"{name}: found {value!r}, expected {rule.expected}.")
+            raise InputError(f"{name}: found {value!r}, expected {rule.expected}.")
     _check_together(spatial_dims, values)
 
 
@@ -55,9 +56,9 @@ def _check_together(spatial_dims: int, values: Mapping[str, Any]) -> None:
     """Refuse values that are right alone, but not beside others."""
     background, ignored = values.get("background_label"), values.get("ignore_label")
     if background is not None and background == ignored:
-        raise ValueError(f"ignore_label: found {ignored}, which is background_label as well, expected another id.")
+        raise InputError(f"ignore_label: found {ignored}, which is background_label as well, expected another id.")
     if values.get("position_scale") and values.get("embedding_dim", math.inf) <= spatial_dims:
-        raise ValueError(
+        raise InputError(
             f"embedding_dim: found {values['embedding_dim']}, expected more than the {spatial_dims} axes, for which it "
             "holds positions; or position_scale 0."
         )
@@ -87,7 +88,10 @@ def _whole(least: int, most: float = math.inf) -> Rule:
 
 
 def _one_of(*choices: Any) -> Rule:
-    return Rule(lambda value, _: value in choices, f"one of {', '.join(map(str, choices))}")
+    return Rule(
+        lambda value, _: any(type(value) is type(choice) and value == choice for choice in choices),
+        f"one of {', '.join(map(str, choices))}",
+    )
 
 
 def _either(first: Rule, second: Rule) -> Rule:

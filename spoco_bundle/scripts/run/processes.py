@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ..refusals import InputError
+
 
 def process_rank() -> int:
     """Number of this process among those of a distributed training.
@@ -14,4 +16,4 @@ def process_rank() -> int:
     try:
         return int(os.environ["RANK"])
     except KeyError as error:
-        raise ValueError("RANK: found no such environment variable, expected that torchrun sets it.") from error
+        raise InputError("RANK: found no such environment variable, expected that torchrun sets it.") from error

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
+from ..refusals import InputError
 from .options import FOLDER, PATHS_OR_NULL, RULES
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def check_spelling(command: Sequence[str]) -> None:
             continue
         meant = get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)
         if meant and name not in RULES:
-            raise ValueError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
+            raise InputError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
         logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
     for name, value in typed.items():
         _check_value(name, value, config)
@@ -67,9 +68,9 @@ def check_spelling(command: Sequence[str]) -> None:
 def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
     """Refuse what MONAI leaves out or changes in silence."""
     if value == "None" and config.get(name) is not None:
-        raise ValueError(f"--{name}: found None, which MONAI leaves out, expected '$None' to unset it.")
+        raise InputError(f"--{name}: found None, which MONAI leaves out, expected '$None' to unset it.")
     if "#" in value and RULES.get(name) in (FOLDER, PATHS_OR_NULL):
-        raise ValueError(f"--{name}: found {value} with #, which MONAI changes to ::, expected a path without it.")
+        raise InputError(f"--{name}: found {value} with #, which MONAI changes to ::, expected a path without it.")
 
 
 def _known_to_monai(given: dict[str, Any]) -> set[str]:

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
+from ..refusals import InputError
 from .labels import depth_in_objects, fewest_voxels, largest_pieces
 from .objects import cells_outside_gaps, place_objects
 from .optics import Optics, observe
@@ -160,6 +161,6 @@ def _develop(image: CountArray, gamma: float, inverted: bool) -> FloatArray:
 
 def _check_scene(shape: tuple[int, ...], diameter: float, anisotropy: float) -> None:
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ValueError(f"shape must be (Z, Y, X) or (Y, X) with positive sizes, got {shape}.")
+        raise InputError(f"shape must be (Z, Y, X) or (Y, X) with positive sizes, got {shape}.")
     check_ranges({"diameter": diameter, "anisotropy": anisotropy}, {"diameter": (4, 1e4)})
     check_ranges({"anisotropy": anisotropy}, {"anisotropy": (0.05, 50)})

@@ -24,6 +24,7 @@ from ..geometry.tensors import plain_tensor
 from ..geometry.voxels import ForegroundVoxels
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
+from ..refusals import InputError
 from ..transforms.resampling import resample_nearest
 from ..transforms.sampling import without_special
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
@@ -59,7 +60,7 @@ class ThresholdCalibration(Transform):
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
-        fixed, fixed_foreground: thresholds that are used as they are; None: choose one.
+        merge_threshold, foreground_threshold: thresholds that are used as they are; None: choose one.
         preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
     """
@@ -73,20 +74,22 @@ class ThresholdCalibration(Transform):
         ignore_label: int | None = None,
         min_size: int = 50,
         smallest_instance: float = 1,
-        fixed: float | None = None,
-        fixed_foreground: float | None = None,
+        merge_threshold: float | None = None,
+        foreground_threshold: float | None = None,
         preferred: float = PREFERRED,
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
     ) -> None:
-        if fixed is not None and (not isinstance(fixed, Real) or not fixed > 0):
-            raise ValueError(f"merge_threshold must be a positive number, or null to choose one, got {fixed!r}")
+        if merge_threshold is not None and (not isinstance(merge_threshold, Real) or not merge_threshold > 0):
+            raise InputError(
+                f"merge_threshold must be a positive number, or None to choose one, got {merge_threshold!r}"
+            )
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.sizes, self.fixed, self.preferred = (min_size, smallest_instance), fixed, preferred
-        usual = THRESHOLD if fixed_foreground is None else float(fixed_foreground)
-        may_choose = fixed_foreground is None and foreground == "estimated"
-        self.probabilities = FOREGROUND_THRESHOLDS if may_choose else (usual,)
+        self.sizes, self.merge_threshold, self.preferred = (min_size, smallest_instance), merge_threshold, preferred
+        usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
+        may_choose = foreground_threshold is None and foreground == "estimated"
+        self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
         self.foreground_threshold = ChosenValue(self._choose_foreground)
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
@@ -98,7 +101,7 @@ class ThresholdCalibration(Transform):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
-        if self.fixed is None or len(self.probabilities) > 1:
+        if self.merge_threshold is None or len(self.foreground_thresholds) > 1:
             labels = self._annotation(data)
             object_sizes = np.unique(labels[labels != 0], return_counts=True)[1]
             if len(object_sizes):
@@ -109,16 +112,16 @@ class ThresholdCalibration(Transform):
         return data
 
     def __float__(self) -> float:
-        if self.fixed is not None:
-            return float(self.fixed)
-        overlaps = self._mean_overlaps()[self.probabilities.index(float(self.foreground_threshold))]
+        if self.merge_threshold is not None:
+            return float(self.merge_threshold)
+        overlaps = self._mean_overlaps()[self.foreground_thresholds.index(float(self.foreground_threshold))]
         return choose_threshold(overlaps, self.preferred)
 
     def _choose_foreground(self) -> float:
         """The one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`."""
         best = self._mean_overlaps().max(1)
         good = np.flatnonzero(best >= best.max() - DOUBT / max(1.0, self.objects) ** 0.5)
-        return min((self.probabilities[index] for index in good), key=lambda one: abs(one - THRESHOLD))
+        return min((self.foreground_thresholds[index] for index in good), key=lambda one: abs(one - THRESHOLD))
 
     def _mean_overlaps(self) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds, over the annotated images."""
@@ -140,9 +143,9 @@ class ThresholdCalibration(Transform):
             known = torch.ones(grid, dtype=torch.bool)
         else:
             probability = foreground_logit(embeddings).sigmoid()
-            foregrounds = [probability > threshold for threshold in self.probabilities]
+            foregrounds = [probability > threshold for threshold in self.foreground_thresholds]
             return np.stack([self._overlaps_in(embeddings, one, labels, smallest) for one in foregrounds])
-        return np.stack([self._overlaps_in(embeddings, known, labels, smallest)] * len(self.probabilities))
+        return np.stack([self._overlaps_in(embeddings, known, labels, smallest)] * len(self.foreground_thresholds))
 
     def _overlaps_in(
         self, embeddings: torch.Tensor, foreground: torch.Tensor, labels: NDArray[np.integer], smallest: int
@@ -155,7 +158,7 @@ class ThresholdCalibration(Transform):
         return overlaps / weights
 
     def _forget(self) -> None:
-        self.total_overlap = np.zeros((len(self.probabilities), len(THRESHOLDS)))  # summed over the images
+        self.total_overlap = np.zeros((len(self.foreground_thresholds), len(THRESHOLDS)))  # summed over the images
         self.total_weight, self.objects = 0.0, 0
 
     def _share(self) -> None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..refusals import InputError
+
 # Of all recordings of a module: each keeps the memory of what it computes, and more voxels keep a GPU busy anyway.
 MOST_VOXELS = 2**20
 MOST_RECORDINGS = 16
@@ -79,9 +81,14 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
             no_garbage_collection(),
         ):
             recording = torch.cuda.make_graphed_callables(module, samples)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "cuda_graphs: found True, but too little memory on the device to record a step, expected a smaller "
+            "batch_size, or False."
+        ) from error
     except RuntimeError as error:  # what it leaves of the GPU's memory and random numbers is not to be relied on
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise InputError(
             f"cuda_graphs: found True, but a step of this training cannot be recorded ({reason}), expected False."
         ) from error
     for buffer, value in zip(buffers, before, strict=True):

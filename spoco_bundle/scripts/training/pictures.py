@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..files.whole_files import warn_if_unwritable, whole_file
 from ..geometry.tensors import plain_tensor
 from ..transforms.resampling import resample_nearest
+from ..transforms.sampling import where_id
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
@@ -83,10 +84,13 @@ class PictureHandler:
     Args:
         output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`.
         event_writer: of TensorBoard, the one that the curves go to: of several files in a folder it follows the newest.
+        background_label: id painted on known background, which is drawn as no object.
     """
 
-    def __init__(self, output_dir: str, event_writer: SummaryWriter | None = None) -> None:
-        self.output_dir, self.event_writer = Path(output_dir), event_writer
+    def __init__(
+        self, output_dir: str, event_writer: SummaryWriter | None = None, background_label: int | None = None
+    ) -> None:
+        self.output_dir, self.event_writer, self.background_label = Path(output_dir), event_writer, background_label
         self.first: Picture | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -107,7 +111,8 @@ class PictureHandler:
             middle_plane(plain_tensor(torch.as_tensor(output[key])), shape).cpu()
             for key in ("image", "label", "embeddings", "pred")
         )
-        pictures = gray_picture(image[0]), label_picture(label[0]), embedding_picture(embeddings)
+        objects = label.masked_fill(where_id(label, self.background_label), 0)
+        pictures = gray_picture(image[0]), label_picture(objects[0]), embedding_picture(embeddings)
         self.first = side_by_side([*pictures, label_picture(instances[0])])
 
     @one_rank_only()

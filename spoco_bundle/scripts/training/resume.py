@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import set_determinism
 
 from ..files.whole_files import content_digest, read_tensors, warn_if_unwritable, whole_file, write_tensors
+from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class SeedEachEpoch:
         self.transform.set_random_state(seed % 2**32)
 
 
-class UnusableCheckpoint(ValueError):
+class UnusableCheckpoint(InputError):
     """A checkpoint that no training can go on from."""
 
 
@@ -95,7 +97,7 @@ class ResumeCheckpoint:
             return
         if found:
             names = " and ".join(map(str, found))
-            raise ValueError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
+            raise InputError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
 
     def _all_objects(self, engine: Engine) -> dict[str, Any]:
         """With the scaler of mixed precision, which no config can name: the trainer makes it."""
@@ -112,7 +114,7 @@ class ResumeCheckpoint:
         expected = "a checkpoint of this training"
         try:
             state = read_tensors(path, expected)
-        except ValueError as error:
+        except InputError as error:
             raise UnusableCheckpoint(str(error)) from error
         if not isinstance(state, dict) or {name: type(part) for name, part in state.items()} != CONTENT:
             raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
@@ -120,6 +122,8 @@ class ResumeCheckpoint:
         for name, target in self._all_objects(engine).items():
             try:
                 target.load_state_dict(state["objects"][name])
+            except (MemoryError, torch.OutOfMemoryError):
+                raise  # which says nothing about the checkpoint
             except Exception as error:  # each kind of object has its own
                 message = f"{path}: found a {name} that does not fit ({type(error).__name__}), expected {expected}."
                 raise UnusableCheckpoint(message) from error
@@ -128,7 +132,7 @@ class ResumeCheckpoint:
     def _check_options(self, path: Path, found: Mapping[str, str]) -> None:
         for name, expected in self.options.items():
             if found.get(name) != expected:
-                raise ValueError(
+                raise InputError(
                     f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
                     f"{expected:.200}; give the option it had, and the images and labels, to go on, or another "
                     "output_dir, or delete the checkpoints to start anew."

@@ -25,6 +25,7 @@ from ..losses.first_foreground import FIRST_FOREGROUND
 from ..losses.spoco import SpocoLoss
 from ..losses.triton_support import runs_triton
 from ..network.coordinates import add_positions
+from ..refusals import InputError
 from .cuda_graphs import Recorded
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -201,7 +202,7 @@ class StopAtNan:
         batch = {key: torch.as_tensor(engine.state.batch[key]).cpu() for key in TENSORS if key in engine.state.batch}
         with whole_file(self.path) as temporary:
             write_tensors(temporary, batch)
-        raise ValueError(
+        raise InputError(
             f"{self.path}: holds the batch of iteration {engine.state.iteration}, whose {name} was found to be "
             f"{float(value)}, expected a finite number; the weights are those of the iteration before."
         )

@@ -11,9 +11,12 @@ from ignite.handlers import EarlyStopping
 from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 
+from ..metrics.instances import LESS_IS_BETTER
+from ..refusals import InputError
+
 
 class StopWithoutProgress(EarlyStopping):
-    """Ignite's `EarlyStopping` on the key metric of the validations, of which greater is better.
+    """Ignite's `EarlyStopping` on the key metric of the validations.
 
     Ignite's wants the trainer when it is made. In a config, where the trainer names its handlers and one of these names
     the validator, that would be a circle; here the trainer is told when it attaches.
@@ -25,8 +28,8 @@ class StopWithoutProgress(EarlyStopping):
 
     def __init__(self, validator: Evaluator, patience: int | None = None) -> None:
         if patience is not None and patience < 1:
-            raise ValueError(f"early_stop_patience must be at least 1, or null for never, got {patience}")
-        super().__init__(sys.maxsize if patience is None else patience, key_metric, trainer=validator)
+            raise InputError(f"patience must be at least 1, or None for never, got {patience}")
+        super().__init__(sys.maxsize if patience is None else patience, key_score, trainer=validator)
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
@@ -65,6 +68,8 @@ class ValidationWithLast(ValidationHandler):
         self.early_stopping.attach(engine)
 
 
-def key_metric(validator: Engine) -> float:
-    """The newest value of a MONAI evaluator's key metric."""
-    return validator.state.metrics[validator.state.key_metric_name]
+def key_score(validator: Engine) -> float:
+    """The newest value of a MONAI evaluator's key metric, negated where less is better: greater is better."""
+    name = validator.state.key_metric_name
+    value = validator.state.metrics[name]
+    return -value if name in LESS_IS_BETTER else value

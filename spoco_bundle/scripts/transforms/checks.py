@@ -8,7 +8,6 @@ In a MONAI JSON config, right after loading::
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,18 +15,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey
 
 from ..files.grids import check_same_grid
-from ..files.image_files import describe_shape, refusal
+from ..files.image_files import describe_shape, file_of
+from ..refusals import InputError, refusal
 from .sampling import without_special
-
-logger = logging.getLogger(__name__)
-
-
-def file_of(key: Hashable, tensor: torch.Tensor) -> str:
-    """The file a tensor was read from, or its key where it does not say."""
-    return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
 
 
 class CheckImaged(MapTransform):
@@ -61,15 +53,13 @@ class CheckImaged(MapTransform):
         """Return the data as they are; raises ValueError naming the file, found and expected."""
         result = dict(data)
         for key in self.key_iterator(result):
-            file, image = file_of(key, result[key]), result[key]
+            file, image = file_of(result[key], key), result[key]
             self._check(file, image)
             is_blank = bool(image.min() == image.max())
             if self.blank_key is not None:
                 result[self.blank_key] = is_blank
             if is_blank and self.blank_key is None:
                 raise refusal(file, f"the value {image.min().item():g} everywhere", "an image with contrast")
-            if is_blank:
-                logger.warning("%s: found the value %g everywhere, and so no instances", file, image.min().item())
         return result
 
     def _check(self, file: str, image: torch.Tensor) -> None:
@@ -108,9 +98,9 @@ class CheckPatchSized(MapTransform):
     def __init__(self, keys: KeysCollection, patch_size: Sequence[int], divisor: Sequence[int]) -> None:
         super().__init__(keys)
         if len(patch_size) != len(divisor):
-            raise ValueError(f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}")
+            raise InputError(f"patch_size must have {len(divisor)} entries, one an axis, got {list(patch_size)}")
         if any(size < step or size % step for size, step in zip(patch_size, divisor, strict=True)):
-            raise ValueError(f"patch_size must be a multiple of {list(divisor)}, got {list(patch_size)}")
+            raise InputError(f"patch_size must be a multiple of {list(divisor)}, got {list(patch_size)}")
         self.patch_size, self.divisor = list(patch_size), list(divisor)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -121,7 +111,7 @@ class CheckPatchSized(MapTransform):
             if any(size > available for size, available in zip(self.patch_size, shape, strict=True)):
                 largest = [n // step * step for n, step in zip(shape, self.divisor, strict=True)]
                 raise refusal(
-                    file_of(key, result[key]),
+                    file_of(result[key], key),
                     f"{shape} voxels on the working grid, fewer than patch_size {self.patch_size}",
                     f"patch_size up to {largest}",
                 )
@@ -164,8 +154,8 @@ class CheckLabelsd(MapTransform):
         result = dict(data)
         image = result[self.image_key]
         for key in self.key_iterator(result):
-            label, file = result[key], file_of(key, result[key])
-            self._check_grid(file, label, file_of(self.image_key, image), image)
+            label, file = result[key], file_of(result[key], key)
+            self._check_grid(file, label, file_of(image, self.image_key), image)
             self._check_ids(file, label)
             result[key] = _on_grid_of(label, image)
         return result

@@ -8,6 +8,7 @@ https://github.com/mcordts/cityscapesScripts, "Dataset Structure". Without class
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey
+from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
+from ..files.image_files import file_of
 from ..files.readers import read_volume
-from .sampling import kept_count
+from ..refusals import InputError, refusal
+from .sampling import kept_count, where_id
 
 IDS_OF_A_CLASS = 1000
+
+logger = logging.getLogger(__name__)
 
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -34,7 +39,7 @@ def checked_classes(classes: Sequence[int] | None) -> list[int] | None:
     if classes is None:
         return None
     if isinstance(classes, int | str) or not all(isinstance(class_, int) and class_ > 0 for class_ in classes):
-        raise ValueError(f"classes must be a list of positive integers such as [24, 26], got {classes!r}")
+        raise InputError(f"classes must be a list of positive integers such as [24, 26], got {classes!r}")
     return list(classes)
 
 
@@ -47,7 +52,8 @@ class SelectClassesd(MapTransform):
     Args:
         keys: label maps, (1, *spatial).
         classes: those to keep; None leaves the maps as they are.
-        ignore_label: id for what is to be ignored; None makes it unlabelled.
+        background_label: id painted on known background, which stays.
+        ignore_label: id for what is to be ignored, which stays where it is painted; None makes crowds unlabelled.
         drawn: path of a label map -> ids of its annotated objects (see `draw_objects`); None keeps all objects.
         allow_missing_keys: do not raise when a key is missing.
     """
@@ -56,12 +62,14 @@ class SelectClassesd(MapTransform):
         self,
         keys: KeysCollection,
         classes: Sequence[int] | None,
+        background_label: int | None = None,
         ignore_label: int | None = None,
         drawn: Mapping[str, Collection[int]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.classes, self.ignore_label, self.drawn = checked_classes(classes), ignore_label, drawn
+        self.classes, self.drawn = checked_classes(classes), drawn
+        self.background_label, self.ignore_label = background_label, ignore_label
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -72,8 +80,9 @@ class SelectClassesd(MapTransform):
             classes = torch.as_tensor(self.classes)
             kept = torch.isin(labels // IDS_OF_A_CLASS, classes)
             if self.drawn is not None:
-                path = str(labels.meta[ImageMetaKey.FILENAME_OR_OBJ])
+                path = file_of(labels)
                 kept &= torch.isin(labels, torch.as_tensor([*self.drawn.get(path, ())], dtype=labels.dtype))
+            kept |= where_id(labels, self.background_label) | where_id(labels, self.ignore_label)
             crowd = torch.isin(labels, classes)
             result[key] = labels.masked_fill(~kept, 0).masked_fill(crowd, self.ignore_label or 0)
         return result
@@ -98,7 +107,7 @@ def draw_objects(
     """
     classes = checked_classes(classes)
     kept_count(1, fraction)  # refuses a wrong share before any file is read
-    ids = {str(Path(path)): np.unique(read_volume(path).array).tolist() for path in labels}
+    ids = {str(Path(path)): _ids_in(path) for path in labels}
     drawn: dict[str, list[int]] = {}
     for class_ in classes:
         objects = [(path, id_) for path in ids for id_ in ids[path] if id_ // IDS_OF_A_CLASS == class_]
@@ -107,8 +116,19 @@ def draw_objects(
             path, id_ = objects[index]
             drawn.setdefault(path, []).append(id_)
     if not drawn:
-        raise ValueError(f"Found no object of the classes {classes} in {len(ids)} label maps, expected some.")
+        raise InputError(f"Found no object of the classes {classes} in {len(ids)} label maps, expected some.")
+    logger.info("%d of %d label maps hold an object that was drawn", len(drawn), len(ids))
     return drawn
+
+
+def _ids_in(path: PathLike) -> list[int]:
+    """All ids of a label map; raises ValueError where it holds colours, or no integers."""
+    array, meta = read_volume(path)
+    if array.ndim != len(meta[MetaKeys.SPATIAL_SHAPE]):
+        raise refusal(path, f"a label map of {len(array)} channels", "one channel of integer ids")
+    if array.dtype.kind not in "iu":
+        raise refusal(path, f"a label map of type {array.dtype}", "integer ids")
+    return np.unique(array).tolist()
 
 
 def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes: Sequence[int] | None) -> Labels:
@@ -167,7 +187,7 @@ class NumberByClassd(MapTransform):
         self.classes, self.has_masks, self.mask_key = checked_classes(classes), has_masks, mask_key
         self.scores_postfix = scores_postfix
         if self.classes is not None and len(self.classes) > 1 and not has_masks:
-            raise ValueError(f"Found no masks, expected some that tell the classes {self.classes} apart.")
+            raise InputError(f"Found no masks, expected some that tell the classes {self.classes} apart.")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

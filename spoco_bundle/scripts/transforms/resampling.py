@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from ..files.image_files import file_of
 from ..geometry.outlines import resample_instances
+from ..refusals import InputError
 
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
 IMPLAUSIBLE_GROWTH = 64  # voxels of the working grid to one of the image: so coarsely sampled objects are not found
@@ -108,15 +110,15 @@ class ResampleToSpacingd(MapTransform):
         return result
 
     def _check(self, image: MetaTensor, voxel_size: list[float]) -> None:
-        name = image.meta.get("filename_or_obj", "image")
+        name = file_of(image, "image")
         if len(self.spacing) != len(voxel_size):
-            raise ValueError(
+            raise InputError(
                 f"{name}: found {len(voxel_size)} axes, expected {len(self.spacing)}, one for each entry of "
                 f"spacing {list(self.spacing)}."
             )
         factors = [new / old for new, old in zip(self.spacing, voxel_size, strict=True)]
         if max(max(factors), 1 / min(factors)) > IMPLAUSIBLE_FACTOR:
-            raise ValueError(
+            raise InputError(
                 f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]}, expected one near the "
                 f"working voxel size {[float(f'{v:.4g}') for v in self.spacing]}; the units probably differ."
             )
@@ -124,8 +126,8 @@ class ResampleToSpacingd(MapTransform):
     def _check_growth(self, image: MetaTensor, shape: Sequence[int]) -> None:
         growth = math.prod(shape) / math.prod(image.shape[1:])
         if growth > IMPLAUSIBLE_GROWTH:
-            name, in_all = image.meta.get("filename_or_obj", "image"), " x ".join(map(str, shape))
-            raise ValueError(
+            name, in_all = file_of(image, "image"), " x ".join(map(str, shape))
+            raise InputError(
                 f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, "
                 f"expected at most {IMPLAUSIBLE_GROWTH}; objects are probably larger than object_size or spacing says."
             )

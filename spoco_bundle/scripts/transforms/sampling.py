@@ -13,6 +13,9 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from ..files.image_files import file_of
+from ..refusals import InputError
+
 
 def where_id(labels: Tensor, id_: int | None) -> Tensor:
     """Voxels of an id, bool; none without one, or of one that the type of the labels cannot hold."""
@@ -49,7 +52,7 @@ def kept_count(objects: int, fraction: float) -> int:
         ValueError: a share outside of (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"object_fraction must lie in (0, 1], got {fraction}")
+        raise InputError(f"fraction must lie in (0, 1], got {fraction}")
     return max(1, round(fraction * objects))
 
 
@@ -85,7 +88,7 @@ class KeepObjectFractiond(MapTransform):
             return result
         for key in self.key_iterator(result):
             labels = result[key]
-            name = Path(str(labels.meta.get("filename_or_obj", ""))).name
+            name = Path(file_of(labels)).name
             random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
             ids = annotated_ids(labels.as_tensor(), self.background_label, self.ignore_label)
             kept = kept_count(len(ids), self.fraction)
@@ -94,34 +97,29 @@ class KeepObjectFractiond(MapTransform):
         return result
 
 
-class ForgetSpecialLabelsd(MapTransform):
-    """Turn painted background and ignored voxels into 0, for metrics that know objects only.
+class ForgetIgnoredd(MapTransform):
+    """Turn ignored voxels into 0, for metrics that know no such voxels.
 
     Args:
         keys: label maps.
-        background_label, ignore_label: the ids to forget; None where there is none.
+        ignore_label: the id to forget; None where there is none.
         prediction_key: instances, of which those that lie on ignored voxels with more than half of theirs are
             forgotten, too: they can be neither right nor wrong.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        background_label: int | None = None,
-        ignore_label: int | None = None,
-        prediction_key: str | None = None,
+        self, keys: KeysCollection, ignore_label: int | None = None, prediction_key: str | None = None
     ) -> None:
         super().__init__(keys)
-        self.special, self.prediction_key = (background_label, ignore_label), prediction_key
+        self.ignore_label, self.prediction_key = ignore_label, prediction_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            _, ignore_label = self.special
-            if ignore_label is not None and self.prediction_key is not None:
-                ignored = where_id(torch.as_tensor(result[key]), ignore_label)
+            ignored = where_id(torch.as_tensor(result[key]), self.ignore_label)
+            if self.ignore_label is not None and self.prediction_key is not None:
                 result[self.prediction_key] = _without_mostly(result[self.prediction_key], ignored)
-            result[key] = without_special(result[key], *self.special)
+            result[key] = result[key].masked_fill(ignored, 0)
         return result
 
 

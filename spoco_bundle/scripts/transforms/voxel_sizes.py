@@ -15,10 +15,10 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
 
 from ..files.grids import stated_axes
+from ..files.image_files import file_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class AssumeVoxelSized(MapTransform):
         logger.warning(
             "%s: voxels are taken to be as long as those of the images trained on along %s, as only one of the two "
             "files says how long they are",
-            image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image"),
+            file_of(image, "image"),
             ", ".join(name for name, is_unlike in zip("zyx"[-len(found) :], unlike, strict=True) if is_unlike),
         )
         return np.where(unlike, np.divide(self.voxel_size, image.pixdim.numpy()), 1.0)

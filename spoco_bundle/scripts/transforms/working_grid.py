@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..files.grids import stated_axes
+from ..files.image_files import file_of
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import face_components
-from .checks import file_of
+from ..refusals import InputError
 from .resampling import working_shape, working_voxels_per_voxel
 from .sampling import where_id, without_special
 from .voxel_sizes import assumed_voxel_sizes
@@ -70,7 +71,7 @@ def survey_objects(
         shapes.append(labels.shape)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
         if len(objects[-1].volumes) == 1:
-            _warn_of_a_mask(file_of(label_key, loaded[label_key]), labels)
+            _warn_of_a_mask(file_of(loaded[label_key], label_key), labels)
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
@@ -129,7 +130,7 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     """
     chords = np.concatenate([sizes.chords for sizes in images])
     if not len(chords):
-        raise ValueError("no annotated object found in any label map, expected one, of `classes` if given")
+        raise InputError("no annotated object found in any label map, expected one, of `classes` if given")
     weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
     extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
     return [extent_of_chord * _weighted_median(along_axis, weights) for along_axis in chords.T]
@@ -171,10 +172,10 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     """
     if not isinstance(spacing, str):
         if min(spacing) <= 0:
-            raise ValueError(f"spacing must hold positive numbers, got {list(spacing)}")
+            raise InputError(f"spacing must hold positive numbers, got {list(spacing)}")
         return [float(edge) for edge in spacing]
     if spacing not in ("objects", "image"):
-        raise ValueError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
+        raise InputError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
     return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
 
 
@@ -223,7 +224,7 @@ def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[flo
         return None if trained is None else list(trained)
     numbers = isinstance(object_size, list | tuple) and all(isinstance(size, int | float) for size in object_size)
     if not (numbers and object_size and min(object_size) > 0):
-        raise ValueError(f"object_size must be a list of positive numbers, one an axis, got {object_size!r}")
+        raise InputError(f"object_size must be a list of positive numbers, one an axis, got {object_size!r}")
     return [size / STANDARD_OBJECT_SIZE for size in object_size]
 
 
@@ -256,7 +257,7 @@ def fitting_patch(
         ValueError: `largest` has not one entry for each axis.
     """
     if len(largest) != len(spacing):
-        raise ValueError(f"largest_patch must have {len(spacing)} entries, one an axis, got {list(largest)}")
+        raise InputError(f"largest must have {len(spacing)} entries, one an axis, got {list(largest)}")
     shape = working_shape([1] * len(spacing), survey.smallest_sides, spacing)
     return [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
 

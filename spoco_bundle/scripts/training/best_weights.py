@@ -1,0 +1,107 @@
+"""The best weights of a training, written when they are found."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from ..files.whole_files import json_text, whole_file, write_tensors
+from ..network.checkpoints import SETTINGS_NAME
+from .validation import key_score
+
+logger = logging.getLogger(__name__)
+
+
+class BestWeightsSaver:
+    """Evaluator handler that writes the weights whenever the key metric is at least as good as ever before.
+
+    MONAI's `CheckpointSaver` does this too, but it deletes the old file before it writes the new one, and does not
+    remember the best value when a training is taken up again, unless that is written into the weights' own file.
+
+    What lies there from another training is moved aside just before the first files are written, and whenever another
+    training has written there since: one that fails early leaves everything as it was, and none destroys weights.
+
+    Args:
+        ckpt_dir: folder of the files.
+        networks: file name -> network, whose bare state_dict is written.
+        settings: what inference must know, written beside the weights; values that change with the weights
+            (`calibration.ThresholdCalibration`) as they are at that moment.
+    """
+
+    def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
+        self.ckpt_dir, self.networks, self.settings = Path(ckpt_dir), networks, settings
+        self.best: float | None = None
+        self.written: dict[str, str] = {}  # file name -> checksum of what was written last
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        value = key_score(engine)
+        if self.best is not None and value < self.best:
+            return
+        self.best = value
+        if idist.get_rank() == 0:
+            self._write()
+
+    def _write(self) -> None:
+        with ExitStack() as files:  # all are written before the first one takes its place
+            paths = {name: files.enter_context(whole_file(self.ckpt_dir / name)) for name in self._names}
+            for name, network in self.networks.items():
+                weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}  # to be read anywhere
+                write_tensors(paths[name], weights)
+            paths[SETTINGS_NAME].write_text(json_text(dict(self.settings)), encoding="utf-8")
+            new, found = {name: _checksum(path) for name, path in paths.items()}, self._checksums()
+            if any(found[name] not in (None, new[name], self.written.get(name)) for name in found):
+                _move_aside(self.ckpt_dir, self._names)
+        self.written = new
+
+    @property
+    def _names(self) -> list[str]:
+        return [SETTINGS_NAME, *self.networks]
+
+    def _checksums(self) -> dict[str, str | None]:
+        """Of the files in `ckpt_dir`, None where one is missing."""
+        return {name: _checksum(self.ckpt_dir / name) for name in self._names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training must know."""
+        return {"best": self.best, "written": self.written}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned, unless the best weights are no longer there: then any are better."""
+        self.best, self.written = state["best"], state["written"]
+        if self.best is not None and self._checksums() != self.written:
+            self.best = None
+            logger.warning(
+                "%s: found other weights than this training wrote before it was interrupted, or none; the best ones "
+                "from now on are kept",
+                self.ckpt_dir,
+            )
+
+
+def _checksum(path: Path) -> str | None:
+    """Of the content of a file; None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _move_aside(folder: Path, names: Sequence[str]) -> None:
+    """Rename those that are there to NAME_before_N.EXT, with the first number N that none of them has yet."""
+    for number in itertools.count(1):
+        aside = {folder / name: folder / f"{Path(name).stem}_before_{number}{Path(name).suffix}" for name in names}
+        if not any(path.exists() for path in aside.values()):
+            break
+    for path, target in aside.items():
+        if path.exists():
+            path.rename(target)
+            logger.warning("%s existed before this training and is kept as %s", path, target)
