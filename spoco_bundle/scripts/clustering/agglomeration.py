@@ -9,7 +9,7 @@ single face is enough to join what is thin.
 
 Only neighbours merge, so two far objects may share an embedding; and an object of which the network sees only a part
 stays one while its embeddings drift from end to end. The distance between the regions' mean embeddings would cut it to
-pieces: docs/clustering.md compares the two.
+pieces: docs/ablations.md compares the two.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:
     """How much evidence makes a border, where no annotation tells (see `calibration`).
 
     Networks whose embeddings change little inside objects, or jump little at borders, need a low one, those whose
-    embeddings scatter a high one: docs/clustering.md has the numbers.
+    embeddings scatter a high one: docs/ablations.md has the numbers.
     """
     inside, at_borders = typical_steps(voxels)
     return min(max(LOWEST_THRESHOLD, QUARTILES * inside / delta_var, at_borders / delta_var), HIGHEST_THRESHOLD)
