@@ -18,6 +18,7 @@ from scripts.files.whole_files import (
     check_writable,
     content_digest,
     read_tensors,
+    remove_leftovers,
     warn_if_unwritable,
     whole_file,
     write_json,
@@ -63,6 +64,19 @@ class TestWholeFile:
             raise OSError(errno.ENOSPC, "No space left on device", second)
         assert str(failure.value).startswith(f"{tmp_path / 'b'}: found that it cannot be written (No space left")
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_that_was_touched_meanwhile_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UnwritableFile, match="other.pt: found that it"), whole_file(tmp_path / "model.pt"):
+            raise PermissionError(errno.EACCES, "Permission denied", "other.pt")
+
+    def test_what_a_killed_process_left_is_removed_but_nothing_new_and_nothing_else(self, tmp_path: Path) -> None:
+        old, new, other = (tmp_path / name for name in (".0123abcd.a.pt", ".4567abcd.a.pt", ".0123abcd.b.pt"))
+        for path in (old, new, other):
+            path.touch()
+        for path in (old, other):
+            os.utime(path, (0, 0))
+        remove_leftovers(tmp_path / "a.pt")
+        assert set(tmp_path.iterdir()) == {new, other}
 
 
 class TestFullDisk:
@@ -142,6 +156,17 @@ class TestReadTensors:
         (tmp_path / "other.pt").write_bytes(content.encode() if is_text else pickle.dumps(content, protocol=2))
         self.assert_refused(tmp_path / "other.pt")
 
+    @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), PermissionError()])
+    def test_what_says_nothing_about_the_file_is_no_refusal(
+        self, saved: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            read_tensors(saved, "weights")
+
     @staticmethod
     def assert_refused(path: Path) -> None:
         with pytest.raises(ValueError, match=r"\.pt: found a file that torch cannot read \(\w+\), expected a state\.$"):
@@ -175,6 +200,11 @@ class TestCheckWritable:
         ):
             check_writable([tmp_path, tmp_path / folder])
         assert (tmp_path / "file").read_text() == "kept"
+
+    def test_a_link_that_leads_nowhere(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+        with pytest.raises(UnwritableFile, match="link: found that no file can be made there"):
+            check_writable([tmp_path / "link"])
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_read_only_folder(self, tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ class TestTargets:
     """No result takes the place of an input."""
 
     def test_beside_the_images(self, tmp_path: Path) -> None:
-        check_targets([{"image": f"{tmp_path}/a.tif"}, {"image": f"{tmp_path}/b.nii.gz"}], tmp_path)
+        check_targets([{"image": f"{tmp_path}/a.tif"}, {"image": f"{tmp_path}/b.nii.gz"}], tmp_path, tmp_path)
 
     def test_an_image_with_the_name_of_a_result(self, tmp_path: Path) -> None:
         data = [{"image": f"{tmp_path}/a.tif"}, {"image": f"{tmp_path}/a_instances.tif"}]
@@ -243,13 +243,19 @@ class TestTargets:
             r"a_instances\.tif: found an input in the place of the result of .*a\.tif, expected another output_dir"
         )
         with pytest.raises(ValueError, match=sentence):
-            check_targets(data, tmp_path / "new" / "..")
-        check_targets(data, tmp_path / "new")
-        check_targets(data, tmp_path, postfix="next_objects")
+            check_targets(data, tmp_path / "new" / "..", tmp_path)
+        check_targets(data, tmp_path / "new", tmp_path)
+        check_targets(data, tmp_path, tmp_path, postfix="next_objects")
 
     def test_a_mask_with_the_name_of_a_result(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a_instances\.tif: found an input"):
-            check_targets([{"image": "images/a.tif", "mask": f"{tmp_path}/a_instances.tif"}], tmp_path)
+            check_targets([{"image": "images/a.tif", "mask": f"{tmp_path}/a_instances.tif"}], tmp_path, tmp_path)
+
+    @pytest.mark.parametrize("name", ["images", "labels"])
+    def test_a_folder_of_inputs_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=rf"{name}/\.\./{name}, a folder of inputs, expected another"):
+            check_targets([], tmp_path / name / ".." / name, tmp_path)
 
 
 class TestSaveInstancesd:

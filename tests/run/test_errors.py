@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,12 @@ def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
             log.exception("Exception: %s", error)
     log.removeHandler(caplog.handler)
     assert [record.getMessage()[:16] for record in caplog.records] == ["Epoch[1] Metrics", "Exception: inval"]
+
+
+def test_an_interruption_is_one_word() -> None:
+    ended = run("raise KeyboardInterrupt")
+    assert ended.stderr == "interrupted\n"
+    assert ended.returncode == -signal.SIGINT
 
 
 def test_a_refusal_ends_the_program_with_one_sentence() -> None:

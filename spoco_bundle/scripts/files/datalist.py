@@ -172,7 +172,7 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
         raise FileNotFoundError(f"{folder}: no such folder, expected the folders images and labels in dataset_dir.")
     by_name: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES):
+        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or path.is_dir():
             continue
         name = split_suffix(path)[0]
         if name in by_name:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import logging
 import os
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ import torch
 from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
+
+IN_USE = 300  # seconds that no file takes to be written
 
 
 class UnwritableFile(OSError):
@@ -46,13 +50,24 @@ def whole_file(target: Path) -> Iterator[Path]:
     except UnwritableFile:
         raise  # of another file that is written together with this one
     except OSError as error:
+        touched = temporary if error.filename is None else Path(error.filename)
+        file = target if touched in (temporary, *target.parents) else touched
         raise UnwritableFile(
-            f"{target}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
+            f"{file}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
             "space and the right to write; what was there before is untouched."
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files that a killed process left of `whole_file`, unless they are new and may be in use."""
+    for path in target.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(target.name)}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > IN_USE:
+                path.unlink()
+                logger.info("%s: removed, as a process that was killed had left it", path)
 
 
 def check_writable(folders: Sequence[Path | str]) -> None:
@@ -63,8 +78,8 @@ def check_writable(folders: Sequence[Path | str]) -> None:
     """
     for folder in map(Path, folders):
         try:
-            # a file without a name: permissions alone do not tell a read-only disk
-            with TemporaryFile(dir=next(path for path in (folder, *folder.absolute().parents) if path.exists())):
+            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+            with TemporaryFile(dir=nearest):  # without a name: permissions alone do not tell a read-only disk
                 pass
         except OSError as error:
             raise UnwritableFile(

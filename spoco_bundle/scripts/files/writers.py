@@ -160,16 +160,22 @@ class InstanceLayout(FolderLayoutBase):
         return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
 
 
-def check_targets(data: Sequence[Mapping[str, str]], output_dir: PathLike, postfix: str = "instances") -> None:
-    """Refuse an output folder in which a result would take the place of an input.
+def check_targets(
+    data: Sequence[Mapping[str, str]], output_dir: PathLike, dataset_dir: PathLike, postfix: str = "instances"
+) -> None:
+    """Refuse an output folder in which a result would take the place of an input, or be one for the next run.
 
     Args:
         data: the images to segment under the key ``image``, and what belongs to them under others.
         output_dir, postfix: see `InstanceLayout`.
+        dataset_dir: all files in its folders ``images`` and ``labels`` are inputs.
 
     Raises:
-        ValueError: naming the input and the image whose result has its name.
+        ValueError: naming the folder, or the input and the image whose result has its name.
     """
+    for folder in (Path(dataset_dir) / "images", Path(dataset_dir) / "labels"):
+        if folder.is_dir() and folder.resolve() == Path(output_dir).resolve():
+            raise InputError(f"output_dir: found {output_dir}, a folder of inputs, expected another one.")
     layout = InstanceLayout(output_dir, postfix)
     inputs = {Path(path).resolve() for entry in data for path in entry.values()}
     for entry in data:

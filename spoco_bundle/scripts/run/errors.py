@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 
@@ -24,9 +25,10 @@ def explain_refusals() -> None:
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
     first one is printed alone that is an `InputError`, an OSError raised in `scripts`, an argument in a config that a
     component does not take, a package that is not installed, a full disk, or a path that cannot be read or written.
-    Anything else is a defect and keeps its traceback.
+    Anything else is a defect and keeps its traceback. Of an interruption there is nothing to explain.
     """
     sys.excepthook = _print_exception
+    threading.excepthook = _print_exception_of_thread
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
 
 
@@ -53,13 +55,22 @@ def _raised_in(error: BaseException) -> str:
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     refusal = refusal_behind(error)
-    if refusal is None:
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    elif refusal is None:
         sys.__excepthook__(kind, error, trace)
     else:
         sentence, _, _ = str(refusal).partition("\n")  # MONAI's of a missing package goes on with a traceback
         print(f"error: {sentence}", file=sys.stderr)
 
 
+def _print_exception_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    """A thread that TensorBoard writes with dies of a full disk; the main thread meets the same error."""
+    if refusal_behind(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record is no traceback of a refusal, which `_print_exception` shows at the end."""
-    return record.exc_info is None or refusal_behind(record.exc_info[1]) is None
+    """Whether a log record has no traceback of what `_print_exception` says in one line at the end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return refusal_behind(error) is None and not isinstance(error, KeyboardInterrupt)

@@ -14,7 +14,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import json_text, whole_file, write_tensors
+from ..files.whole_files import json_text, remove_leftovers, whole_file, write_tensors
 from ..network.checkpoints import SETTINGS_NAME
 from .validation import key_score
 
@@ -44,6 +44,8 @@ class BestWeightsSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator."""
+        for name in self._names:
+            remove_leftovers(self.ckpt_dir / name)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -14,7 +14,14 @@ from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import set_determinism
 
-from ..files.whole_files import content_digest, read_tensors, warn_if_unwritable, whole_file, write_tensors
+from ..files.whole_files import (
+    content_digest,
+    read_tensors,
+    remove_leftovers,
+    warn_if_unwritable,
+    whole_file,
+    write_tensors,
+)
 from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
@@ -84,6 +91,7 @@ class ResumeCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self._remove)
 
     def _load(self, engine: Engine) -> None:
+        remove_leftovers(self.path)
         found = [path for path in (self.path, self.previous) if path.is_file()]
         for path in found:
             try:

@@ -1,0 +1,46 @@
+"""TensorBoard's curves: written, and done without where they cannot be."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from scripts.training.event_writer import EventWriter
+
+
+def test_curves_are_written(tmp_path: Path) -> None:
+    writer = EventWriter(str(tmp_path))
+    for step in (1, 2):
+        writer.add_scalar("loss", 1 / step, step)
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_disk_that_is_full_later_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = EventWriter(str(tmp_path))
+    monkeypatch.setattr(EventFileWriter, "add_event", full)
+    writer.add_scalar("loss", 1.0, 1)
+    writer.add_image("picture", np.zeros((2, 2, 3), np.uint8), 1, dataformats="HWC")
+    writer.flush()
+    writer.close()
+    assert caplog.messages == ["the run goes on without TensorBoard: [Errno 28] No space left on device"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    writer = EventWriter(str(tmp_path / "file" / "tensorboard"))
+    writer.add_scalar("loss", 1.0, 1)
+    writer.close()
+    assert len(caplog.messages) == 1
+    assert "the run goes on without TensorBoard" in caplog.messages[0]
