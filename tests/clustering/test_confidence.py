@@ -103,8 +103,11 @@ class TestProperties:
             expected.append(belongs[member].sum() / (member.sum() + belongs[~member].sum()))
         assert instance_scores(instances, embeddings, DELTA_VAR) == pytest.approx(expected, rel=1e-4)
 
-    def test_the_number_of_threads_does_not_show(self, scene: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_the_number_of_threads_does_not_show(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sums of so many voxels would be shared out among threads."""
+        scene = np.ones((100, 100, 100), np.int32), np.random.default_rng(0).normal(size=(3, 100, 100, 100))
         before = torch.get_num_threads()
+        torch.set_num_threads(1)
         scores = instance_scores(*scene)
         try:
             torch.set_num_threads(before + 2)

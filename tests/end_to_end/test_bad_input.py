@@ -227,8 +227,11 @@ class TestInference:
     def test_a_result_that_would_take_the_place_of_an_image(self, dataset: Path, trained: Training) -> None:
         images = dataset / "images"
         precious = write(images / "nuclei_instances.tif", IMAGE).read_bytes()
-        ids = {"dataset_dir": dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": images}
+        listed = [str(images / "nuclei.tif"), str(images / "nuclei_instances.tif")]
+        ids = {"images": listed, "ckpt_dir": trained.ckpt_dir, "output_dir": images}
         assert "nuclei_instances.tif: found an input in the place of" in refusal_of(INFERENCE, **ids, **EAGER_INFERENCE)
+        ids = {"dataset_dir": dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": images}
+        assert "images, a folder of inputs, expected another one" in refusal_of(INFERENCE, **ids, **EAGER_INFERENCE)
         assert (images / "nuclei_instances.tif").read_bytes() == precious
 
     def test_consistency_clustering_without_a_teacher(self, dataset: Path, trained: Training, tmp_path: Path) -> None:

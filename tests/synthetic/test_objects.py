@@ -58,3 +58,43 @@ def test_diameter_and_anisotropy_set_the_size_of_nuclei() -> None:
 def test_separation_keeps_nuclei_apart() -> None:
     labels = synthetic_nuclei((128, 128), density=1.0, style=NucleusStyle(separation=1.0))[1]
     assert touching_share(labels) == 0
+
+
+def directions(labels: np.ndarray) -> np.ndarray:
+    """Return the unit vectors along which the objects are longest, (N, ndim)."""
+    found = []
+    for number in range(1, labels.max() + 1):
+        places = np.argwhere(labels == number)
+        if len(places) > 30:
+            found.append(np.linalg.eigh(np.cov(places.T))[1][:, -1])
+    return np.array(found)
+
+
+def test_aligned_nuclei_are_long_in_one_direction() -> None:
+    parallel = []
+    for aligned in (False, True):
+        style = NucleusStyle(elongation=3.0, irregularity=0.0, aligned=aligned)
+        found = directions(synthetic_nuclei((256, 256), 16.0, density=0.1, seed=0, style=style)[1])
+        parallel.append(np.abs(found @ found.T).mean())
+    assert parallel[1] > parallel[0] + 0.15
+
+
+def test_irregular_nuclei_are_less_round() -> None:
+    outside = []
+    for irregularity in (0.0, 0.3):
+        style = NucleusStyle(elongation=1.0, size_variation=0.0, irregularity=irregularity)
+        labels = synthetic_nuclei((256, 256), 20.0, density=0.1, seed=0, style=style)[1]
+        distances = [
+            np.linalg.norm(places - places.mean(0), axis=1) / np.sqrt(len(places) / np.pi)
+            for places in (np.argwhere(labels == number) for number in range(1, labels.max() + 1))
+        ]
+        outside.append(np.mean([(distance > 1.05).mean() for distance in distances]))
+    assert outside[1] > 2 * outside[0]
+
+
+def test_clumping_lays_nuclei_side_by_side() -> None:
+    apart, side_by_side = (
+        touching_share(synthetic_nuclei((256, 256), density=0.3, seed=0, style=NucleusStyle(clumping=clumping))[1])
+        for clumping in (0.0, 1.0)
+    )
+    assert side_by_side > apart + 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from scripts.synthetic.images import synthetic_nuclei
@@ -20,3 +21,17 @@ def test_wrong_settings_are_refused(setting: dict[str, float]) -> None:
     ((name, value),) = setting.items()
     with pytest.raises(ValueError, match=f"{name} must be between .* got {value}"):
         Optics(**setting)
+
+
+def test_sectioning_interpolates_between_recorded_slices() -> None:
+    image = synthetic_nuclei((9, 48, 48), optics=Optics(sectioning=2))[0].astype(float)
+    np.testing.assert_allclose(image[1], (image[0] + image[2]) / 2, atol=1)
+
+
+def test_slices_differ_in_brightness_by_their_jitter() -> None:
+    steady, jittered = (
+        synthetic_nuclei((40, 32, 32), optics=Optics(slice_jitter=jitter, photons=1e6, read_noise=0.0))[0] - 100.0
+        for jitter in (0.0, 0.3)
+    )
+    ratio = np.log(jittered.mean((1, 2)) / steady.mean((1, 2)))
+    assert ratio.std() == pytest.approx(0.3, abs=0.1)
