@@ -225,7 +225,7 @@ def of_rare_granular_cells(random: Generator) -> Scene:
 
 
 def of_rare_granular_cells_3d(random: Generator) -> Scene:
-    """In 3D, with slices twice as thick as a pixel is wide, one object of twenty is granular."""
+    """In 3D, with slices twice as thick as a pixel is wide, one object of nineteen is granular."""
     shape, voxel_size = (48, 144, 144), (2, 1, 1)
     granular, filled = Ellipsoids(shape, 12, (9, 12), voxel_size), Ellipsoids(shape, 240, (5, 7), voxel_size)
     return granular_among_filled(granular, filled, (1, 2, 2), (0.6, 1, 1), random)

@@ -102,6 +102,8 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tu
         start = time.perf_counter()
         evaluator.run()
         elapsed = time.perf_counter() - start
+    if missing := {*PARTS.values(), "scores"} - clock.seconds.keys():
+        raise RuntimeError(f"{', '.join(sorted(missing))}: no such part was met, as if it had another name now")
     return clock.seconds, elapsed
 
 
