@@ -1,11 +1,11 @@
 """The list of places as files: which label maps there are, places on the file's grid, one list for all images."""
 
 import csv
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from scripts.annotating.annotation_list import FindNextObjectsd, NextObjectsWriter, PaintDoubtd
@@ -35,10 +35,9 @@ def find(data, **options):
 
 
 def written(tmp_path, *samples, count=20):
-    writer = NextObjectsWriter(tmp_path, count)
-    for sample in samples:
-        writer._keep(SimpleNamespace(state=SimpleNamespace(output=[sample])))
-    writer._write(None)
+    evaluator = Engine(lambda engine, sample: [sample])
+    NextObjectsWriter(tmp_path, count).attach(evaluator)
+    evaluator.run(samples)
     return list(csv.DictReader((tmp_path / "next_objects.csv").open()))
 
 

@@ -95,13 +95,19 @@ class TestGoingOn:
 
     @pytest.mark.parametrize("scale", [2.0, 1024.0])
     def test_with_the_scaler_of_mixed_precision(self, scale: float, tmp_path: Path) -> None:
-        engine = Engine(lambda engine, batch: None)
-        engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        checkpoint = ResumeCheckpoint(str(tmp_path / "resume.pt"), {}, OPTIONS)
-        checkpoint._save(engine)
-        engine.scaler = torch.amp.GradScaler("cpu", init_scale=7.0)
-        checkpoint._load(engine)
-        assert engine.scaler.get_scale() == scale
+        def stop(engine: Engine) -> None:
+            raise Killed
+
+        scales = []
+        for init_scale in (scale, 7.0):
+            engine = Engine(lambda engine, batch: None)
+            engine.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+            ResumeCheckpoint(str(tmp_path / "resume.pt"), {}, OPTIONS).attach(engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, stop)
+            with pytest.raises(Killed):
+                engine.run([0], max_epochs=3)
+            scales.append(engine.scaler.get_scale())
+        assert scales == [scale, scale]
 
     def test_a_complete_training_leaves_nothing(self, tmp_path: Path) -> None:
         training(tmp_path)
