@@ -1,5 +1,5 @@
 # make demo [DATASET=dir]   train, segment and evaluate: on a generated sample, or on your own data
-# make test                 style and tests
+# make test                 style, types and tests
 # make venv                 only set up .venv
 # make clean                remove all that these made, .venv included
 # PYTHON=... chooses the interpreter; it must be Python 3.10 or 3.11.
@@ -18,6 +18,7 @@ demo: venv
 test: .venv/.development
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 	.venv/bin/python -m pytest
 
 venv: .venv/.runtime
@@ -35,5 +36,5 @@ venv: .venv/.runtime
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo/output demo/report.html demo/metrics.json
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis demo/output demo/report.html demo/metrics.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

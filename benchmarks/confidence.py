@@ -52,7 +52,9 @@ def read_verdicts(instances_dir: Path, labels_dir: Path) -> Verdicts:
     """Judge the instances that inference has written by complete labels."""
     scores, ious, objects = [], [], 0
     for path in sorted(instances_dir.glob("*_instances.csv")):
-        table = np.genfromtxt(path, delimiter=",", names=True, usecols=("id", "score"), ndmin=1)
+        # numpy's types know columns by their numbers alone
+        columns = ("id", "score")
+        table = np.genfromtxt(path, delimiter=",", names=True, usecols=columns, ndmin=1)  # type: ignore[call-overload]
         labels = read_labels(labels_dir, path.stem.removesuffix("_instances"))
         scores.append(table["score"])
         ious.append(best_ious(read_labels(instances_dir, path.stem), labels)[table["id"].astype(int)])

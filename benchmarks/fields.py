@@ -127,7 +127,7 @@ def _vectors(labels: Labels, dim: int, shared: bool, random: np.random.Generator
     for label in range(1, len(vectors)):
         others = vectors[touched.get(label, [])]
         while True:
-            vector = choices[random.integers(VECTORS)] if shared else random.normal(0, 2, dim)
+            vector = random.normal(0, 2, dim) if choices is None else choices[random.integers(VECTORS)]
             if (np.linalg.norm(others - vector, axis=1) >= APART).all():
                 break
         vectors[label] = vector
@@ -147,7 +147,7 @@ def touching_regions(regions: Labels) -> NDArray[np.int64]:
 
 def _apart(count: int, dim: int, random: np.random.Generator) -> Floats:
     """Vectors with gaps of `APART` or more, (count, E)."""
-    vectors = np.empty((0, dim), np.float32)
+    vectors: Floats = np.empty((0, dim), np.float32)
     while len(vectors) < count:
         vector = random.normal(0, 2, (1, dim))
         if (np.linalg.norm(vectors - vector, axis=1) >= APART).all():

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 from itertools import product
 from pathlib import Path
 
@@ -81,7 +81,8 @@ def default_network(name: str) -> torch.nn.Module:
 
 def loss_against_network(device: str, repeats: int) -> None:
     rows = []
-    patches, precisions, ways = PATCHES, (torch.float32,), {"": False}
+    precisions: tuple[torch.dtype, ...] = (torch.float32,)
+    patches, ways = PATCHES, {"": False}
     if torch.device(device).type == "cuda":
         patches, precisions, ways = GPU_PATCHES, (torch.float32, torch.bfloat16), {"": False, "recorded ": True}
     for (name, (batch, *shape)), precision in product(patches.items(), precisions):
@@ -184,7 +185,7 @@ def against_reference(device: str, repeats: int) -> None:
             terms: Callable[..., dict[str, Tensor]],
             inputs: tuple[Tensor, ...] = (student, teacher, labels, anchors),
         ) -> Tensor:
-            return sum(terms(*inputs).values())
+            return reduce(torch.add, terms(*inputs).values())
 
         gradients = [torch.autograd.grad(total(terms), student)[0] for terms in (reference_terms, spoco_terms)]
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3 * gradients[0].abs().max().item())

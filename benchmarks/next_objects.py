@@ -75,7 +75,8 @@ class Images:
         for name, scene in zip(("train", "test"), scenes, strict=True):
             scene.write(folder / name)
             pairs.append([Pair(*(folder / name / part / "generated.tif" for part in ("images", "labels")))])
-        return cls(*pairs, scenes[0].labels.ndim, (scenes[0].rare, scenes[1].rare))
+        train, test = pairs
+        return cls(train, test, scenes[0].labels.ndim, (scenes[0].rare, scenes[1].rare))
 
 
 class Pool:

@@ -139,12 +139,13 @@ class Scene:
         for folder, array in (("images", self.image), ("labels", labels)):
             (dataset / folder).mkdir(parents=True)
             z, *yx = self.voxel_size if array.ndim == 3 else (1.0, *self.voxel_size)
-            stated = {
-                "imagej": True,
-                "metadata": {"axes": "ZYX"[-array.ndim :], "spacing": z, "unit": "um"},
-                "resolution": (1 / yx[1], 1 / yx[0]),
-            }
-            tifffile.imwrite(dataset / folder / "generated.tif", array, **stated)
+            tifffile.imwrite(
+                dataset / folder / "generated.tif",
+                array,
+                imagej=True,
+                metadata={"axes": "ZYX"[-array.ndim :], "spacing": z, "unit": "um"},
+                resolution=(1 / yx[1], 1 / yx[0]),
+            )
 
 
 def of_many_sizes(random: Generator) -> Scene:

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -91,7 +92,9 @@ class Model:
         if way.overlap is None:
             return EmbeddingInferer([way.roi] * self.dims, divisor=self.inferer.divisor)(image, self.network)
         window = [min(way.roi, n) for n in image.shape[2:]]
-        return SlidingWindowInferer(window, overlap=way.overlap, mode="gaussian")(image, self.network)
+        blended = SlidingWindowInferer(window, overlap=way.overlap, mode="gaussian")(image, self.network)
+        assert isinstance(blended, Tensor)
+        return blended
 
     def instances(self, embeddings: Tensor) -> np.ndarray:
         """(1, E, *spatial) -> (*spatial)."""
@@ -132,8 +135,8 @@ def rim_distances(model: Model, case: Case, roi: int) -> dict[int, list[np.ndarr
     window_size = [min(roi, n) for n in shape]
     found: dict[int, list[np.ndarray]] = defaultdict(list)
     for window in dense_patch_slices(shape, window_size, window_size):
-        embeddings = model.network(case.image[(..., *window)])[0]
-        distance = model.distance(embeddings, case.reference[(0, ..., *window)])
+        embeddings = model.network(case.image[(slice(None), slice(None), *window)])[0]
+        distance = model.distance(embeddings, case.reference[0][(slice(None), *window)])
         depth = np.digitize(depth_below_rim(window, shape), RIMS) - 1
         for ring in np.unique(depth):
             found[RIMS[ring]].append(distance[depth == ring])
@@ -158,12 +161,12 @@ def report_rims(name: str, model: Model, data: list[Case], roi: int) -> None:
             distances[rim] += values
     rows: list[Row] = []
     for rim in sorted(distances):
-        values = np.concatenate(distances[rim])
+        joined = np.concatenate(distances[rim])
         rows.append(
             {
                 "voxels from the rim": f"{rim} and more",
-                "mean": float(values.mean()),
-                "95th": float(np.percentile(values, 95)),
+                "mean": float(joined.mean()),
+                "95th": float(np.percentile(joined, 95)),
             }
         )
     report("windows", rows, f"(a) {name}: one window of {roi} against the whole image, distance of embeddings")
@@ -195,6 +198,9 @@ def report_ways(name: str, model: Model, data: list[Case], ways: list[Way]) -> N
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
 
+    def embed_case(case: Case, way: Way) -> Tensor:
+        return model.embed(case.image, way)
+
     generator = torch.Generator().manual_seed(0)
     measure({"window": "whole", "overlap": "-"}, lambda case: model.network(case.image))
     measure(
@@ -205,7 +211,7 @@ def report_ways(name: str, model: Model, data: list[Case], ways: list[Way]) -> N
     )
     for way in ways:
         overlap = "layer by layer" if way.overlap is None else way.overlap
-        measure({"window": way.roi, "overlap": overlap}, lambda case, way=way: model.embed(case.image, way))
+        measure({"window": way.roi, "overlap": overlap}, partial(embed_case, way=way))
     report("windows", rows, f"(b) {name}: windows against the whole image, {len(data)} images")
 
 

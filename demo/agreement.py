@@ -57,7 +57,7 @@ def compare(prediction: Labels, truth: Labels, sparse: bool) -> Agreement:
     best_iou, partner = np.zeros(len(truth_sizes)), np.zeros(len(sizes), np.intp)
     np.maximum.at(best_iou, row, iou)
     partner[column[iou >= FOUND_IOU]] = row[iou >= FOUND_IOU]
-    is_judged = np.ones(len(sizes), bool)
+    is_judged: NDArray[np.bool_] = np.ones(len(sizes), bool)
     if sparse:
         unlabelled = np.bincount(prediction[truth == 0], minlength=len(sizes))
         is_judged = (2 * unlabelled <= sizes) | (partner > 0)

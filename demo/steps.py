@@ -139,6 +139,7 @@ def _quoted(argument: str) -> str:
 
 def _pieces(process: subprocess.Popen[bytes]) -> Iterator[tuple[str, bool]]:
     """Lines of a process, and whether each belongs to a progress bar, which overwrites its line again and again."""
+    assert process.stdout is not None  # a pipe
     rest = b""
     while chunk := os.read(process.stdout.fileno(), 65536):
         *complete, rest = re.split(rb"[\r\n]", rest + chunk)

@@ -114,7 +114,7 @@ class TestTransform:
     def test_offsets_cover_the_period_on_each_axis(self) -> None:
         transform = AddCoordinatesd("image", period=7, random_offset=True)
         transform.set_random_state(0)
-        offsets = np.array([transform.randomize((4, 4)) for _ in range(500)])
+        offsets = np.array([transform.draw_offset(2) for _ in range(500)])
         assert offsets.min() >= 0
         assert offsets.max() < 7
         assert np.abs(offsets.mean(0) - 3.5).max() < 0.4

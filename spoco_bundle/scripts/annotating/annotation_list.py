@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..files.image_files import file_of, unique_names
 from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
+from ..metrics.engines import outputs_of
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
 from ..transforms.sampling import number_objects
@@ -88,14 +89,13 @@ class FindNextObjectsd(MapTransform):
             vectors = np.asarray(torch.as_tensor(result[key]).float().cpu())
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             picture: MetaTensor = result[self.image_key]
-            image = np.asarray(picture[: self.in_channels].as_tensor().cpu()).mean(0)
+            image = np.asarray(picture.as_tensor()[: self.in_channels].cpu()).mean(0)
             looked_at, labels = self._annotation(result.get(self.label_key), image.shape)
-            probability = foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             everywhere = self.foreground == "everywhere" or self.mask_key in result  # a mask is full of instances
-            probability = None if everywhere else probability
+            nothing_missed = everywhere or result.get(self.blank_key)  # a blank image has nothing to miss
+            probability = None if nothing_missed else foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
-            probability = None if result.get(self.blank_key) else probability  # in which there is nothing to miss
             regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
             found = find_candidates(regions, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
@@ -155,7 +155,7 @@ class NextObjectsWriter:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _keep(self, engine: Engine) -> None:
-        self.images += [output["candidates"] for output in engine.state.output]
+        self.images += [output["candidates"] for output in outputs_of(engine)]
 
     def _write(self, engine: Engine) -> None:
         known = np.concatenate([image.known for image in self.images])

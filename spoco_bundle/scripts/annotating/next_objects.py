@@ -77,8 +77,8 @@ def candidate_regions(
 def find_candidates(regions: Labels, image: Floats, student: Floats, teacher: Floats, delta_var: float) -> Candidates:
     """Measure regions (*spatial) with ids 1..n; image (*spatial), embeddings (E, *spatial)."""
     agreement = instance_scores(regions, student, delta_var) * instance_scores(regions, teacher, delta_var)
-    sizes, dims = np.bincount(regions.ravel())[1:], regions.ndim
-    extents = 2 * ball_radius(sizes, dims)
+    sizes = np.bincount(regions.ravel())[1:].astype(np.float64)
+    extents = 2 * ball_radius(sizes, regions.ndim)
     return Candidates(inner_places(regions), extents, 1 - agreement, appearance(regions, image))
 
 

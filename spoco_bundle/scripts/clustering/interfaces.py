@@ -11,6 +11,7 @@ have merged in between, the two may.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ def _row(start: Tensor, following: Tensor) -> list[Tensor]:
 def _row_distances(vectors: Tensor, row: list[Tensor], other: list[Tensor]) -> Tensor:
     """Distance between the means of two rows of voxels at each of F faces, `DEPTH` indices (F,) each."""
     outside = len(vectors) - 1
-    weights = [1 / sum((voxel < outside).float() for voxel in side) for side in (row, other)]
+    weights = [1 / reduce(torch.add, ((voxel < outside).float() for voxel in side)) for side in (row, other)]
     weight = torch.stack([weights[0]] * DEPTH + [-weights[1]] * DEPTH, dim=1)
     difference = embedding_bag(torch.stack([*row, *other], dim=1), vectors, per_sample_weights=weight, mode="sum")
     return torch.linalg.vector_norm(difference, dim=1)

@@ -147,7 +147,7 @@ def consistency_clusters(
     return clusters
 
 
-def keep_instances(instances: Labels, kept: Mask) -> Labels:
+def keep_instances(instances: NDArray[np.integer], kept: Mask) -> Labels:
     """Keep those of the ids 1..K for which `kept` (K,) is true, and number them 1..K' in the order they had."""
     new_id = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
     return new_id[instances]

@@ -122,6 +122,6 @@ class ClusterEmbeddingsd(MapTransform):
             scores = instance_scores(instances, student, self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
             result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
-            instances = torch.from_numpy(instances)[None]
-            result[key] = MetaTensor(instances, meta=pred.meta) if isinstance(pred, MetaTensor) else instances
+            found = torch.from_numpy(instances)[None]
+            result[key] = MetaTensor(found, meta=pred.meta) if isinstance(pred, MetaTensor) else found
         return result

@@ -50,13 +50,14 @@ def typical_steps(voxels: ForegroundVoxels) -> tuple[float, float]:
     0 where no two voxels touch.
     """
     chosen = torch.arange(0, voxels.count, -(-voxels.count // SAMPLE), device=voxels.vectors.device)
-    steps = []
+    jumps = []
     for axis in range(voxels.foreground.ndim):
         after = voxels.after(axis, chosen)
         inside = after < voxels.count
-        steps.append(distances(voxels.vectors, chosen[inside], after[inside]))
-    steps = torch.cat(steps).sort().values
-    return tuple(float(steps[int(share * len(steps))]) if len(steps) else 0.0 for share in (0.25, 0.95))
+        jumps.append(distances(voxels.vectors, chosen[inside], after[inside]))
+    steps = torch.cat(jumps).sort().values
+    lower, upper = (float(steps[int(share * len(steps))]) if len(steps) else 0.0 for share in (0.25, 0.95))
+    return lower, upper
 
 
 def local_change(voxels: ForegroundVoxels, wall: float = math.inf) -> tuple[Tensor, Tensor]:

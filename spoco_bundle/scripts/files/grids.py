@@ -62,13 +62,13 @@ def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
     """
     ratios = _stated_voxel_size(label) / _stated_voxel_size(image)
     ratios = ratios[np.isfinite(ratios)]
-    units = label.meta.get("unit"), image.meta.get("unit")
+    unit, image_unit = label.meta.get("unit"), image.meta.get("unit")
     if not len(ratios):
         return 1.0
-    if all(unit in LENGTHS for unit in units):
-        factors = [1.0, LENGTHS[units[1]] / LENGTHS[units[0]]]
+    if unit in LENGTHS and image_unit in LENGTHS:
+        factors = [1.0, LENGTHS[image_unit] / LENGTHS[unit]]
     else:
-        factors = [1.0] if units[0] == units[1] else [float(ratios[0])]
+        factors = [1.0] if unit == image_unit else [float(ratios[0])]
     return next((factor for factor in factors if np.allclose(ratios / factor, 1, rtol=0, atol=TOLERANCE)), None)
 
 

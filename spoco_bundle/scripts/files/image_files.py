@@ -77,7 +77,7 @@ def file_of(tensor: Any, otherwise: object = "") -> str:
     return str(getattr(tensor, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, otherwise))
 
 
-def describe_shape(path: PathLike, shape: Sequence[int]) -> str:
+def describe_shape(path: PathLike, shape: Sequence[int | str]) -> str:
     """Write a spatial shape, given in array order, in the axis order of the file: ``7 x 5 x 3 (x, y, z)``."""
     axes, sizes = "zyx"[-len(shape) :], list(shape)
     if str(path).lower().endswith(NIFTI_SUFFIXES):

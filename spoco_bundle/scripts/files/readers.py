@@ -14,6 +14,7 @@ check after it can refuse it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class VolumeReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **_: object) -> list[Path]:
         """Return the paths, unchecked: ``get_data`` refuses, and its error reaches the user as it is."""
-        return [Path(data)] if isinstance(data, (str, Path)) else [Path(name) for name in data]
+        return [Path(data)] if isinstance(data, str | os.PathLike) else [Path(name) for name in data]
 
     def get_data(self, img: list[Path]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return array and metadata of one file; errors as of :func:`read_volume`."""

@@ -30,11 +30,11 @@ def check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tiff
     for one in series:
         pages = [page for page in one.pages if page is not None]
         planes, expected = sum(math.prod(page.shape) for page in pages), math.prod(one.shape)
-        stored_in_one_block = len(one.pages) == 1 and one.dataoffset is not None
-        if planes != expected and not stored_in_one_block:
+        block = one.dataoffset if len(one.pages) == 1 else None  # where all planes are stored in one
+        if planes != expected and block is None:
             plane = math.prod(one.keyframe.shape)
             raise refusal(path, f"{planes // plane} of {expected // plane} planes", "a complete file")
-        ends = [(one.dataoffset + one.nbytes, tif.filehandle.size)] if stored_in_one_block else []
+        ends = [] if block is None else [(block + one.nbytes, tif.filehandle.size)]
         for page in pages:
             segments = zip(page.dataoffsets, page.databytecounts, strict=False)
             ends += [(offset + count, page.parent.filehandle.size) for offset, count in segments]

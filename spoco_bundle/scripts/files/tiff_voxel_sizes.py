@@ -42,7 +42,7 @@ def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple
     """
     lengths: dict[str, tuple[float, str]] = {}
     try:
-        if flavour == "ome":
+        if flavour == "ome" and tif.ome_metadata is not None:
             lengths = _ome_lengths(tif.ome_metadata)
         elif flavour == "imagej":
             lengths = _imagej_lengths(tif)

@@ -51,9 +51,9 @@ def whole_file(target: Path) -> Iterator[Path]:
         raise  # of another file that is written together with this one
     except OSError as error:
         touched = temporary if error.filename is None else Path(error.filename)
-        file = target if touched in (temporary, *target.parents) else touched
+        culprit = target if touched in (temporary, *target.parents) else touched
         raise UnwritableFile(
-            f"{file}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
+            f"{culprit}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
             "space and the right to write; what was there before is untouched."
         ) from error
     finally:

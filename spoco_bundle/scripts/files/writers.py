@@ -21,6 +21,7 @@ from monai.config import KeysCollection, NdarrayOrTensor, PathLike
 from monai.data import FolderLayoutBase, ImageWriter
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..refusals import InputError, refusal
@@ -104,7 +105,7 @@ def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
         }
     if flavour == "imagej":
         micron = "micron" if header.unit == "micrometre" else "pixel"
-        metadata = {"axes": axes, "unit": micron if "X" in sizes else "pixel"}
+        metadata: dict[str, str | float] = {"axes": axes, "unit": micron if "X" in sizes else "pixel"}
         if "Z" in sizes:
             metadata |= {"spacing": sizes["Z"], "zunit": micron}
         resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
@@ -154,7 +155,7 @@ class InstanceLayout(FolderLayoutBase):
         self.output_dir = Path(output_dir)
         self.postfix = postfix
 
-    def filename(self, subject: PathLike, **_: object) -> str:
+    def filename(self, subject: PathLike = "", **_: object) -> str:
         """Return the output path for the image at ``subject``; raises ValueError for an unknown extension."""
         name, suffix = split_suffix(subject)
         return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
@@ -191,9 +192,11 @@ class InstanceWriter(ImageWriter):
     source, so that options of ``SaveImage`` such as ``output_dtype`` or ``resample`` have no say.
     """
 
+    data_obj: NDArray[np.integer]
+
     def __init__(self, **_: object) -> None:
         super().__init__()
-        self.source: str | None = None
+        self.source = ""
 
     def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
         """Take an instance map of shape (1, *spatial), or (*spatial) if ``channel_dim`` is None."""
@@ -252,7 +255,7 @@ class SaveInstancesd(SaveImaged):
         for key in self.key_iterator(result):
             writer = InstanceWriter()
             writer.set_data_array(result[key])
-            meta = getattr(result[self.image_key], "meta", None)
+            meta: dict[str, Any] = getattr(result[self.image_key], "meta", {})
             writer.set_metadata(meta)
             target = Path(self.saver.folder_layout.filename(subject=writer.source))
             writer.write(target)

@@ -16,8 +16,8 @@ SMALLEST_SQUARE = 1e-30  # in the place of a squared distance of 0, so that its 
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
     origin = centers.median(0).values  # a centre far away shall not take the digits of all others
-    extended = extended_columns(columns - origin[:, None]), extended_centers(centers - origin)
-    return squared_from_extended(*(tensor[None] for tensor in extended))[0]
+    columns, centers = extended_columns(columns - origin[:, None]), extended_centers(centers - origin)
+    return squared_from_extended(columns[None], centers[None])[0]
 
 
 def extended_columns(columns: Tensor) -> Tensor:

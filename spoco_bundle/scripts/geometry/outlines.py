@@ -81,9 +81,10 @@ def resample_instances(
         if not broken.any():
             break
     else:
-        old_regions, new_regions = regions or (np.broadcast_to(1, numbers.shape), np.broadcast_to(1, result.shape))
-        result = keep_largest_pieces(result, new_regions)
-        result = give_back(result, numbers, old_regions, new_regions)
+        if regions is None:
+            regions = np.broadcast_to(1, numbers.shape), np.broadcast_to(1, result.shape)
+        result = keep_largest_pieces(result, regions[1])
+        result = give_back(result, numbers, *regions)
     return ids[result].astype(instances.dtype)
 
 

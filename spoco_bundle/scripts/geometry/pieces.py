@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import cast
 
 import cc3d
 import numpy as np
@@ -12,13 +13,14 @@ from skimage.segmentation import watershed
 
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-Regions = NDArray[np.integer]
+Regions = NDArray[np.generic]
 Sizes = NDArray[np.int64]
 
 
 def face_components(labels: NDArray[np.generic]) -> NDArray[np.uint32]:
     """Number the connected components of each id of (*spatial) from 1; 0 stays 0. By faces, in 2D by edges."""
-    return cc3d.connected_components(labels, connectivity=4 if labels.ndim == 2 else 6, out_dtype=np.uint32)
+    components = cc3d.connected_components(labels, connectivity=4 if labels.ndim == 2 else 6, out_dtype=np.uint32)
+    return cast("NDArray[np.uint32]", components)  # its types name all that out_dtype may be
 
 
 def count_pieces(instances: Labels, count: int) -> tuple[Sizes, Sizes]:

@@ -133,7 +133,8 @@ class Annotation:
     @cached_property
     def _voxels(self) -> tuple[Tensor, Tensor]:
         """Image and voxel of each of the L annotated voxels."""
-        return self.annotated.nonzero(as_tuple=True)
+        image, voxel = self.annotated.nonzero(as_tuple=True)
+        return image, voxel
 
     @cached_property
     def _object_of(self) -> Tensor:

@@ -12,6 +12,7 @@ Pixel-Embedded Affinity for Homogeneous Instance Segmentation", AAAI 2022; here 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -66,7 +67,8 @@ class HingesOfPairs(torch.autograd.Function):
     def forward(
         ctx: Any, embeddings: Tensor, inside: list[Tensor], across: list[Tensor], near: float, far: float
     ) -> Tensor:
-        pairs = torch.stack([sum(mask.flatten(1).sum(1) for mask in masks) for masks in (inside, across)]).clamp_min(1)
+        counts = [reduce(torch.add, (mask.flatten(1).sum(1) for mask in masks)) for masks in (inside, across)]
+        pairs = torch.stack(counts).clamp_min(1)
         sums = embeddings.new_zeros(pairs.shape)
         slopes = []
         for axis, same, other in zip(_axes(embeddings), inside, across, strict=True):

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,23 +36,6 @@ PORTIONS = {"cpu": 2**20}
 PORTION_ELSEWHERE = 2**25
 FEW_CENTERS = 32  # no more than these are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
-
-
-class PairFunctions(Protocol):
-    """F functions of the squared distances (..., D) in D embedding spaces, computed together.
-
-    The distances are positive, see `distances.SMALLEST_SQUARE`; both methods may overwrite them.
-    """
-
-    count: int  # F
-    reach: float  # beyond this distance in every space all of them count as 0
-    largest: float  # squared distance: beyond it they are as there
-
-    def values(self, *squared: Tensor) -> tuple[Tensor, ...]:
-        """The functions' values, from one tensor of squared distances a space."""
-
-    def derivative(self, factors: Sequence[Tensor], *squared: Tensor) -> Tensor:
-        """By the squared distance of the first space, of the functions' sum weighted by `factors`."""
 
 
 class HingeAndKernel:
@@ -100,6 +83,17 @@ class KernelsOfTwo:
 
     def _kernels(self, *squared: Tensor) -> tuple[Tensor, ...]:
         return tuple(space.mul_(self.factor * BASE_2).exp2_() for space in squared)
+
+
+# F functions of the squared distances (..., D) in D embedding spaces, computed together. They have in common:
+#   count: F.
+#   reach: beyond this distance in every space all of them count as 0.
+#   largest: squared distance beyond which they are as there.
+#   factor: of the squared distance in their kernel's exponent.
+#   values(*squared): the functions' values, from one tensor of squared distances a space.
+#   derivative(factors, *squared): by the squared distance of the first space, of their sum weighted by `factors`.
+# The distances are positive, see `distances.SMALLEST_SQUARE`; both methods may overwrite them.
+PairFunctions = HingeAndKernel | KernelsOfTwo
 
 
 def pairwise_sums(
@@ -202,8 +196,8 @@ def portions_in_reach(spaces: Sequence[Space], reach: float) -> list[tuple[Tenso
 def _rectangles(distances: Tensor, reach: float, voxels: int) -> Iterator[tuple[Tensor | slice, Tensor]]:
     """Rows of (T, C) with about as many distances within reach, (t,), and the columns of their smallest, (t, c)."""
     pairs = _portion(distances.device)
-    counts, order = (distances <= reach).sum(1).sort(descending=True, stable=True)
-    counts = counts.tolist()  # a GPU is waited for
+    in_reach, order = (distances <= reach).sum(1).sort(descending=True, stable=True)
+    counts = in_reach.tolist()  # a GPU is waited for
     if counts[0] * len(counts) * voxels <= pairs:  # in one go, without rearranging
         yield slice(None), distances.topk(counts[0], largest=False).indices
         return
@@ -245,7 +239,8 @@ class _PairwiseSums(torch.autograd.Function):
     def forward(ctx, embeddings, centers, exist, weights, functions, boxes, other):  # noqa: ANN001, ANN205 (autograd's)
         spaces = [Space(boxes, centers, exist)]
         if other is not None:
-            spaces.append(Space(*other, exist))
+            other_boxes, other_centers = other
+            spaces.append(Space(other_boxes, other_centers, exist))
         voxel_sums = embeddings.new_zeros(len(boxes.columns), functions.count, boxes.columns.shape[2])
         portions = portions_in_reach(spaces, functions.reach)
         for some, near in portions:
@@ -274,8 +269,8 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     to_centers = upstream.new_zeros(images * centers, dim)
     for some, near in ctx.portions:
         columns, nearest = own.select(some, near)
-        squared, (box, center, voxel), difference = squared_and_close(columns, nearest, ctx.functions.largest)
-        squared = [squared, *(other.squared(some, near, ctx.functions.largest) for other in others)]
+        own_squared, (box, center, voxel), difference = squared_and_close(columns, nearest, ctx.functions.largest)
+        squared = [own_squared, *(other.squared(some, near, ctx.functions.largest) for other in others)]
         derivative = ctx.functions.derivative(factors[some][:, :, None].unbind(1), *squared)  # (t, c, w)
         # d|e - c|^2 / de = 2 (e - c), and the opposite by c; close pairs, whose derivative may be huge, one by one
         pull = 2 * difference * derivative[box, center, voxel, None]  # (K, E)

@@ -79,8 +79,8 @@ def spoco_terms(
     annotation = Annotation.of(labels[None], background_label, ignore_label)
     drawn = None if anchors is None else _as_drawn(anchors, labels.shape)
     with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-        embeddings = (space[None] for space in _at_least_float32(student, teacher.detach()))
-        terms = _terms(*embeddings, annotation, drawn, delta_var, delta_dist, kernel_threshold)
+        student, teacher = (space[None] for space in _at_least_float32(student, teacher.detach()))
+        terms = _terms(student, teacher, annotation, drawn, delta_var, delta_dist, kernel_threshold)
     return {name: term[0] for name, term in terms.items()}
 
 
@@ -197,7 +197,8 @@ class SpocoLoss(nn.Module):
         _check_embeddings(student, teacher, embedding_axis=1)
         annotation = self.read(labels, student.shape, given_numbers)
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
-            terms = self._terms(*_at_least_float32(student, teacher.detach()), annotation, first_foreground)
+            student, teacher = _at_least_float32(student, teacher.detach())
+            terms = self._terms(student, teacher, annotation, first_foreground)
         return torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
 
     def weigh(self, means: Tensor, first_foreground: bool) -> Tensor:
@@ -226,9 +227,9 @@ class SpocoLoss(nn.Module):
             terms["first_foreground"] = keeping_term(logit, first, annotation.unlabeled)
         if self.weights["border"]:
             voxels = (annotation.labels, annotation.annotated, annotation.known)
-            maps = (one.view(len(student), *student.shape[2:]) for one in voxels)
+            labels, annotated, known = (one.view(len(student), *student.shape[2:]) for one in voxels)
             directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
-            terms["border"] = border_term(directions, *maps, self.delta_var, self.delta_dist)
+            terms["border"] = border_term(directions, labels, annotated, known, self.delta_var, self.delta_dist)
         return terms
 
 
@@ -305,11 +306,11 @@ def _sums(
     return pairwise_sums(embeddings, centers, exist, weights, functions, boxes, other_boxes)
 
 
-def _at_least_float32(*spaces: Tensor) -> list[Tensor]:
+def _at_least_float32(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings in one precision: float64 where one of them is, else float32."""
-    dtype = torch.float64 if torch.float64 in [space.dtype for space in spaces] else torch.float32
+    dtype = torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
     # MONAI's MetaTensor would look after its metadata in every operation
-    return [space.as_subclass(Tensor).to(dtype) for space in spaces]
+    return student.as_subclass(Tensor).to(dtype), teacher.as_subclass(Tensor).to(dtype)
 
 
 @lru_cache

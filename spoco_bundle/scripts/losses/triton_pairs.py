@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..geometry.distances import SMALLEST_SQUARE
-from .pairwise import KernelsOfTwo, PairFunctions
+from .pairwise import HingeAndKernel, PairFunctions
 
 BLOCK_VOXELS = 256  # at once: with 16 dimensions their embeddings and gradients fit into registers
 MOST_PROGRAMS = 1024  # for an image's gradients, as each has a sum of its own for every centre
@@ -89,10 +89,11 @@ def _arguments(spaces: list[tuple[Tensor, Tensor]], exist: Tensor, weights: Tens
 
 def _settings(spaces: list[tuple[Tensor, Tensor]], functions: PairFunctions) -> dict[str, Any]:
     dims, other_dims = (embeddings.shape[1] for embeddings, _ in spaces)
+    two_spaces, margin = (False, functions.margin) if isinstance(functions, HingeAndKernel) else (True, 0.0)
     return {
-        "TWO_SPACES": isinstance(functions, KernelsOfTwo),
+        "TWO_SPACES": two_spaces,
         "FACTOR": functions.factor,
-        "MARGIN": getattr(functions, "margin", 0.0),
+        "MARGIN": margin,
         "REACH": functions.reach,
         "DIMS": dims,
         "OTHER_DIMS": other_dims,

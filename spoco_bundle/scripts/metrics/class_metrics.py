@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.metrics import CumulativeIterationMetric
@@ -28,11 +29,13 @@ class ClassMetrics(CumulativeIterationMetric):
         super().__init__()
         self.classes, self.sparse, self.background_label = list(classes), sparse, background_label
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None) -> list[torch.Tensor]:
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> list[torch.Tensor]:
         """Values (B, classes, len(METRIC_NAMES)) in float64, NaN for a class that the image does not hold.
 
         And of which classes objects are annotated, (B, classes) bool.
         """
+        if y is None:
+            raise InputError("ClassMetrics needs the truth as well as the prediction.")
         values = torch.full((len(y_pred), len(self.classes), len(METRIC_NAMES)), torch.nan, dtype=torch.float64)
         holds = torch.zeros(values.shape[:2], dtype=torch.bool)
         for image, (prediction, truth) in enumerate(zip(y_pred, y, strict=True)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -187,7 +188,7 @@ def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> _O
     return _Overlaps(
         truth=pairs // len(prediction_sizes),
         prediction=pairs % len(prediction_sizes),
-        voxels=np.bincount(entry, weights=lengths, minlength=len(pairs)),
+        voxels=_sums(entry, lengths, len(pairs)),
         truth_sizes=truth_sizes,
         prediction_sizes=prediction_sizes,
         kept=np.ones(len(prediction_sizes), dtype=bool),
@@ -198,8 +199,13 @@ def _renumber(labels: NDArray[np.integer], lengths: NDArray[np.int64]) -> tuple[
     """The labels of runs renumbered to 0..N, 0 staying 0, and the size of each label, (N + 1,)."""
     zero = np.zeros(1, dtype=labels.dtype)  # so that 0 has its place even where no voxel is 0
     ids, index = np.unique(np.concatenate((zero, labels)), return_inverse=True)
-    index = index[1:].astype(np.int64)
-    return index, np.bincount(index, weights=lengths, minlength=len(ids))
+    positions = index[1:].astype(np.int64)
+    return positions, _sums(positions, lengths, len(ids))
+
+
+def _sums(index: NDArray[np.integer], weights: NDArray[np.number], count: int) -> NDArray[np.float64]:
+    """The sum of the weights of each index 0..count - 1."""
+    return cast("NDArray[np.float64]", np.bincount(index, weights, count))  # its types know integers alone
 
 
 def _not_mostly_unlabelled(overlaps: _Overlaps) -> NDArray[np.bool_]:
@@ -208,11 +214,8 @@ def _not_mostly_unlabelled(overlaps: _Overlaps) -> NDArray[np.bool_]:
     No match is lost with the others: their IoU with any annotated object is below 0.5.
     """
     unlabelled = overlaps.truth == 0
-    voxels_unlabelled = np.bincount(
-        overlaps.prediction[unlabelled],
-        weights=overlaps.voxels[unlabelled],
-        minlength=len(overlaps.prediction_sizes),
-    )
+    count = len(overlaps.prediction_sizes)
+    voxels_unlabelled = _sums(overlaps.prediction[unlabelled], overlaps.voxels[unlabelled], count)
     kept = 2 * voxels_unlabelled <= overlaps.prediction_sizes
     kept[0] = True
     return kept
@@ -277,7 +280,7 @@ def _annotated(
     """The table over annotated voxels: voxels, truth size and prediction size there, of each entry."""
     annotated = overlaps.truth > 0
     voxels, prediction = overlaps.voxels[annotated], overlaps.prediction[annotated]
-    prediction_sizes = np.bincount(prediction, weights=voxels)
+    prediction_sizes = _sums(prediction, voxels, len(overlaps.prediction_sizes))
     return voxels, overlaps.truth_sizes[overlaps.truth[annotated]], prediction_sizes[prediction]
 
 
@@ -309,6 +312,14 @@ def _mean_bits(weights: NDArray[np.float64], ratios: NDArray[np.float64]) -> flo
     return float(weights @ np.log2(ratios) / weights.sum()) if len(weights) > 0 else 0.0
 
 
+def _checked_batch(labels: torch.Tensor | None, name: str) -> torch.Tensor:
+    """The labels, or an error if they are no batch of instance maps."""
+    if labels is None or labels.ndim < 3 or labels.shape[1] != 1:
+        shape = None if labels is None else tuple(labels.shape)
+        raise InputError(f"{name} must have the shape (batch, 1, *spatial), but it has {shape}.")
+    return labels
+
+
 class InstanceMetrics(CumulativeIterationMetric):
     """`instance_metrics` of every image that is put in, and their means over images and processes.
 
@@ -325,21 +336,18 @@ class InstanceMetrics(CumulativeIterationMetric):
         super().__init__()
         self.sparse, self.background_label = sparse, background_label
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None) -> list[torch.Tensor]:
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> list[torch.Tensor]:
         """Values (B, len(METRIC_NAMES)) in float64, and which images have annotated objects, (B,) bool."""
-        for name, labels in (("prediction", y_pred), ("ground_truth", y)):
-            if labels is None or labels.ndim < 3 or labels.shape[1] != 1:
-                shape = None if labels is None else tuple(labels.shape)
-                raise InputError(f"{name} must have the shape (batch, 1, *spatial), but it has {shape}.")
-        if len(y_pred) != len(y):
-            raise InputError(f"prediction has {len(y_pred)} images, but ground_truth has {len(y)}.")
+        predictions, truths = _checked_batch(y_pred, "prediction"), _checked_batch(y, "ground_truth")
+        if len(predictions) != len(truths):
+            raise InputError(f"prediction has {len(predictions)} images, but ground_truth has {len(truths)}.")
         rows = [
             instance_metrics(prediction[0], truth[0], self.sparse, self.background_label)
-            for prediction, truth in zip(y_pred, y, strict=True)
+            for prediction, truth in zip(predictions, truths, strict=True)
         ]
         values = [[row[name] for name in METRIC_NAMES] for row in rows]
         background = self.background_label or 0
-        annotated = [bool(((truth != 0) & (truth != background)).any()) for truth in y]
+        annotated = [bool(((truth != 0) & (truth != background)).any()) for truth in truths]
         return [torch.tensor(values, dtype=torch.float64), torch.tensor(annotated)]
 
     def per_image(self) -> torch.Tensor:

@@ -19,6 +19,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
+from ignite.metrics.metric import EpochWise, MetricUsage
 from monai.handlers import from_engine
 from monai.utils import string_list_all_gather
 
@@ -26,6 +27,7 @@ from ..files.image_files import file_of, unique_names
 from ..files.whole_files import write_json
 from ..refusals import InputError
 from .class_metrics import ClassMetrics
+from .engines import batch_of
 from .instances import METRIC_NAMES, InstanceMetrics
 
 logger = logging.getLogger(__name__)
@@ -81,20 +83,19 @@ class InstanceMetricsHandler(Metric):
     def completed(self, engine: Engine, name: str) -> None:
         """Put the means in ``engine.state.metrics`` and the values of each image in ``metric_details``."""
         super().completed(engine, name)
-        if not hasattr(engine.state, "metric_details"):
-            engine.state.metric_details = {}
-        engine.state.metric_details[DETAILS_KEY] = self.metric.per_image()
+        details = vars(engine.state).setdefault("metric_details", {})  # MONAI's; another engine may have none
+        details[DETAILS_KEY] = self.metric.per_image()
         if self.class_metric is not None:
             per_class = self.class_metric.aggregate()
             if not self.class_metric.has_seen_objects():
                 logger.warning("no image holds an object of the classes %s, so the metrics say nothing", [*per_class])
-            engine.state.metric_details[CLASSES_KEY] = per_class
+            details[CLASSES_KEY] = per_class
 
-    def attach(self, engine: Engine, name: str) -> None:
+    def attach(self, engine: Engine, name: str, usage: str | MetricUsage = EpochWise.usage_name) -> None:
         """Let the engine compute the metrics; `name` is the key metric."""
         if name not in METRIC_NAMES:
             raise InputError(f"The metric must be named one of {', '.join(METRIC_NAMES)}, but it is named {name!r}.")
-        super().attach(engine, name)
+        super().attach(engine, name, usage)
 
 
 class MetricsJsonWriter:
@@ -126,8 +127,7 @@ class MetricsJsonWriter:
         self._paths = []
 
     def _remember_paths(self, engine: Engine) -> None:
-        for sample in engine.state.batch:  # a list of dictionaries: the evaluator decollates by default
-            self._paths.append(file_of(sample[self.image_key]))
+        self._paths += [file_of(sample[self.image_key]) for sample in batch_of(engine)]
 
     def __call__(self, engine: Engine) -> None:
         # Gathered process after process, as are the values. No path holds a null character.

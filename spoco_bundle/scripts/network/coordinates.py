@@ -85,18 +85,18 @@ class AddCoordinatesd(Randomizable, MapTransform):
 
     def __init__(self, keys: KeysCollection, period: float | None, random_offset: bool = False) -> None:
         super().__init__(keys)
-        self.period, self.random_offset = period, random_offset
+        self.period, self.random_offset = period or 0.0, random_offset
 
-    def randomize(self, data: Any) -> list[float]:
-        """Draw one offset per axis, in voxels."""
-        return [self.R.uniform(0, self.period) for _ in data]
+    def draw_offset(self, axes: int) -> list[float]:
+        """One offset per axis, in voxels."""
+        return [self.R.uniform(0, self.period) for _ in range(axes)]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         if not self.period:
             return result
         shape = result[self.keys[0]].shape[1:]
-        offset = self.randomize(shape) if self.random_offset else [0.0] * len(shape)
+        offset = self.draw_offset(len(shape)) if self.random_offset else [0.0] * len(shape)
         channels = coordinate_channels(shape, self.period, offset)
         for key in self.key_iterator(result):
             image = result[key]

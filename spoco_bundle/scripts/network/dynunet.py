@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from monai.networks.nets import DynUNet
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ..refusals import InputError
 
 GROUPS = 8
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def embedding_network(
@@ -76,7 +79,7 @@ def size_divisor(voxel_size: Sequence[float], levels: int) -> list[int]:
     return [math.prod(axis) for axis in zip(*strides, strict=True)]
 
 
-def smooth_upsampling(network: nn.Module) -> nn.Module:
+def smooth_upsampling(network: Network) -> Network:
     """Make every transposed convolution nearest-neighbour upsampling, at the start and throughout training.
 
     A transposed convolution learns one weight per position inside its kernel; positions that differ print their

@@ -95,13 +95,19 @@ class Features:
 
     def whole(self, dtype: torch.dtype | None = None) -> Tensor:
         """(1, C, *spatial) in the store; of the type that is computed, if there is no other."""
-        whole = None
+        whole: Tensor | None = None
         for window in self.windows.over(self.shape[2:]):
             values = self.read(window)
             if whole is None:
                 whole = values.new_empty(self.shape, dtype=dtype, device=self.windows.store)
-            whole[(..., *window)] = values
+            whole[_everywhere_in(window)] = values
+        assert whole is not None  # there is a window, as no axis is empty
         return whole
+
+
+def _everywhere_in(region: Region) -> tuple[slice, ...]:
+    """Index of a region in (1, C, *spatial)."""
+    return (slice(None), slice(None), *region)
 
 
 def image_features(image: Tensor, window: Sequence[int], store: torch.device | str | None = None) -> Features:
@@ -118,7 +124,7 @@ def image_features(image: Tensor, window: Sequence[int], store: torch.device | s
 
 def _kept(values: Tensor, windows: Windows) -> Features:
     """(1, C, *spatial)."""
-    return Features(values.shape, windows, lambda region: values[(..., *region)].to(windows.device, copy=True))
+    return Features(values.shape, windows, lambda region: values[_everywhere_in(region)].to(windows.device, copy=True))
 
 
 def _convolution(
@@ -168,7 +174,7 @@ def _upsampling(
         starts = [side.start - coarse.start * n for side, coarse, n in zip(region, needed, stride, strict=True)]
         wanted = [slice(start, start + side.stop - side.start) for start, side in zip(starts, region, strict=True)]
         values = function(source.read(needed), weight, bias, stride, 0, 0, groups, dilation)
-        return values[(..., *wanted)]
+        return values[_everywhere_in(wanted)]
 
     spatial = [length * n for length, n in zip(source.shape[2:], stride, strict=True)]
     return Features([1, weight.shape[1] * groups, *spatial], source.windows, compute)

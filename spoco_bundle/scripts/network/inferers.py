@@ -20,6 +20,8 @@ from .features import UnsupportedLayer, image_features
 
 logger = logging.getLogger(__name__)
 
+Network = Callable[..., Tensor | Sequence[Tensor] | dict[Any, Tensor]]  # as to MONAI; here it returns one tensor
+
 SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
 # share of an automatic window in which a CPU computes one layer after the other: what is larger than about 32 MB is
 # mapped by malloc each time anew, which takes as long as to compute it
@@ -50,9 +52,12 @@ class EmbeddingInferer(SlidingWindowInferer):
         ValueError: windows that do not exist, or that the network cannot take.
     """
 
+    roi_size: list[int]  # of the newest image
+    overlap: float
+
     def __init__(
         self,
-        roi_size: Sequence[int] | int,
+        roi_size: Sequence[int] | float,
         overlap: float = 0.25,
         divisor: Sequence[int] | None = None,
         window_voxels: int = 2**23,
@@ -63,20 +68,20 @@ class EmbeddingInferer(SlidingWindowInferer):
     ) -> None:
         if isinstance(roi_size, float) and roi_size.is_integer():
             roi_size = int(roi_size)  # as some user interfaces send it
-        if divisor is None and isinstance(roi_size, int):
-            raise InputError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
-        self.divisor = list(divisor or [1] * len(roi_size))
-        largest_roi = [roi_size] * len(self.divisor) if isinstance(roi_size, int) else roi_size
-        if roi_size != 0:
-            _check_windows(largest_roi, self.divisor)
+        if not divisor:
+            if not isinstance(roi_size, Sequence):
+                raise InputError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")
+            divisor = [1] * len(roi_size)
+        self.divisor = list(divisor)
+        largest_roi = [0] * len(divisor) if roi_size == 0 else _checked_windows(roi_size, divisor)
         if not isinstance(overlap, int | float) or not 0 <= overlap < 1:
             raise InputError(f"overlap must be a number in [0, 1), got {overlap!r}")
         super().__init__(roi_size=largest_roi, overlap=overlap, **others)
-        self.largest_roi = None if roi_size == 0 else list(largest_roi)
+        self.largest_roi = None if roi_size == 0 else largest_roi
         self.window_voxels = window_voxels
         self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Network, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
         student = self._embed(inputs, network, *args, **kwargs)
         if self.teacher is None:
@@ -88,7 +93,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         teacher = self._embed(inputs, self.teacher.to(inputs.device).eval(), *args, **kwargs)
         return torch.cat([student, teacher.to(student.device)], dim=1)
 
-    def _embed(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _embed(self, inputs: Tensor, network: Network, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), image by image."""
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
@@ -119,7 +124,7 @@ class EmbeddingInferer(SlidingWindowInferer):
     def _embed_image(
         self,
         inputs: Tensor,
-        network: Callable[..., Tensor],
+        network: Network,
         voxels: int,
         device: torch.device | str | None,
         *args: Any,
@@ -132,14 +137,17 @@ class EmbeddingInferer(SlidingWindowInferer):
         embeddings = None if fits else self._embed_by_layers(inputs, network, voxels, device, *args, **kwargs)
         if embeddings is None:
             padded = _continued(inputs, self.roi_size)
-            embeddings = super().__call__(padded, network, *args, device=device, **kwargs)
-        embeddings = embeddings[(..., *[slice(length) for length in shape])]
-        return add_positions_(embeddings, self.position_scale)
+            blended = super().__call__(padded, network, *args, device=device, **kwargs)
+            if not isinstance(blended, Tensor):
+                raise TypeError(f"a network must return one tensor, got {type(blended).__name__}")
+            embeddings = blended
+        cut = embeddings[(slice(None), slice(None), *(slice(length) for length in shape))]
+        return add_positions_(cut, self.position_scale)
 
     def _embed_by_layers(
         self,
         inputs: Tensor,
-        network: Callable[..., Tensor],
+        network: Network,
         voxels: int,
         device: torch.device | str | None,
         *args: Any,
@@ -208,8 +216,11 @@ def _continued(image: Tensor, shape: Sequence[int]) -> Tensor:
     return pad(image, [n for after in reversed(missing) for n in (0, after)], mode="replicate")
 
 
-def _check_windows(roi_size: Sequence[int], divisor: Sequence[int]) -> None:
-    if not isinstance(roi_size, Sequence) or len(roi_size) != len(divisor):
-        raise InputError(f"roi_size must have {len(divisor)} entries, one an axis, got {roi_size!r}")
-    if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(roi_size, divisor, strict=True)):
-        raise InputError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(roi_size)}")
+def _checked_windows(roi_size: Sequence[int] | float, divisor: Sequence[int]) -> list[int]:
+    """The windows along each axis."""
+    sizes = [roi_size] * len(divisor) if isinstance(roi_size, int) else roi_size
+    if not isinstance(sizes, Sequence) or len(sizes) != len(divisor):
+        raise InputError(f"roi_size must have {len(divisor)} entries, one an axis, got {sizes!r}")
+    if any(not isinstance(size, int) or size < 1 or size % step for size, step in zip(sizes, divisor, strict=True)):
+        raise InputError(f"roi_size must hold multiples of {list(divisor)}, at least one, got {list(sizes)}")
+    return list(sizes)

@@ -62,5 +62,5 @@ class _GroupNormInFloat32(TorchFunctionMode):
 
 
 def _has_amx() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 and later
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 and later
     return bool(capabilities.get("amx_bf16"))

@@ -23,4 +23,5 @@ def set_determinism(seed: int, deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACES)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for each new tensor, for debugging
+        # a kernel for each new tensor, for debugging; torch makes a property of it, which types cannot see
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

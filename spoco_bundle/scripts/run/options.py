@@ -68,6 +68,10 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
@@ -82,7 +86,7 @@ def _exists(device: Any) -> bool:
 
 def _whole(least: int, most: float = math.inf) -> Rule:
     return Rule(
-        lambda value, _: isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most,
+        lambda value, _: _is_whole(value) and least <= value <= most,
         f"a whole number of at least {least}" if most == math.inf else f"a whole number from {least} to {most}",
     )
 

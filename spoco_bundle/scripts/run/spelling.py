@@ -76,7 +76,8 @@ def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
 def _known_to_monai(given: dict[str, Any]) -> set[str]:
     """What MONAI itself takes, what it runs if it is there, and the settings of the experiment tracking asked for."""
     names = {*inspect.signature(monai_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
-    tracking = DEFAULT_EXP_MGMT_SETTINGS.get(str(given.get("tracking")), {"configs": {}})
+    all_tracking: Mapping[str, Mapping[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
+    tracking = all_tracking.get(str(given.get("tracking")), {"configs": {}})
     return {*names, *tracking["configs"], ConfigParser.meta_key, "initialize", "run", "finalize"}
 
 
@@ -107,8 +108,11 @@ def _first_part(name: str) -> str:
 
 def _paths(value: str | Sequence[str]) -> list[str]:
     """Of ``a.json`` or ``['a.json','b.json']``, as the command line has them, or a list, as a file has it."""
-    try:
-        paths = ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError):
-        return [value]
+    if not isinstance(value, str):
+        paths = value
+    else:
+        try:
+            paths = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return [value]
     return [str(path) for path in paths] if isinstance(paths, list | tuple) else [str(paths)]

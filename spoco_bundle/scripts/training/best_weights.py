@@ -40,7 +40,7 @@ class BestWeightsSaver:
     def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
         self.ckpt_dir, self.networks, self.settings = Path(ckpt_dir), networks, settings
         self.best: float | None = None
-        self.written: dict[str, str] = {}  # file name -> checksum of what was written last
+        self.written: dict[str, str | None] = {}  # file name -> checksum of what was written last
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator."""

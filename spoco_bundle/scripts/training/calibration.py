@@ -164,8 +164,9 @@ class ThresholdCalibration(Transform):
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
-            self.total_overlap = idist.all_reduce(torch.from_numpy(self.total_overlap)).cpu().numpy()
-            self.total_weight, self.objects = idist.all_reduce(self.total_weight), idist.all_reduce(self.objects)
+            self.total_overlap = torch.as_tensor(idist.all_reduce(torch.from_numpy(self.total_overlap))).cpu().numpy()
+            self.total_weight = float(idist.all_reduce(self.total_weight))
+            self.objects = int(idist.all_reduce(self.objects))
 
 
 def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:

@@ -13,6 +13,7 @@ import gc
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
         ) from error
     for buffer, value in zip(buffers, before, strict=True):
         buffer.copy_(value)
-    return recording
+    return cast("Callable[..., Tensor]", recording)  # to torch's types its result may be anything
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..files.whole_files import warn_if_unwritable, whole_file
 from ..geometry.tensors import plain_tensor
+from ..metrics.engines import outputs_of
 from ..transforms.resampling import resample_nearest
 from ..transforms.sampling import where_id
 
@@ -105,7 +106,7 @@ class PictureHandler:
     def _keep(self, engine: Engine) -> None:
         if self.first is not None:
             return
-        output = engine.state.output[0]
+        output = outputs_of(engine)[0]
         shape = output["label"].shape[1:]
         image, label, embeddings, instances = (
             middle_plane(plain_tensor(torch.as_tensor(output[key])), shape).cpu()

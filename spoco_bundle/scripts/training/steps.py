@@ -15,7 +15,8 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers.ema_handler import EMAWarmUp
 from ignite.metrics import Average
-from monai.engines import IterationEvents, Trainer
+from ignite.metrics.metric import EpochWise, MetricUsage
+from monai.engines import IterationEvents, SupervisedTrainer, Trainer
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ class MovingAverage:
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
         share = self.warm_up(engine.state.iteration)
-        moved, towards = (list(network.parameters()) for network in (self.teacher, self.student))
+        moved: list[Tensor] = list(self.teacher.parameters())
+        towards: list[Tensor] = list(self.student.parameters())
         torch._foreach_mul_(moved, 1 - share)
         torch._foreach_add_(moved, towards, alpha=share)
         for buffer, newest in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
@@ -144,7 +146,8 @@ class _Comparison(nn.Module):
         teacher_view: Tensor,
         labels: Tensor,
         numbers: Tensor,
-        *first_foreground: Tensor,
+        first_foreground: Tensor | None = None,
+        *,
         most: int,
         active: Sequence[str],
     ) -> Tensor:
@@ -159,8 +162,8 @@ class _Comparison(nn.Module):
         Returns:
             as `SpocoLoss.compare`.
         """
-        embeddings = self.embeddings(student_embeddings, teacher_view, active)
-        return self.loss.compare(*embeddings, labels, *first_foreground, given_numbers=(numbers, most))
+        student, teacher = self.embeddings(student_embeddings, teacher_view, active)
+        return self.loss.compare(student, teacher, labels, first_foreground, given_numbers=(numbers, most))
 
     def embeddings(self, student: Tensor, teacher_view: Tensor, active: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Of student and teacher, with positions; the student's twice where nobody would look at the teacher's."""
@@ -191,7 +194,7 @@ class StopAtNan:
     def _check_loss(self, engine: Trainer) -> None:
         self._check(engine, "loss", engine.state.output["loss"].detach())
 
-    def _check_gradient(self, engine: Trainer) -> None:
+    def _check_gradient(self, engine: SupervisedTrainer) -> None:
         if not engine.amp:
             gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
             self._check(engine, "gradient's norm", nn.utils.get_total_norm(gradients))
@@ -245,9 +248,9 @@ class EpochLoss(Average):
         super().__init__(lambda output: torch.stack(list(loss.terms.values())), device)
         self.loss = loss
 
-    def attach(self, engine: Engine, name: str = "epoch_loss") -> None:
+    def attach(self, engine: Engine, name: str = "epoch_loss", usage: str | MetricUsage = EpochWise.usage_name) -> None:
         """Register with a trainer."""
-        super().attach(engine, name)
+        super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
         """Put the means of an epoch in `engine.state.metrics`."""

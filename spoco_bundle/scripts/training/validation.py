@@ -32,8 +32,8 @@ class StopWithoutProgress(EarlyStopping):
         super().__init__(sys.maxsize if patience is None else patience, key_score, trainer=validator)
         self.validator = validator
 
-    def attach(self, engine: Engine) -> None:
-        """Register with a trainer, which is the one that ends."""
+    def attach(self, engine: Engine, *_: Any, **__: Any) -> None:
+        """Register with a trainer, which is the one that ends; Ignite's events have no say."""
         self.trainer = engine
         self.validator.add_event_handler(Events.COMPLETED, self)
 
@@ -70,6 +70,6 @@ class ValidationWithLast(ValidationHandler):
 
 def key_score(validator: Engine) -> float:
     """The newest value of a MONAI evaluator's key metric, negated where less is better: greater is better."""
-    name = validator.state.key_metric_name
+    name = validator.state.key_metric_name  # type: ignore[attr-defined]  # which MONAI adds to Ignite's state
     value = validator.state.metrics[name]
     return -value if name in LESS_IS_BETTER else value

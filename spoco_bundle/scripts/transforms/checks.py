@@ -178,15 +178,14 @@ class CheckLabelsd(MapTransform):
         if label.min() < 0:
             raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
         if not self.allow_empty and not without_special(label, *self.special).any():
-            others = ", ".join(map(str, sorted({0, *self.special} - {None})))
+            others = ", ".join(map(str, sorted({0, *(label for label in self.special if label is not None)})))
             raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
 
 
 def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """Narrow the ids to int32 where they fit, and put the label on the image's affine."""
     fits = int(label.max()) <= torch.iinfo(torch.int32).max
-    label = label.to(torch.int32 if fits else torch.int64)
+    label = label.to(torch.int32 if fits else torch.int64).clone()
     if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
-        label = label.clone()
         label.affine = image.affine.clone()
     return label

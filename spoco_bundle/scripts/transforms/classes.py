@@ -34,10 +34,8 @@ Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 
-def checked_classes(classes: Sequence[int] | None) -> list[int] | None:
-    """The classes as a list; raises ValueError where they are neither None nor a list of positive integers."""
-    if classes is None:
-        return None
+def checked_classes(classes: Sequence[int]) -> list[int]:
+    """The classes as a list; raises ValueError where they are no list of positive integers."""
     if isinstance(classes, int | str) or not all(isinstance(class_, int) and class_ > 0 for class_ in classes):
         raise InputError(f"classes must be a list of positive integers such as [24, 26], got {classes!r}")
     return list(classes)
@@ -68,7 +66,7 @@ class SelectClassesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.classes, self.drawn = checked_classes(classes), drawn
+        self.classes, self.drawn = None if classes is None else checked_classes(classes), drawn
         self.background_label, self.ignore_label = background_label, ignore_label
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -184,7 +182,8 @@ class NumberByClassd(MapTransform):
         scores_postfix: str = "scores",
     ) -> None:
         super().__init__(keys)
-        self.classes, self.has_masks, self.mask_key = checked_classes(classes), has_masks, mask_key
+        self.classes = None if classes is None else checked_classes(classes)
+        self.has_masks, self.mask_key = has_masks, mask_key
         self.scores_postfix = scores_postfix
         if self.classes is not None and len(self.classes) > 1 and not has_masks:
             raise InputError(f"Found no masks, expected some that tell the classes {self.classes} apart.")

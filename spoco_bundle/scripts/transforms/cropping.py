@@ -73,8 +73,8 @@ class RandCropAtObjectd(Randomizable, MapTransform):
         super().__init__(keys)
         self.label_key, self.patch_size, self.object_share = label_key, list(patch_size), object_share
 
-    def randomize(self, data: Tensor, objects: Sequence[Box]) -> list[int]:
-        """Draw the first voxel of a patch in the label map (*spatial)."""
+    def draw_start(self, data: Tensor, objects: Sequence[Box]) -> list[int]:
+        """The first voxel of a patch in the label map (*spatial)."""
         lowest, highest = [0] * data.dim(), [n - size for n, size in zip(data.shape, self.patch_size, strict=True)]
         if objects and self.R.random() < self.object_share:
             weights = np.array([math.prod(side.stop - side.start for side in box) for _, box in objects]) ** 0.5
@@ -88,7 +88,7 @@ class RandCropAtObjectd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        start = self.randomize(_plain(result[self.label_key])[0], result.pop(OBJECTS))
+        start = self.draw_start(_plain(result[self.label_key])[0], result.pop(OBJECTS))
         end = [first + size for first, size in zip(start, self.patch_size, strict=True)]
         crop = SpatialCrop(roi_start=start, roi_end=end)
         for key in self.key_iterator(result):

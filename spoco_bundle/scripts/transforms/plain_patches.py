@@ -19,17 +19,19 @@ class ComposePlainPatches(Compose):
     main thread or in processes of their own: MONAI's switch counts for all threads.
     """
 
-    def __call__(self, input_: Any, start: int = 0, end: int | None = None, **options: Any) -> Any:
+    def __call__(
+        self, input_: Any, start: int = 0, end: int | None = None, threading: bool = False, lazy: bool | None = None
+    ) -> Any:
         """As of `Compose`, for {key: image}."""
         end = len(self.transforms) if end is None else end
         first_random = self.get_index_of_first(lambda transform: isinstance(transform, RandomizableTrait))
         first_random = min(end, max(start, end if first_random is None else first_random))
-        data = super().__call__(input_, start, first_random, **options)
+        data = super().__call__(input_, start, first_random, threading, lazy)
         if first_random == end:
             return data
         plain = {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in data.items()}
         with _without_metadata():
-            return super().__call__(plain, first_random, end, **options)
+            return super().__call__(plain, first_random, end, threading, lazy)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class ResampleToSpacingd(MapTransform):
         for key in self.key_iterator(result):
             image: MetaTensor = result[key]
             old_shape, voxel_size = image.shape[1:], image.pixdim.tolist()
-            self._check(image, voxel_size)
+            self._check(image, voxel_size, self.spacing)
             shape = working_shape(old_shape, voxel_size, self.spacing)
             self._check_growth(image, shape)
             resample = resample_nearest if key in self.label_keys else resample_linear
@@ -109,18 +109,18 @@ class ResampleToSpacingd(MapTransform):
             result[key] = MetaTensor(resample(image.as_tensor(), shape), meta=meta)
         return result
 
-    def _check(self, image: MetaTensor, voxel_size: list[float]) -> None:
+    def _check(self, image: MetaTensor, voxel_size: list[float], spacing: Sequence[float]) -> None:
         name = file_of(image, "image")
-        if len(self.spacing) != len(voxel_size):
+        if len(spacing) != len(voxel_size):
             raise InputError(
-                f"{name}: found {len(voxel_size)} axes, expected {len(self.spacing)}, one for each entry of "
-                f"spacing {list(self.spacing)}."
+                f"{name}: found {len(voxel_size)} axes, expected {len(spacing)}, one for each entry of "
+                f"spacing {list(spacing)}."
             )
-        factors = [new / old for new, old in zip(self.spacing, voxel_size, strict=True)]
+        factors = [new / old for new, old in zip(spacing, voxel_size, strict=True)]
         if max(max(factors), 1 / min(factors)) > IMPLAUSIBLE_FACTOR:
             raise InputError(
                 f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]}, expected one near the "
-                f"working voxel size {[float(f'{v:.4g}') for v in self.spacing]}; the units probably differ."
+                f"working voxel size {[float(f'{v:.4g}') for v in spacing]}; the units probably differ."
             )
 
     def _check_growth(self, image: MetaTensor, shape: Sequence[int]) -> None:

@@ -102,7 +102,8 @@ def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) 
         count = 0 if surrounded else min(VOXELS, int(inside.sum()), int(around.sum()))
         if count or surrounded:
             features = multiscale_basic_features(image[(slice(None), *crop)], sigma_min=1, sigma_max=1, channel_axis=0)
-            yield tuple(random.permutation(features[where])[:count] for where in (inside, around))
+            of_object, of_surroundings = (random.permutation(features[where])[:count] for where in (inside, around))
+            yield of_object, of_surroundings
 
 
 def told_from_surroundings(objects: Sequence[Features], folds: int = 5) -> float:
@@ -110,8 +111,8 @@ def told_from_surroundings(objects: Sequence[Features], folds: int = 5) -> float
     numbers = np.arange(len(objects)) % min(folds, len(objects))
     areas = []
     for fold in np.unique(numbers):
-        training, truth = _joined([objects[i] for i in np.flatnonzero(numbers != fold)])
-        tested, expected = _joined([objects[i] for i in np.flatnonzero(numbers == fold)])
+        training, truth = _joined([objects[i] for i in np.flatnonzero(numbers != fold).tolist()])
+        tested, expected = _joined([objects[i] for i in np.flatnonzero(numbers == fold).tolist()])
         areas.append(roc_auc_score(expected, _classifier().fit(training, truth).decision_function(tested)))
     return float(np.mean(areas))
 

@@ -287,10 +287,10 @@ def inference_smallest(object_size: Sequence[float] | None, trained: float) -> f
         object_size: how large the objects are, if the user says so: as large as `inference_spacing` makes them.
         trained: what the training found.
     """
-    if object_size is None:
+    spacing = inference_spacing(object_size, None)
+    if spacing is None:
         return trained
-    dims = len(inference_spacing(object_size, None))
-    return SMALLEST_SHARE[dims] * standard_volume(dims)
+    return SMALLEST_SHARE[len(spacing)] * standard_volume(len(spacing))
 
 
 def smallest_in_working_voxels(min_size: int, smallest_instance: float, image: Tensor) -> int:
