@@ -33,6 +33,7 @@ from packaging.requirements import Requirement
 
 from scripts.network.foreground import THRESHOLD
 from scripts.synthetic.images import synthetic_nuclei
+from scripts.training.calibration import ThresholdCalibration
 from scripts.transforms.cropping import OBJECTS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -215,8 +216,9 @@ def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
 class TestTrainingAndInferenceAgree:
     """What the network was trained on is what it is shown later."""
 
-    # `settings` are what training writes beside the weights and inference reads
+    # what training writes beside the weights and inference reads: settings, and what each validation chooses
     WRITTEN = next(part["settings"] for part in components(TRAIN) if "settings" in part)
+    CHOSEN = ThresholdCalibration(embedding_dim=8).chosen()
     READ = re.compile(r"\$@settings\.get\('(\w+)'(?:, (.+))?\)")
 
     def settings_of(self, config: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
@@ -233,13 +235,13 @@ class TestTrainingAndInferenceAgree:
         assert differing <= own | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
-        assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= self.WRITTEN.keys()
+        assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= {*self.WRITTEN, *self.CHOSEN}
 
     def test_without_settings_inference_assumes_the_defaults_of_training(self) -> None:
         train = parser("train.json")
         for id_, (name, default) in self.settings_of(INFERENCE_IDS).items():
-            written = self.WRITTEN[name].lstrip("@")
-            from_data = isinstance(TRAIN.get(written), dict) or written.startswith("$@calibration")
+            written = self.WRITTEN.get(name, "").lstrip("@")
+            from_data = isinstance(TRAIN.get(written), dict) or name in self.CHOSEN
             if default is not None and not from_data:
                 assert ast.literal_eval(default) == train.get_parsed_content(written), id_
 
@@ -305,14 +307,7 @@ class TestTrainingAndInferenceAgree:
         assert part == "validate" or cached[OBJECTS]
 
     def test_both_cluster_alike(self) -> None:
-        of_training = {
-            "merge_threshold": "@calibration",
-            "foreground_threshold": "$@calibration.foreground_threshold",
-            "embeddings_key": "embeddings",
-        }
-        of_inference = {"merge_threshold": "@merge_threshold", "foreground_threshold": "@foreground_threshold"}
-        assert TRAIN["cluster"] == {**INFERENCE["cluster"], **of_training}
-        assert INFERENCE["cluster"].items() >= of_inference.items()
+        assert TRAIN["cluster"] == {**INFERENCE["cluster"], "embeddings_key": "embeddings"}
 
     def test_evaluation_does_not_choose_thresholds_by_the_truth_that_it_is_to_meet(self, tmp_path: Path) -> None:
         evaluation = parser("train.json", "evaluate.json", ckpt_dir=str(tmp_path))  # without model.json

@@ -142,3 +142,11 @@ def test_refuses_unknown_choices() -> None:
     for threshold in (0, -1, float("nan"), "high"):
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
             ClusterEmbeddingsd("pred", 2, merge_threshold=threshold)
+
+
+def test_thresholds_in_the_data_count() -> None:
+    pred = two_objects_on_background()
+    cluster = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5)
+    assert cluster({"pred": pred})["pred"].max() == 2
+    assert cluster({"pred": pred, "foreground_threshold": 1.0, "merge_threshold": 2.0})["pred"].max() == 0
+    assert cluster({"pred": pred, "foreground_threshold": 0.0, "merge_threshold": 1e6})["pred"].max() == 1

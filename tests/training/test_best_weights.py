@@ -178,3 +178,13 @@ def test_each_training_keeps_those_of_the_one_before(saved: Path, network: nn.Li
         "model_before_1.pt",
         "model_before_2.pt",
     }
+
+
+def test_settings_that_change_are_those_of_the_weights(tmp_path: Path, network: nn.Linear) -> None:
+    thresholds = iter([2.0, 2.4])
+    saver = BestWeightsSaver(
+        str(tmp_path), {"model.pt": network}, {"filters": [8]}, lambda: {"merge_threshold": next(thresholds)}
+    )
+    for value, expected in ((1.0, 2.0), (2.0, 2.4), (1.5, 2.4)):
+        validate(saver, value)
+        assert read_settings(tmp_path) == {"filters": [8], "merge_threshold": expected}

@@ -41,7 +41,7 @@ def annotation(*objects: tuple[int, int]) -> Tensor:
 def calibrated(embeddings: Tensor, labels: Tensor, **options: float) -> float:
     calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere", **options)
     calibration({"pred": embeddings, "label": labels})
-    return float(calibration)
+    return calibration.chosen()["merge_threshold"]
 
 
 class TestChoice:
@@ -121,11 +121,11 @@ class TestCalibration:
     def test_all_images_count(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
         calibration({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
-        alone = float(calibration)
+        alone = calibration.chosen()["merge_threshold"]
         for _ in range(9):
             pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
             calibration({"pred": long_objects(step=1.7), "label": pieces})
-        assert float(calibration) < alone
+        assert calibration.chosen()["merge_threshold"] < alone
 
     def test_an_image_full_of_objects_counts_as_one(self) -> None:
         def annotate(calibration: ThresholdCalibration, images: int, copies: int) -> None:
@@ -140,7 +140,8 @@ class TestCalibration:
         annotate(few, images=2, copies=1)
         annotate(many, images=2, copies=9)
         assert few.total_weight == many.total_weight == 3
-        assert float(many) == float(few) > PREFERRED
+        assert many.chosen() == few.chosen()
+        assert few.chosen()["merge_threshold"] > PREFERRED
 
     def test_an_image_with_a_chip_counts_less_than_one(self) -> None:
         chip = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
@@ -156,7 +157,7 @@ class TestCalibration:
         alone = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
         alone({"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))})
         assert calibration.total_weight == 1
-        np.testing.assert_array_equal(calibration._mean_overlaps(), alone._mean_overlaps())
+        np.testing.assert_array_equal(calibration.total_overlap, alone.total_overlap)
 
     def test_a_fixed_threshold_is_used_as_it_is(self) -> None:
         assert calibrated(long_objects(step=1.7), annotation((0, LENGTH)), merge_threshold=0.123) == 0.123
@@ -170,11 +171,12 @@ class TestCalibration:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="estimated")
         mask = torch.ones(1, 20, 2 * LENGTH)
         calibration({"pred": long_objects(step=1.7) - 20, "label": annotation((0, LENGTH)), "mask": mask})
-        assert float(calibration) > PREFERRED
+        assert calibration.chosen()["merge_threshold"] > PREFERRED
 
-    def test_nothing_is_changed(self) -> None:
+    def test_thresholds_are_added_and_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
-        assert ThresholdCalibration(embedding_dim=1)(data) is data
+        calibration = ThresholdCalibration(embedding_dim=1)
+        assert calibration(data) == {**data, **calibration.chosen()}
 
     @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
     def test_a_threshold_that_is_none(self, fixed: float) -> None:
@@ -196,7 +198,8 @@ class TestForegroundThreshold:
     def chosen(self, **options: float) -> tuple[float, float]:
         calibration = ThresholdCalibration(embedding_dim=2, **options)
         calibration(self.data())
-        return float(calibration.foreground_threshold), float(calibration)
+        chosen = calibration.chosen()
+        return chosen["foreground_threshold"], chosen["merge_threshold"]
 
     def test_the_annotated_objects_tell(self) -> None:
         assert self.chosen() == (0.8, PREFERRED)  # of 0.8, 0.85 and 0.9, which are as good
@@ -217,4 +220,4 @@ class TestForegroundThreshold:
         calibration.total_overlap[:] = 0.70
         calibration.total_overlap[FOREGROUND_THRESHOLDS.index(0.8)] = 0.71
         calibration.total_weight, calibration.objects = 1, objects
-        assert float(calibration.foreground_threshold) == expected
+        assert calibration.chosen()["foreground_threshold"] == expected

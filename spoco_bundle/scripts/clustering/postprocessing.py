@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, SupportsFloat
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ class ClusterEmbeddingsd(MapTransform):
 
     Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
     says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
-    `checks.CheckImaged`), there is no instance.
+    `checks.CheckImaged`), there is no instance. Where they hold ``merge_threshold`` and ``foreground_threshold`` (see
+    `calibration`), these count.
 
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
@@ -42,12 +44,11 @@ class ClusterEmbeddingsd(MapTransform):
         min_size, smallest_instance: smaller instances are dropped, see `working_grid.smallest_in_working_voxels`.
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
-        foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`;
-            ``float()`` of it counts, each time anew.
+        foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`.
         position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
-        merge_threshold: see `clustering.cluster_embeddings`; ``float()`` of it counts, each time anew.
+        merge_threshold: see `clustering.cluster_embeddings`.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
         scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
         embeddings_key: where the embeddings go; None: nowhere.
@@ -62,13 +63,13 @@ class ClusterEmbeddingsd(MapTransform):
         min_size: int = 50,
         smallest_instance: float = 1,
         foreground: str = "estimated",
-        foreground_threshold: SupportsFloat | None = None,
+        foreground_threshold: float | None = None,
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
         mask_key: str = "mask",
         blank_key: str = "is_blank",
         min_score: float = 0.0,
-        merge_threshold: SupportsFloat | None = None,
+        merge_threshold: float | None = None,
         scores_postfix: str = "scores",
         embeddings_key: str | None = None,
     ) -> None:
@@ -79,8 +80,7 @@ class ClusterEmbeddingsd(MapTransform):
             raise InputError(f"foreground must be one of {', '.join(FOREGROUND_CHOICES)}, got {foreground!r}")
         if not 0 <= min_score <= 1:
             raise InputError(f"min_score must lie in [0, 1], got {min_score}")
-        given = merge_threshold is not None
-        if given and not (isinstance(merge_threshold, SupportsFloat) and float(merge_threshold) > 0):
+        if merge_threshold is not None and not (isinstance(merge_threshold, Real) and merge_threshold > 0):
             raise InputError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
@@ -106,7 +106,7 @@ class ClusterEmbeddingsd(MapTransform):
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
-                merge_threshold=None if self.merge_threshold is None else float(self.merge_threshold),
+                merge_threshold=result.get("merge_threshold", self.merge_threshold),
             )
             if result.get(self.blank_key):
                 logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
@@ -115,7 +115,8 @@ class ClusterEmbeddingsd(MapTransform):
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":
-                instances = cluster(is_foreground(student, float(self.foreground_threshold)))
+                threshold = result.get("foreground_threshold", self.foreground_threshold)
+                instances = cluster(is_foreground(student, threshold))
                 instances = drop_fragments(instances, student, self.position_scale, min_size)
             else:
                 instances = cluster(None)

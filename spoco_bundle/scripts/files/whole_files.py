@@ -98,8 +98,8 @@ def warn_if_unwritable() -> Iterator[None]:
 
 
 def json_text(content: Any) -> str:
-    """JSON for a file; NaN is refused, and what JSON does not know is the number that ``float()`` makes of it."""
-    return json.dumps(content, indent=2, allow_nan=False, default=float) + "\n"
+    """JSON for a file; NaN is refused."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(target: Path, content: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,18 @@ class BestWeightsSaver:
     Args:
         ckpt_dir: folder of the files.
         networks: file name -> network, whose bare state_dict is written.
-        settings: what inference must know, written beside the weights; values that change with the weights
-            (`calibration.ThresholdCalibration`) as they are at that moment.
+        settings: what inference must know, written beside the weights.
+        chosen: gives the settings that change with the weights (see `calibration.ThresholdCalibration.chosen`).
     """
 
-    def __init__(self, ckpt_dir: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> None:
-        self.ckpt_dir, self.networks, self.settings = Path(ckpt_dir), networks, settings
+    def __init__(
+        self,
+        ckpt_dir: str,
+        networks: Mapping[str, nn.Module],
+        settings: Mapping[str, Any],
+        chosen: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        self.ckpt_dir, self.networks, self.settings, self.chosen = Path(ckpt_dir), networks, settings, chosen
         self.best: float | None = None
         self.written: dict[str, str | None] = {}  # file name -> checksum of what was written last
 
@@ -62,7 +68,7 @@ class BestWeightsSaver:
             for name, network in self.networks.items():
                 weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}  # to be read anywhere
                 write_tensors(paths[name], weights)
-            paths[SETTINGS_NAME].write_text(json_text(dict(self.settings)), encoding="utf-8")
+            paths[SETTINGS_NAME].write_text(json_text({**self.settings, **self.chosen()}), encoding="utf-8")
             new, found = {name: _checksum(path) for name, path in paths.items()}, self._checksums()
             if any(found[name] not in (None, new[name], self.written.get(name)) for name in found):
                 _move_aside(self.ckpt_dir, self._names)

@@ -7,7 +7,7 @@ neighbours swallow it. Of the foreground's probability a low threshold makes it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -36,24 +36,14 @@ DOUBT = 0.025  # how much worse than the best one the usual foreground threshold
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
-class ChosenValue:
-    """A number that changes: ``float()`` of it is the newest."""
-
-    def __init__(self, choose: Callable[[], float]) -> None:
-        self.choose = choose
-
-    def __float__(self) -> float:
-        return self.choose()
-
-
 class ThresholdCalibration(Transform):
     """Chooses the thresholds at which annotated objects and instances of the validation images overlap best.
 
-    A transform, which looks at the embeddings and the annotation of each image and returns them unchanged, and a
-    handler, which forgets the images of the last validation when a new one starts. ``float()`` of it is the threshold
-    of the evidence for all images so far, that of its `foreground_threshold` the other one. Each annotated image counts
-    the same, as in the metrics: by its objects, one that is full of small ones would decide for all others. Only one in
-    which less than an object of the standard size is annotated, as a chip at the border, counts less.
+    A transform, which looks at the embeddings and the annotation of each image and adds ``merge_threshold`` and
+    ``foreground_threshold``, the best ones for all images so far; and a handler, which forgets the images of the last
+    validation when a new one starts. Each annotated image counts the same, as in the metrics: by its objects, one that
+    is full of small ones would decide for all others. Only one in which less than an object of the standard size is
+    annotated, as a chip at the border, counts less.
 
     Args:
         embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
@@ -90,7 +80,6 @@ class ThresholdCalibration(Transform):
         usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
         may_choose = foreground_threshold is None and foreground == "estimated"
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
-        self.foreground_threshold = ChosenValue(self._choose_foreground)
         self.special = (background_label, ignore_label)
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
@@ -100,7 +89,7 @@ class ThresholdCalibration(Transform):
         engine.add_event_handler(Events.STARTED, self._forget)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         if self.merge_threshold is None or len(self.foreground_thresholds) > 1:
             labels = self._annotation(data)
             object_sizes = np.unique(labels[labels != 0], return_counts=True)[1]
@@ -109,23 +98,24 @@ class ThresholdCalibration(Transform):
                 self.total_overlap += weight * self._overlaps(data, labels)
                 self.total_weight += weight
                 self.objects += len(object_sizes)
-        return data
+        result = dict(data)
+        for name, threshold in self.chosen().items():
+            result[name] = threshold
+        return result
 
-    def __float__(self) -> float:
-        if self.merge_threshold is not None:
-            return float(self.merge_threshold)
-        overlaps = self._mean_overlaps()[self.foreground_thresholds.index(float(self.foreground_threshold))]
-        return choose_threshold(overlaps, self.preferred)
+    def chosen(self) -> dict[str, float]:
+        """Both thresholds, for the images so far; those that were given are as they were given.
 
-    def _choose_foreground(self) -> float:
-        """The one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`."""
-        best = self._mean_overlaps().max(1)
+        The foreground's is the one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`.
+        """
+        overlaps = self.total_overlap / (self.total_weight or 1.0)  # (F, T), the mean over the annotated images
+        best = overlaps.max(1)
         good = np.flatnonzero(best >= best.max() - DOUBT / max(1.0, self.objects) ** 0.5)
-        return min((self.foreground_thresholds[index] for index in good), key=lambda one: abs(one - THRESHOLD))
-
-    def _mean_overlaps(self) -> NDArray[np.float64]:
-        """(F, T) for each pair of thresholds, over the annotated images."""
-        return self.total_overlap / (self.total_weight or 1.0)
+        nearest = min(good, key=lambda index: abs(self.foreground_thresholds[index] - THRESHOLD))
+        merge_threshold = self.merge_threshold
+        if merge_threshold is None:
+            merge_threshold = choose_threshold(overlaps[nearest], self.preferred)
+        return {"merge_threshold": merge_threshold, "foreground_threshold": self.foreground_thresholds[nearest]}
 
     def _annotation(self, data: Mapping[Hashable, Any]) -> NDArray[np.integer]:
         """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere."""
