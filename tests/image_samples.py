@@ -30,7 +30,7 @@ TIFF_FLAVOURS = {
 }
 
 
-def write_tiff(path: Path, array: np.ndarray = STACK, **options: Any) -> Path:  # noqa: ANN401
+def write_tiff(path: Path, array: np.ndarray = STACK, **options: Any) -> Path:
     tifffile.imwrite(path, array, **{"photometric": "minisblack", **options})
     return path
 
@@ -41,7 +41,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None)
     return path
 
 
-def load(path: Path, **options: Any) -> MetaTensor:  # noqa: ANN401
+def load(path: Path, **options: Any) -> MetaTensor:
     options = {"reader": "scripts.files.readers.VolumeReader", "ensure_channel_first": True, **options}
     return LoadImaged("image", **options)({"image": str(path)})["image"]
 

@@ -65,7 +65,7 @@ def cluster(
     embeddings: NDArray[np.float32],
     foreground: NDArray[np.bool_] | None,
     method: str,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Labels:
     """Cluster with a teacher that agrees, unless another one is given."""
     return cluster_embeddings(embeddings, foreground, method, **{"teacher_embeddings": embeddings, **options})
@@ -360,7 +360,7 @@ def well_apart(count: int, dim: int, random: np.random.Generator) -> NDArray[np.
 def test_what_does_not_fit_into_a_gpu_is_clustered_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def full_once(*arguments: Any) -> Labels:  # noqa: ANN401
+    def full_once(*arguments: Any) -> Labels:
         calls.append(arguments)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -435,7 +435,7 @@ class TestUnusualInput:
         assert same_partition(cluster(as_given(self.EMBEDDINGS), None, method, min_size=5), self.TRUTH)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, torch.bool, torch.int32, torch.bfloat16])
-    def test_foreground_of_any_type(self, method: str, dtype: Any) -> None:  # noqa: ANN401
+    def test_foreground_of_any_type(self, method: str, dtype: Any) -> None:
         left = self.TRUTH == 1
         foreground = torch.from_numpy(left).to(dtype) if isinstance(dtype, torch.dtype) else left.astype(dtype)
         assert np.array_equal(cluster(self.EMBEDDINGS, foreground, method, min_size=5), left)
@@ -491,7 +491,7 @@ class TestRefused:
 
     EMBEDDINGS = np.zeros((2, 5, 6), np.float32)
 
-    def refuses(self, method: str, message: str, embeddings: Any = EMBEDDINGS, **options: Any) -> None:  # noqa: ANN401
+    def refuses(self, method: str, message: str, embeddings: Any = EMBEDDINGS, **options: Any) -> None:
         options = {"teacher_embeddings": self.EMBEDDINGS, **options}
         with pytest.raises(ValueError, match=message) as refusal:
             cluster_embeddings(embeddings, method=method, **options)
@@ -535,7 +535,7 @@ class TestRefused:
         )
 
     @pytest.mark.parametrize("min_size", [-1, 2.5, math.nan, "50", None])
-    def test_min_size(self, method: str, min_size: Any) -> None:  # noqa: ANN401
+    def test_min_size(self, method: str, min_size: Any) -> None:
         self.refuses(method, f"whole number of voxels and not negative, got {min_size!r}", min_size=min_size)
 
     @pytest.mark.parametrize("shape", [(6, 5), (5, 6, 1), (1, 5, 6), (30,)])
@@ -543,7 +543,7 @@ class TestRefused:
         self.refuses(method, rf"\(5, 6\), got \({', '.join(map(str, shape))}", foreground=np.ones(shape, bool))
 
     @pytest.mark.parametrize("value", [0.5, np.nan, 1 + 0j, "yes", None])
-    def test_a_foreground_that_is_no_mask(self, method: str, value: Any) -> None:  # noqa: ANN401
+    def test_a_foreground_that_is_no_mask(self, method: str, value: Any) -> None:
         foreground = np.full((5, 6), value)
         self.refuses(method, "foreground must be a mask of 0 and 1, got", foreground=foreground)
 

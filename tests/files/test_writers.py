@@ -48,7 +48,7 @@ FLAVOURS = {
 }
 
 
-def write_source(path: Path, array: np.ndarray = STACK, **options: Any) -> Path:  # noqa: ANN401
+def write_source(path: Path, array: np.ndarray = STACK, **options: Any) -> Path:
     tifffile.imwrite(path, array, **{"photometric": "minisblack", **options})
     return path
 

@@ -42,7 +42,7 @@ def at_angles(*degrees: float) -> Tensor:
     return torch.stack([phi.cos(), phi.sin()])
 
 
-def terms_of(embeddings: Tensor, labels: list[list[int]], **options: Any) -> dict[str, float]:  # noqa: ANN401
+def terms_of(embeddings: Tensor, labels: list[list[int]], **options: Any) -> dict[str, float]:
     """Terms of an image whose teacher sees what the student sees."""
     terms = spoco_terms(embeddings, embeddings, torch.tensor(labels), **options)
     return {name: term.item() for name, term in terms.items()}

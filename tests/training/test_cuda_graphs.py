@@ -38,12 +38,12 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
         class Replay(torch.autograd.Function):
             @staticmethod
-            def forward(ctx, inputs, _):  # noqa: ANN001, ANN205 (autograd's)
+            def forward(ctx, inputs, _):
                 ctx.save_for_backward(inputs)
                 return run(inputs)
 
             @staticmethod
-            def backward(ctx, upstream):  # noqa: ANN001, ANN205
+            def backward(ctx, upstream):
                 gradient.copy_((upstream * ctx.saved_tensors[0]).sum())  # written in place, as by a graph
                 return None, gradient.detach()
 

@@ -110,7 +110,7 @@ def test_what_is_recorded_is_the_loss(weights: dict[str, float], monkeypatch: py
 
 def test_a_loss_of_ones_own_is_called_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Largest(SpocoLoss):
-        def forward(self, student, teacher, labels, first_foreground=None) -> torch.Tensor:  # noqa: ANN001
+        def forward(self, student, teacher, labels, first_foreground=None) -> torch.Tensor:
             return labels.max() * (student - teacher).abs().max()
 
     monkeypatch.setattr(steps, "runs_triton", lambda _: True)  # or nothing would be recorded in any case

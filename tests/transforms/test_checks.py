@@ -15,7 +15,7 @@ from scripts.transforms.checks import CheckImaged, CheckLabelsd
 SHAPE = (1, 3, 5, 7)
 
 
-def tensor(values: Any, file: str = "a.tif", affine: np.ndarray | None = None) -> MetaTensor:  # noqa: ANN401
+def tensor(values: Any, file: str = "a.tif", affine: np.ndarray | None = None) -> MetaTensor:
     meta = {"filename_or_obj": file}
     return MetaTensor(torch.as_tensor(values), meta=meta, affine=np.eye(4) if affine is None else affine)
 
@@ -24,7 +24,7 @@ def ramp(*shape: int) -> torch.Tensor:
     return torch.arange(float(np.prod(shape))).reshape(shape)
 
 
-def check_image(values: torch.Tensor, file: str = "a.tif", **options: Any) -> dict:  # noqa: ANN401
+def check_image(values: torch.Tensor, file: str = "a.tif", **options: Any) -> dict:
     return CheckImaged("image", **{"spatial_dims": 3, **options})({"image": tensor(values, file)})
 
 
@@ -32,7 +32,7 @@ def check_label(
     label: torch.Tensor,
     image: torch.Tensor | None = None,
     file: str = "b.tif",
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> torch.Tensor:
     data = {"image": tensor(ramp(*SHAPE) if image is None else image), "label": tensor(label, file)}
     return CheckLabelsd("label", "image", **options)(data)["label"]

@@ -24,7 +24,7 @@ def border_term_on_gpu(
 
 class _BorderTerm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embeddings, labels, annotated, known, reach, near, far):  # noqa: ANN001, ANN205 (autograd's)
+    def forward(ctx, embeddings, labels, annotated, known, reach, near, far):  # noqa: ANN205 (autograd's)
         space = embeddings.detach().contiguous()
         maps = labels.contiguous(), *(mask.contiguous().view(torch.uint8) for mask in (annotated, known))
         images, dims, *shape = space.shape
@@ -42,7 +42,7 @@ class _BorderTerm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream):  # noqa: ANN001, ANN205
+    def backward(ctx, upstream):  # noqa: ANN205
         space, *maps, counts = ctx.saved_tensors
         gradient = torch.empty_like(space)
         factors = 2 * upstream[:, None] / counts

@@ -41,7 +41,7 @@ def pairwise_sums_on_gpu(
 
 class _PairwiseSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embeddings, centers, exist, weights, functions, other):  # noqa: ANN001, ANN205 (autograd's)
+    def forward(ctx, embeddings, centers, exist, weights, functions, other):  # noqa: ANN205 (autograd's)
         spaces = [_contiguous(embeddings, centers), _contiguous(*(other or (embeddings, centers)))]
         weights = weights.reshape(*weights.shape[:2], -1)
         if weights.stride(2) != 1:
@@ -56,7 +56,7 @@ class _PairwiseSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream):  # noqa: ANN001, ANN205
+    def backward(ctx, upstream):  # noqa: ANN205
         *tensors, exist, weights = ctx.saved_tensors
         spaces = [tuple(tensors[:2]), tuple(tensors[2:])]
         embeddings, centers = spaces[0]
