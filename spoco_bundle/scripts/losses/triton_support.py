@@ -42,7 +42,7 @@ def kernels_work(device: torch.device) -> bool:
             borders = border_term_on_gpu(zeros, number, number == 0, number == 0, 1, 1.0, 1.0)
             (sums.sum() + distances_to_own(zeros, means, number).sum() + borders.sum()).backward()
             walk_on_gpu(zeros.detach(), number.long(), number == 0, 1.0, 1)
-    except Exception as error:
+    except Exception as error:  # a compiler fails in many ways, and none of them may end a training
         logger.warning("%s: Triton does not work here, so the loss takes longer: %s", device, error)
         return False
     return True
