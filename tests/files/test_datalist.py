@@ -149,6 +149,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match="which are the images, expected their label maps"):
             image_label_pairs("unused", f"{tmp_path}/images/*.tif", f"{tmp_path}/images/*.tif")
 
+    def test_masks_that_are_the_images(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
+        with pytest.raises(ValueError, match=r"masks: found .*a\.tif, which is an image, expected another file"):
+            image_list(tmp_path, masks=f"{tmp_path}/images/*.tif")
+
     def test_fewer_masks_than_images(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
         with pytest.raises(ValueError, match="Found 2 images and 1 masks, expected equal numbers"):

@@ -1,5 +1,7 @@
 """Weights and settings on disk."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,11 @@ class TestLoadWeights:
     def test_refuses_another_shape_and_names_it(self, saved: Path) -> None:
         with pytest.raises(ValueError, match=r"model.pt: .*weight has the shape \(2, 3\) instead of \(2, 4\)"):
             load_weights(nn.Linear(4, 2), saved)
+
+    def test_refuses_another_kind_of_numbers_and_names_it(self, saved: Path) -> None:
+        torch.save({name: tensor.long() for name, tensor in nn.Linear(3, 2).state_dict().items()}, saved)
+        with pytest.raises(ValueError, match=r"weight is of torch\.int64 instead of torch\.float32"):
+            load_weights(nn.Linear(3, 2), saved)
 
     def test_refuses_another_architecture_and_names_the_entry(self, saved: Path) -> None:
         with pytest.raises(ValueError, match="no entry 0.weight"):
@@ -132,6 +139,13 @@ class TestSettings:
             read_settings(tmp_path)
         (tmp_path / "model.json").write_text("[]")
         with pytest.raises(ValueError, match="found list, expected a JSON object"):
+            read_settings(tmp_path)
+
+    @pytest.mark.parametrize("settings", [{"spacing": 5}, {"voxel_shape": ["a"]}, {"stated_axes": [1, 0]}])
+    def test_refuses_what_is_not_along_axes(self, tmp_path: Path, settings: dict[str, object]) -> None:
+        ((name, value),) = settings.items()
+        (tmp_path / "model.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match=re.escape(f"model.json: found {name} {value!r}, expected a list")):
             read_settings(tmp_path)
 
     @pytest.mark.parametrize(("trained", "asked", "remedy"), [(2, 3, "add configs"), (3, 2, "leave configs")])

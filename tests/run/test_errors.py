@@ -69,6 +69,18 @@ def test_an_error_of_our_own_that_is_no_refusal_is_a_defect(size: object) -> Non
     assert refusal_behind(defect.value) is None
 
 
+def test_a_defect_instead_of_a_refusal_is_a_defect() -> None:
+    def give_up() -> None:
+        try:
+            split_suffix("cells.jpg")
+        except ValueError:
+            raise RuntimeError("a defect") from None
+
+    with pytest.raises(RuntimeError) as defect:
+        give_up()
+    assert refusal_behind(defect.value) is None
+
+
 def test_a_package_that_is_not_installed_is_named() -> None:
     module, _ = optional_import("no_such_package")
     with pytest.raises(OptionalImportError) as missing:

@@ -65,9 +65,9 @@ def test_accepted(name: str, value: Any) -> None:
         ("filters", [16, 32], "a list of at least 3, each a multiple of 8"),
         ("clustering", "kmeans", "one of auto, mean_shift, hdbscan, consistency"),
         ("foreground", "somewhere", "one of estimated, everywhere"),
-        ("classes", 26, "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
-        ("classes", [26, 26], "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
-        ("classes", [3000000], "a list of at least 1, each a whole number from 1 to 2147482, none twice, or None"),
+        ("classes", 26, "a list of at least 1, each a whole number from 1 to 9999, none twice, or None"),
+        ("classes", [26, 26], "a list of at least 1, each a whole number from 1 to 9999, none twice, or None"),
+        ("classes", [3000000], "a list of at least 1, each a whole number from 1 to 9999, none twice, or None"),
         ("background_label", 2**63, "a whole number from 1 to 9223372036854775807, or None"),
         ("smallest_instance", "abc", "a number above 0"),
         ("working_spacing", 2.0, "a list with one entry for each axis of the images, each a number above 0, or None"),
@@ -75,6 +75,10 @@ def test_accepted(name: str, value: Any) -> None:
         ("output_dir", ["a"], "a path; write ./NAME where NAME alone could be a number or a list"),
         ("images", 7, "a list of paths or a glob pattern, or None"),
         ("amp", "yes", "one of True, False"),
+        ("amp", 1.0, "one of True, False"),
+        ("largest_patch", 16, "a list with one entry for each axis"),
+        ("pretrained", 5.5, "a path"),
+        ("memory_format", "abc", "one of torch's"),
     ],
 )
 def test_refused(name: str, value: Any, expected: str) -> None:

@@ -113,6 +113,8 @@ def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths =
     if paths is None:
         return entries
     others = _listed(f"{key}s", paths)
+    if both := {entry["image"] for entry in entries} & set(others):
+        raise InputError(f"{key}s: found {min(both)}, which is an image, expected another file.")
     image_of = {_wildcard_texts(images, entry["image"]): entry["image"] for entry in entries}
     other_of = {_wildcard_texts(paths, other): other for other in others}
     are_told_apart = len(image_of) == len(entries) and len(other_of) == len(others)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..files.whole_files import read_tensors
 from ..refusals import InputError
 
 SETTINGS_NAME = "model.json"
+NUMBERS = ("spacing", "voxel_size", "voxel_shape")  # one for each axis
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
     if path is None or path == "null":
         return None
     path = Path(path)
-    if path == Path(shipped):
+    if path.resolve() == Path(shipped).resolve():
         if path.is_file():
             return path
         logger.warning("this copy of the bundle has no weights %s", path)
@@ -86,7 +88,7 @@ def start_from(network: nn.Module, path: Path | None, shipped: Path | str) -> nn
         load_weights(network, path)
         logger.info("training starts from the weights %s", path)
     except InputError as error:
-        if path != Path(shipped):
+        if path.resolve() != Path(shipped).resolve():
             raise
         logger.warning("training starts from random weights: %s", error)
     return network
@@ -106,7 +108,7 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict
     """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them.
 
     Raises:
-        ValueError: a broken file, or weights for images of other than `spatial_dims` axes.
+        ValueError: a broken file, numbers along other axes, or weights for images of other than `spatial_dims` axes.
     """
     path = Path(ckpt_dir) / SETTINGS_NAME
     if not path.is_file():
@@ -118,6 +120,10 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict
     if not isinstance(settings, dict):
         raise InputError(f"{path}: found {type(settings).__name__}, expected a JSON object.")
     trained_dims = settings.get("spatial_dims", spatial_dims)
+    for name in (*NUMBERS, "stated_axes"):
+        value, kind = settings.get(name), Real if name in NUMBERS else bool
+        if value is not None and not (isinstance(value, list) and all(isinstance(entry, kind) for entry in value)):
+            raise InputError(f"{path}: found {name} {value!r}, expected a list with one entry for each axis, or null.")
     if spatial_dims is not None and trained_dims != spatial_dims:
         remedy = "add configs/2d.json" if trained_dims == 2 else "leave configs/2d.json out"
         raise InputError(
@@ -150,6 +156,8 @@ def _first_difference(expected: Mapping[str, torch.Tensor], found: Any) -> str |
             return f"no entry {name}"
         if not isinstance(found[name], torch.Tensor):
             return f"{name} is a {type(found[name]).__name__} instead of a tensor"
+        if found[name].is_floating_point() != tensor.is_floating_point():
+            return f"{name} is of {found[name].dtype} instead of {tensor.dtype}"
         if found[name].shape != tensor.shape:
             return f"{name} has the shape {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
     surplus = [name for name in found if name not in expected]

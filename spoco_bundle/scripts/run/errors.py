@@ -43,7 +43,7 @@ def refusal_behind(error: BaseException | None) -> BaseException | None:
             error.errno in FULL_DISK + NO_ACCESS or _raised_in(error).startswith("scripts.")
         ):
             return error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 

@@ -25,7 +25,7 @@ from ..network.precision import PRECISIONS
 from ..refusals import InputError
 
 LARGEST_ID = 2**63 - 1  # of int64
-LARGEST_CLASS = 2**31 // 1000 - 1  # whose objects, 1000 * class + number, are instances of int32
+LARGEST_CLASS = 9999  # whose objects have ids up to 1000 * class + 999, each with a place in a list of scores
 
 
 class Rule(NamedTuple):
@@ -150,13 +150,17 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
     **dict.fromkeys(("position_scale", "foreground_weight", "first_foreground_weight", "border_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("cache_rate", "upside_down", "min_score"), SHARE),
-    "patch_size": _each_axis(_whole(1)),
+    **dict.fromkeys(("patch_size", "largest_patch"), _each_axis(_whole(1))),
     "roi_size": _either(_whole(0), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
+    "pretrained": _or_null(FOLDER),
     **dict.fromkeys(("images", "labels", "masks"), PATHS_OR_NULL),
     **dict.fromkeys(("amp", "deterministic", "cuda_graphs", "sparse_truth"), _one_of(True, False)),
     "foreground_threshold": _or_null(SHARE),
     "spatial_dims": _one_of(2, 3),
+    "memory_format": Rule(
+        lambda value, _: isinstance(value, torch.memory_format), "one of torch's, such as '$torch.contiguous_format'"
+    ),
     "device": Rule(lambda value, _: _exists(value), "a device of this machine, such as cpu or cuda:0"),
     "precision": _one_of(*PRECISIONS),
     "clustering": _one_of(*METHODS),
