@@ -14,6 +14,7 @@ from scripts.network.checkpoints import (
     read_settings,
     start_from,
     starting_weights,
+    trained_voxel_shape,
     weights_fit,
 )
 
@@ -156,3 +157,26 @@ class TestSettings:
         with pytest.raises(ValueError, match=f"model.json: found weights for {trained}D images.*{remedy}"):
             read_settings(tmp_path, asked)
         assert read_settings(tmp_path, trained) == {"spatial_dims": trained}
+
+
+class TestTrainedVoxelShape:
+    """Weights beside a model.json of a network with one channel."""
+
+    @pytest.fixture
+    def weights(self, saved: Path) -> Path:
+        settings = {"spatial_dims": 3, "in_channels": 1, "voxel_shape": [4.0, 1.0, 1.0]}
+        saved.with_suffix(".json").write_text(json.dumps(settings))
+        return saved
+
+    def test_that_of_the_weights(self, weights: Path) -> None:
+        assert trained_voxel_shape(weights, spatial_dims=3, in_channels=1) == [4.0, 1.0, 1.0]
+
+    def test_cubes_where_none_is_written(self, weights: Path) -> None:
+        weights.with_suffix(".json").write_text(json.dumps({"spatial_dims": 2, "voxel_shape": None}))
+        assert trained_voxel_shape(weights, spatial_dims=2) == [1.0, 1.0]
+
+    def test_none_of_weights_that_cannot_serve(self, weights: Path) -> None:
+        assert trained_voxel_shape(weights, spatial_dims=3, in_channels=3) is None
+        assert trained_voxel_shape(None, spatial_dims=3, in_channels=1) is None
+        weights.with_suffix(".json").unlink()
+        assert trained_voxel_shape(weights, spatial_dims=3, in_channels=1) is None

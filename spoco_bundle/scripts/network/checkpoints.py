@@ -104,13 +104,13 @@ def weights_fit(network: nn.Module, path: Path | None) -> bool:
         return False
 
 
-def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict[str, Any]:
+def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: str = SETTINGS_NAME) -> dict[str, Any]:
     """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them.
 
     Raises:
         ValueError: a broken file, numbers along other axes, or weights for images of other than `spatial_dims` axes.
     """
-    path = Path(ckpt_dir) / SETTINGS_NAME
+    path = Path(ckpt_dir) / name
     if not path.is_file():
         return {}
     try:
@@ -120,10 +120,10 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict
     if not isinstance(settings, dict):
         raise InputError(f"{path}: found {type(settings).__name__}, expected a JSON object.")
     trained_dims = settings.get("spatial_dims", spatial_dims)
-    for name in (*NUMBERS, "stated_axes"):
-        value, kind = settings.get(name), Real if name in NUMBERS else bool
+    for key in (*NUMBERS, "stated_axes"):
+        value, kind = settings.get(key), Real if key in NUMBERS else bool
         if value is not None and not (isinstance(value, list) and all(isinstance(entry, kind) for entry in value)):
-            raise InputError(f"{path}: found {name} {value!r}, expected a list with one entry for each axis, or null.")
+            raise InputError(f"{path}: found {key} {value!r}, expected a list with one entry for each axis, or null.")
     if spatial_dims is not None and trained_dims != spatial_dims:
         remedy = "add configs/2d.json" if trained_dims == 2 else "leave configs/2d.json out"
         raise InputError(
@@ -131,6 +131,24 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None) -> dict
             f"{spatial_dims}D training, or, for {trained_dims}D images, {remedy}."
         )
     return settings
+
+
+def trained_voxel_shape(path: Path | None, **architecture: Any) -> list[float] | None:
+    """Which voxels the network of some weights was made for, see `working_grid.voxel_shape`.
+
+    Args:
+        path: of the weights; their settings lie beside them under the same name.
+        architecture: settings of the network to train; where the weights' differ, they cannot serve it.
+
+    Returns:
+        None without weights that could serve, or settings that tell.
+    """
+    if path is None or not path.with_suffix(".json").is_file():
+        return None
+    settings = read_settings(path.parent, name=path.with_suffix(".json").name)
+    if any(settings.get(name) != value for name, value in architecture.items()):
+        return None
+    return settings.get("voxel_shape") or [1.0] * architecture["spatial_dims"]
 
 
 class WeightsLoader:
