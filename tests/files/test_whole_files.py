@@ -8,6 +8,7 @@ import pickle
 import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,33 +80,42 @@ class TestWholeFile:
         assert set(tmp_path.iterdir()) == {new, other}
 
 
-class TestFullDisk:
-    """A limit on the size of a file stands in for a disk with so much room."""
+@contextmanager
+def room_for_10_kb() -> Iterator[None]:
+    """A limit on the size of a file stands in for a disk with so much room.
 
-    @pytest.fixture
-    def _room_for_10_kB(self) -> Iterator[None]:
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    Not longer than need be: what pytest says goes to a file, too, where its output is redirected.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
         yield
+    finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    @pytest.mark.usefixtures("_room_for_10_kB")
+
+class TestFullDisk:
     def test_the_old_file_stays_whole_and_no_part_of_the_new_one(self, tmp_path: Path) -> None:
         target = tmp_path / "model.pt"
         write_tensors(target, torch.ones(10))
         with (
             pytest.raises(UnwritableFile, match=r"model\.pt: found that it cannot be written \(File too large\)"),
+            room_for_10_kb(),
             whole_file(target) as temporary,
         ):
             write_tensors(temporary, torch.zeros(10_000))
         assert torch.equal(read_tensors(target, "tensors"), torch.ones(10))
         assert list(tmp_path.iterdir()) == [target]
 
-    @pytest.mark.usefixtures("_room_for_10_kB")
     def test_the_run_goes_on_without_what_nothing_depends_on(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level(logging.WARNING), warn_if_unwritable(), whole_file(tmp_path / "picture.png") as temporary:
+        with (
+            caplog.at_level(logging.WARNING),
+            room_for_10_kb(),
+            warn_if_unwritable(),
+            whole_file(tmp_path / "picture.png") as temporary,
+        ):
             temporary.write_bytes(bytes(20_000))
         (warning,) = caplog.messages
         assert warning.startswith("the run goes on without a file: ")
