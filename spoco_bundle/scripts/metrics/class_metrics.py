@@ -11,7 +11,7 @@ from monai.metrics import CumulativeIterationMetric
 from ..refusals import InputError
 from ..transforms.classes import objects_of_class
 from ..transforms.sampling import where_id
-from .instances import METRIC_NAMES, instance_metrics
+from .instances import METRIC_NAMES, gathered, instance_metrics
 
 
 class ClassMetrics(CumulativeIterationMetric):
@@ -51,20 +51,14 @@ class ClassMetrics(CumulativeIterationMetric):
 
     def has_seen_objects(self) -> bool:
         """Whether an image of any process holds an annotated object of one of the classes."""
-        return bool(self._gathered()[1].any())
+        return bool(gathered(self)[1].any())
 
     def aggregate(self) -> dict[str, dict[str, float]]:
         """Class -> mean of each metric and the number of images that hold it; no metrics where that is 0."""
-        values, _ = self._gathered()
+        values, _ = gathered(self)
         result: dict[str, dict[str, float]] = {}
         for class_, rows in zip(self.classes, values.unbind(1), strict=True):
             rows = rows[~rows[:, 0].isnan()]
             means = dict(zip(METRIC_NAMES, rows.mean(0).tolist(), strict=True)) if len(rows) else {}
             result[str(class_)] = {**means, "images": len(rows)}
         return result
-
-    def _gathered(self) -> Sequence[torch.Tensor]:
-        buffers = self.get_buffer()
-        if buffers is None:
-            raise InputError("ClassMetrics has seen 0 images, and there is nothing to average.")
-        return [buffer.cpu() for buffer in buffers]

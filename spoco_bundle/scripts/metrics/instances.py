@@ -352,7 +352,7 @@ class InstanceMetrics(CumulativeIterationMetric):
 
     def per_image(self) -> torch.Tensor:
         """The values of each image, process after process: (N, len(METRIC_NAMES)) float64."""
-        return self._gathered()[0]
+        return gathered(self)[0]
 
     def aggregate(self) -> dict[str, float]:
         """The mean of each metric over all images of all processes.
@@ -360,13 +360,15 @@ class InstanceMetrics(CumulativeIterationMetric):
         With ``sparse`` an image without any annotated object says nothing, and its perfect values would only
         flatter the mean: it is left out, unless there is no other.
         """
-        values, annotated = self._gathered()
+        values, annotated = gathered(self)
         if self.sparse and bool(annotated.any()):
             values = values[annotated]
         return dict(zip(METRIC_NAMES, values.mean(dim=0).tolist(), strict=True))
 
-    def _gathered(self) -> Sequence[torch.Tensor]:
-        buffers = self.get_buffer()
-        if buffers is None:
-            raise InputError("InstanceMetrics has seen 0 images, and there is nothing to average.")
-        return [buffer.cpu() for buffer in buffers]
+
+def gathered(metric: CumulativeIterationMetric) -> Sequence[torch.Tensor]:
+    """What a metric has kept of each image, process after process, on the CPU; raises ValueError if it saw none."""
+    buffers = metric.get_buffer()
+    if buffers is None:
+        raise InputError(f"{type(metric).__name__} has seen 0 images, and there is nothing to average.")
+    return [buffer.cpu() for buffer in buffers]

@@ -161,9 +161,8 @@ class CheckLabelsd(MapTransform):
         return result
 
     def _check_grid(self, file: str, label: torch.Tensor, image_file: str, image: torch.Tensor) -> None:
-        if label.ndim > 1 and label.shape[0] != 1:
-            expected = "one channel of integer ids; colours must be turned into ids first"
-            raise refusal(file, f"a label map of {label.shape[0]} channels", expected)
+        if label.ndim > 1:
+            check_one_channel(file, label.shape[0])
         if label.shape[1:] != image.shape[1:]:
             label_shape = describe_shape(file, label.shape[1:])
             image_shape = describe_shape(image_file, image.shape[1:])
@@ -172,14 +171,26 @@ class CheckLabelsd(MapTransform):
             check_same_grid(file, label, image_file, image)
 
     def _check_ids(self, file: str, label: torch.Tensor) -> None:
-        if label.is_floating_point() or label.is_complex():
-            kind = str(label.dtype).removeprefix("torch.")
-            raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
+        check_integers(file, label)
         if label.min() < 0:
             raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
         if not self.allow_empty and not without_special(label, *self.special).any():
             others = ", ".join(map(str, sorted({0, *(label for label in self.special if label is not None)})))
             raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
+
+
+def check_one_channel(file: str, channels: int) -> None:
+    """Refuse a label map of colours; raises ValueError naming the file."""
+    if channels != 1:
+        expected = "one channel of integer ids; colours must be turned into ids first"
+        raise refusal(file, f"a label map of {channels} channels", expected)
+
+
+def check_integers(file: str, label: torch.Tensor) -> None:
+    """Refuse a label map of other numbers; raises ValueError naming the file."""
+    if label.is_floating_point() or label.is_complex():
+        kind = str(label.dtype).removeprefix("torch.")
+        raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
 
 
 def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ..files.image_files import file_of
 from ..files.readers import read_volume
-from ..refusals import InputError, refusal
+from ..refusals import InputError
+from .checks import check_integers, check_one_channel
 from .sampling import kept_count, where_id
 
 IDS_OF_A_CLASS = 1000
@@ -122,10 +123,8 @@ def draw_objects(
 def _ids_in(path: PathLike) -> list[int]:
     """All ids of a label map; raises ValueError where it holds colours, or no integers."""
     array, meta = read_volume(path)
-    if array.ndim != len(meta[MetaKeys.SPATIAL_SHAPE]):
-        raise refusal(path, f"a label map of {len(array)} channels", "one channel of integer ids")
-    if array.dtype.kind not in "iu":
-        raise refusal(path, f"a label map of type {array.dtype}", "integer ids")
+    check_one_channel(str(path), 1 if array.ndim == len(meta[MetaKeys.SPATIAL_SHAPE]) else len(array))
+    check_integers(str(path), torch.as_tensor(array))
     return np.unique(array).tolist()
 
 
