@@ -5,14 +5,12 @@ import json
 import logging
 import os
 import pickle
-import resource
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import room_for
 
 from scripts.files.whole_files import (
     UnwritableFile,
@@ -80,27 +78,13 @@ class TestWholeFile:
         assert set(tmp_path.iterdir()) == {new, other}
 
 
-@contextmanager
-def room_for_10_kb() -> Iterator[None]:
-    """A limit on the size of a file stands in for a disk with so much room.
-
-    Not longer than need be: what pytest says goes to a file, too, where its output is redirected.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 class TestFullDisk:
     def test_the_old_file_stays_whole_and_no_part_of_the_new_one(self, tmp_path: Path) -> None:
         target = tmp_path / "model.pt"
         write_tensors(target, torch.ones(10))
         with (
             pytest.raises(UnwritableFile, match=r"model\.pt: found that it cannot be written \(File too large\)"),
-            room_for_10_kb(),
+            room_for(10_000),
             whole_file(target) as temporary,
         ):
             write_tensors(temporary, torch.zeros(10_000))
@@ -112,7 +96,7 @@ class TestFullDisk:
     ) -> None:
         with (
             caplog.at_level(logging.WARNING),
-            room_for_10_kb(),
+            room_for(10_000),
             warn_if_unwritable(),
             whole_file(tmp_path / "picture.png") as temporary,
         ):

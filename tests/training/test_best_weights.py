@@ -1,11 +1,11 @@
 """The weights are those of the best validation; their bias tells which one that was."""
 
 import os
-import resource
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import room_for
 from ignite.engine import Engine
 from torch import nn
 
@@ -140,13 +140,8 @@ def test_on_a_full_disk_all_earlier_files_stay_in_their_place(saved: Path, netwo
     folder = saved.parent
     saver = BestWeightsSaver(str(folder), {"model.pt": network, "teacher.pt": nn.Linear(3, 2000)}, {})
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        with pytest.raises(UnwritableFile, match=r"teacher\.pt: found that it cannot be written"):
-            validate(saver, 1.0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with room_for(10_000), pytest.raises(UnwritableFile, match=r"teacher\.pt: found that it cannot be written"):
+        validate(saver, 1.0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disk import room_for
 from ignite.engine import Engine, Events
 from monai.transforms import RandGaussianNoise
 from monai.utils import set_determinism
@@ -215,12 +215,8 @@ class TestAnotherTraining:
 
 def test_on_a_full_disk_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     training(tmp_path, killed_after=2)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    with room_for(500):
         assert training(tmp_path, killed_after=4) == [(3, 3.0), (4, 4.0)]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(warnings(caplog)) == 2
     assert all("resume.pt: found that it cannot be written" in warning for warning in warnings(caplog))
     assert names(tmp_path) == {"resume.pt", "resume_previous.pt"}

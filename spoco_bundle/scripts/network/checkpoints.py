@@ -60,7 +60,7 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
     if path is None or path == "null":
         return None
     path = Path(path)
-    if path.resolve() == Path(shipped).resolve():
+    if _is_same_file(path, shipped):
         if path.is_file():
             return path
         logger.warning("this copy of the bundle has no weights %s", path)
@@ -88,7 +88,7 @@ def start_from(network: nn.Module, path: Path | None, shipped: Path | str) -> nn
         load_weights(network, path)
         logger.info("training starts from the weights %s", path)
     except InputError as error:
-        if path.resolve() != Path(shipped).resolve():
+        if not _is_same_file(path, shipped):
             raise
         logger.warning("training starts from random weights: %s", error)
     return network
@@ -163,6 +163,11 @@ class WeightsLoader:
 
     def __call__(self, engine: Engine) -> None:
         load_weights(self.network, self.path)
+
+
+def _is_same_file(one: Path, other: Path | str) -> bool:
+    """Also where one path is relative and the other is not, or neither file is there."""
+    return one.resolve() == Path(other).resolve()
 
 
 def _first_difference(expected: Mapping[str, torch.Tensor], found: Any) -> str | None:
