@@ -42,6 +42,7 @@ class Kind(NamedTuple):
     flatness: float = 1.0  # width of an object over its thickness
     blur: float = 0.0  # standard deviation in voxels: at a border, embeddings go over into the neighbour's
     drift: float = 0.0  # change of the embedding from voxel to voxel, along each axis
+    dense: bool = False  # objects fill the image, as cells of a tissue do
 
 
 KINDS = {
@@ -50,15 +51,19 @@ KINDS = {
     "shared": Kind(shared=True),
     "thin": Kind(flatness=3.0, blur=0.7),
     "drifting": Kind(drift=0.1),
+    "dense": Kind(dense=True),
 }
 
 
 def synthetic_field(kind: Kind, voxels: int, objects: int, dim: int, ndim: int = 3, seed: int = 0) -> Field:
-    """Objects that touch in clumps and fill about half of the image, `voxels` of it."""
+    """Objects that touch in clumps and fill `voxels` of the image: about half of it, or, where they are dense, all."""
     random = np.random.default_rng(seed)
-    side = round((2 * voxels) ** (1 / ndim))
+    side = round((voxels if kind.dense else 2 * voxels) ** (1 / ndim))
     labels, distance_to_center = _cells((side,) * ndim, objects, kind.flatness, random)
-    foreground = distance_to_center <= np.partition(distance_to_center.ravel(), voxels)[voxels]
+    if kind.dense:
+        foreground = np.ones(labels.shape, bool)
+    else:
+        foreground = distance_to_center <= np.partition(distance_to_center.ravel(), voxels)[voxels]
     embeddings = np.empty((dim, *labels.shape), np.float32)
     vectors = _vectors(labels, dim, kind.shared, random)
     axes = random.permutation(dim)[:ndim]  # along which the embedding drifts

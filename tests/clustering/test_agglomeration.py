@@ -177,10 +177,9 @@ class TestCut:
     @pytest.mark.parametrize("merged", [0.3, 0.5, 0.8])
     def test_a_cut_is_what_merging_up_to_there_gives(self, merged: float) -> None:
         embeddings = noise((3, 20, 20))
-        voxels = ForegroundVoxels(embeddings, everywhere(embeddings))
-        whole = build_hierarchy(voxels)
+        whole = build_hierarchy(embeddings, everywhere(embeddings))
         threshold = float(np.quantile(whole.evidence, merged))
-        part = build_hierarchy(voxels, limit=threshold)
+        part = build_hierarchy(embeddings, everywhere(embeddings), limit=threshold)
         assert 0 < len(part.merges) < len(whole.merges)
         assert np.array_equal(whole.cut(threshold), part.cut(math.inf))
         assert whole.cut(threshold).max() > whole.cut(math.inf).max() == 1

@@ -20,7 +20,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,7 +41,7 @@ QUARTILES = 11.0  # lower quartiles of the steps from voxel to voxel in a thresh
 class Hierarchy:
     """All merges in their order."""
 
-    regions: NDArray[np.integer]  # of voxels in any shape, ids from 1; 0 is none
+    regions: NDArray[np.integer]  # (*spatial), ids from 1; 0 outside the foreground
     merges: NDArray[np.int64]  # (M, 2): the second region becomes part of the first, which keeps its id
     evidence: NDArray[np.float64]  # (M,) of a border between the two, or of one merged before if that is larger
 
@@ -69,11 +68,8 @@ def agglomerate(
     Returns:
         (*spatial) instance map, 0 outside the foreground.
     """
-    voxels = ForegroundVoxels(embeddings, foreground)
-    if threshold is None:
-        threshold = estimated_threshold(voxels, delta_var)
-    hierarchy = build_hierarchy(voxels, delta_var, threshold)
-    return hierarchy.cut(threshold)[voxels.image(torch.from_numpy(hierarchy.regions))]
+    hierarchy = build_hierarchy(embeddings, foreground, delta_var, threshold)
+    return hierarchy.cut(math.inf)[hierarchy.regions]
 
 
 def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:
@@ -86,14 +82,21 @@ def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:
     return min(max(LOWEST_THRESHOLD, QUARTILES * inside / delta_var, at_borders / delta_var), HIGHEST_THRESHOLD)
 
 
-def build_hierarchy(voxels: ForegroundVoxels, delta_var: float = 0.5, limit: float = math.inf) -> Hierarchy:
-    """Merge all regions with less evidence than `limit` for a border between them; the rest as for `agglomerate`.
+def build_hierarchy(
+    embeddings: Tensor, foreground: Tensor, delta_var: float = 0.5, limit: float | None = math.inf
+) -> Hierarchy:
+    """Merge all regions with less evidence than `limit` for a border between them.
 
-    The regions of the result are (N,).
+    The arguments are those of `agglomerate`; limit None: `estimated_threshold`.
     """
+    voxels = ForegroundVoxels(embeddings, foreground)
+    if limit is None:
+        limit = estimated_threshold(voxels, delta_var)
     regions = small_regions(voxels, delta_var)
-    merges, evidence = merge_regions(RegionGraph(measure_interfaces(voxels, regions), delta_var), limit)
-    return Hierarchy(regions[:-1].cpu().numpy(), merges, evidence)
+    interfaces = measure_interfaces(voxels, regions)
+    image = voxels.image(regions[:-1])
+    del voxels, regions  # more memory than the embeddings, and merging takes its own
+    return Hierarchy(image, *merge_regions(RegionGraph(interfaces, delta_var), limit))
 
 
 class RegionGraph:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-PORTION = 2**17  # voxels to look at together: with more, what is computed on the way takes memory, fewer take time
+PORTION = 2**16  # voxels to look at together: with more, what is computed on the way takes memory, fewer take time
 DEVICE_PORTION = 2**22  # the same on a GPU, which has to be told every step for each
 EVERY = slice(None)
 
@@ -49,7 +49,9 @@ class ForegroundVoxels:
         inside = self._indices_of(self.foreground)
         self.vectors = embeddings.new_zeros(self.count + 1, len(embeddings))  # (N + 1, E)
         for column, channel in zip(self.vectors.T, embeddings, strict=True):
-            column[:-1] = channel.ravel().index_select(0, inside)
+            values = channel.ravel()
+            for portion in self.portions():
+                column[portion] = values.index_select(0, inside[portion])
 
     def portions(self) -> Iterator[slice]:
         """All N voxels, some at a time."""

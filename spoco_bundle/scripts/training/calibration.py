@@ -8,7 +8,6 @@ neighbours swallow it. Of the foreground's probability a low threshold makes it 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 
 from ..clustering.agglomeration import Hierarchy, build_hierarchy
 from ..geometry.tensors import plain_tensor
-from ..geometry.voxels import ForegroundVoxels
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
@@ -143,7 +141,7 @@ class ThresholdCalibration(Transform):
         """The mean of `mutual_overlaps` at each threshold, (T,), of the instances in one foreground (*spatial)."""
         if not foreground.any():
             return np.zeros(len(THRESHOLDS))
-        hierarchy = on_host_if_too_large(_hierarchy_in_place, embeddings, foreground, self.delta_var)
+        hierarchy = on_host_if_too_large(build_hierarchy, embeddings, foreground, self.delta_var, THRESHOLDS[-1])
         overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
         return overlaps / weights
 
@@ -168,13 +166,6 @@ def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
     return min(1.0, float(np.sqrt(object_sizes).sum()) / standard_volume(dims) ** 0.5)
 
 
-def _hierarchy_in_place(embeddings: torch.Tensor, foreground: torch.Tensor, delta_var: float) -> Hierarchy:
-    """All merges that any threshold makes; the regions are (*spatial)."""
-    voxels = ForegroundVoxels(embeddings, foreground)
-    hierarchy = build_hierarchy(voxels, delta_var, THRESHOLDS[-1])
-    return replace(hierarchy, regions=voxels.image(torch.from_numpy(hierarchy.regions)))
-
-
 def mutual_overlaps(
     hierarchy: Hierarchy, labels: NDArray[np.integer], thresholds: Sequence[float], smallest: int = 1
 ) -> NDArray[np.float64]:
@@ -185,7 +176,7 @@ def mutual_overlaps(
     as ones they would let the crumbs of a long neurite decide, by their voxels the largest object would.
 
     Args:
-        hierarchy: of the image, its regions (*spatial).
+        hierarchy: of the image.
         labels: (*spatial), ids are objects, 0 is not.
         thresholds: T places to cut the hierarchy at.
         smallest: size of an instance that counts.
