@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +55,16 @@ def read_verdicts(instances_dir: Path, labels_dir: Path) -> Verdicts:
         # numpy's types know columns by their numbers alone
         columns = ("id", "score")
         table = np.genfromtxt(path, delimiter=",", names=True, usecols=columns, ndmin=1)  # type: ignore[call-overload]
-        labels = read_labels(labels_dir, path.stem.removesuffix("_instances"))
+        labels = read_volume_of(labels_dir, path.stem.removesuffix("_instances"))
         scores.append(table["score"])
-        ious.append(best_ious(read_labels(instances_dir, path.stem), labels)[table["id"].astype(int)])
+        ious.append(best_ious(read_volume_of(instances_dir, path.stem), labels)[table["id"].astype(int)])
         objects += int(np.count_nonzero(np.unique(labels)))
     if not scores:
         raise SystemExit(f"{instances_dir}: found no *_instances.csv, expected what inference has written.")
     return Verdicts(np.concatenate(scores), np.concatenate(ious), objects)
 
 
-def read_labels(folder: Path, name: str) -> NDArray[np.integer]:
+def read_volume_of(folder: Path, name: str) -> NDArray[Any]:
     """The one volume in a folder whose file has this name and any extension but that of a table."""
     path = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix != ".csv")
     return read_volume(path).array
