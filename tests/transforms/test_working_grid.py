@@ -1,5 +1,6 @@
 """What the annotated objects tell."""
 
+import logging
 import math
 import re
 from dataclasses import replace
@@ -25,6 +26,7 @@ from scripts.transforms.working_grid import (
 )
 
 SURVEY = Survey(
+    object_count=9,
     voxel_size=[2.0, 1.0],
     object_extents=[8, 32],
     object_volume=200,
@@ -48,6 +50,7 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.smallest_sides == [64.0, 64.0]
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
     assert survey.object_volume == 8 * 32
+    assert survey.object_count == 1
 
 
 def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> None:
@@ -139,6 +142,15 @@ class TestWorkingSpacing:
     def test_objects_get_their_standard_size(self) -> None:
         assert working_spacing(SURVEY, "objects") == [1.0, 2.0]  # 16 x 16 voxels
 
+    @pytest.mark.parametrize(("count", "level"), [(4, logging.WARNING), (5, logging.INFO)])
+    def test_few_objects_say_little(self, count: int, level: int, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        working_spacing(replace(SURVEY, object_count=count), "objects")
+        (record,) = caplog.records
+        assert record.levelno == level
+        assert f"[1.0, 2.0], as the annotated objects, {count}, mostly measure [8.0, 32.0] voxels" in record.message
+        assert ("give --spacing" in record.message) == (level == logging.WARNING)
+
     def test_image_keeps_the_voxel_size(self) -> None:
         assert working_spacing(SURVEY, "image") == [2.0, 1.0]
 
@@ -200,11 +212,11 @@ class TestSmallestInstance:
         assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 8)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        survey = Survey([1.0] * 3, [16, 16, 16], 0.0, [50.0] * 3, [True] * 3)
+        survey = Survey(9, [1.0] * 3, [16, 16, 16], 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [1.0] * 3) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_in_voxels_of_the_working_grid(self) -> None:
-        survey = Survey([1.0] * 3, [32, 32, 16], 0.0, [50.0] * 3, [True] * 3)
+        survey = Survey(9, [1.0] * 3, [32, 32, 16], 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_long_objects_are_larger_than_their_thickness_tells(self) -> None:

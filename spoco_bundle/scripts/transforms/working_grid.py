@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
+FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -34,6 +35,7 @@ LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who p
 class Survey:
     """What the training files have in common."""
 
+    object_count: int  # of annotated objects in all files
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
     object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
@@ -76,6 +78,7 @@ def survey_objects(
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
     return Survey(
+        object_count=sum(len(sizes.volumes) for sizes in objects),
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         object_extents=typical_extents(objects),
@@ -176,7 +179,18 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
         return [float(edge) for edge in spacing]
     if spacing not in ("objects", "image"):
         raise InputError(f"spacing must be 'objects', 'image' or a list of numbers, got {spacing!r}")
-    return survey.voxel_size if spacing == "image" else standard_spacing(survey.voxel_size, survey.object_extents)
+    if spacing == "image":
+        return survey.voxel_size
+    chosen = standard_spacing(survey.voxel_size, survey.object_extents)
+    logger.log(
+        logging.WARNING if survey.object_count < FEW_OBJECTS else logging.INFO,
+        "spacing: %s, as the annotated objects, %d, mostly measure %s voxels%s",
+        _rounded(chosen),
+        survey.object_count,
+        _rounded(survey.object_extents),
+        "; if objects are larger or smaller as a rule, give --spacing" if survey.object_count < FEW_OBJECTS else "",
+    )
+    return chosen
 
 
 def standard_spacing(
@@ -200,6 +214,10 @@ def standard_spacing(
         factor = max(finest, extent / object_size)
         spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
     return spacing
+
+
+def _rounded(numbers: Sequence[float]) -> list[float]:
+    return [float(f"{number:.3g}") for number in numbers]
 
 
 def standard_volume(dims: int) -> float:
@@ -234,7 +252,7 @@ def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
     The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
     good as round ones in cubes.
 
-    >>> voxel_shape(Survey([4.0, 1.0, 1.0], [4.0, 16.0, 16.0], 500.0, [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
+    >>> voxel_shape(Survey(1, [4.0, 1.0, 1.0], [4.0, 16.0, 16.0], 500.0, [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
     [4.0, 1.0, 1.0]
     """
     sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)
