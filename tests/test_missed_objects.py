@@ -30,7 +30,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     }
     for path, array in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(path, array, metadata={"axes": "ZYX"})
+        tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": "ZYX"})
     (output / "cells_instances.csv").write_text("id,score\n1,0.5\n2,0.5\n")
     return dataset, output
 
