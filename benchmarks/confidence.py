@@ -51,17 +51,26 @@ class Verdicts(NamedTuple):
 def read_verdicts(instances_dir: Path, labels_dir: Path) -> Verdicts:
     """Judge the instances that inference has written by complete labels."""
     scores, ious, objects = [], [], 0
-    for path in sorted(instances_dir.glob("*_instances.csv")):
+    for name in segmented_images(instances_dir):
         # numpy's types know columns by their numbers alone
         columns = ("id", "score")
-        table = np.genfromtxt(path, delimiter=",", names=True, usecols=columns, ndmin=1)  # type: ignore[call-overload]
-        labels = read_volume_of(labels_dir, path.stem.removesuffix("_instances"))
+        table = np.genfromtxt(
+            instances_dir / f"{name}_instances.csv", delimiter=",", names=True, usecols=columns, ndmin=1
+        )  # type: ignore[call-overload]
+        labels = read_volume_of(labels_dir, name)
         scores.append(table["score"])
-        ious.append(best_ious(read_volume_of(instances_dir, path.stem), labels)[table["id"].astype(int)])
+        instances = read_volume_of(instances_dir, f"{name}_instances")
+        ious.append(best_ious(instances, labels)[table["id"].astype(int)])
         objects += int(np.count_nonzero(np.unique(labels)))
-    if not scores:
-        raise SystemExit(f"{instances_dir}: found no *_instances.csv, expected what inference has written.")
     return Verdicts(np.concatenate(scores), np.concatenate(ious), objects)
+
+
+def segmented_images(instances_dir: Path) -> list[str]:
+    """The names, without extensions, of the images that inference has segmented into a folder; at least one."""
+    names = [path.stem.removesuffix("_instances") for path in sorted(instances_dir.glob("*_instances.csv"))]
+    if not names:
+        raise SystemExit(f"{instances_dir}: found no *_instances.csv, expected what inference has written.")
+    return names
 
 
 def read_volume_of(folder: Path, name: str) -> NDArray[Any]:

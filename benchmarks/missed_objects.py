@@ -25,7 +25,7 @@ from skimage.segmentation import find_boundaries
 sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
 from accuracy import stacked  # noqa: E402
-from confidence import best_ious, read_volume_of  # noqa: E402
+from confidence import best_ious, read_volume_of, segmented_images  # noqa: E402
 
 from scripts.training.pictures import Picture, gray_picture, side_by_side  # noqa: E402
 
@@ -48,18 +48,14 @@ class Missed(NamedTuple):
 
 def missed_objects(dataset_dir: Path, instances_dir: Path) -> Iterator[Missed]:
     """All missed objects of the images that have been segmented."""
-    paths = [path for path in sorted(instances_dir.glob("*_instances.*")) if path.suffix != ".csv"]
-    if not paths:
-        raise SystemExit(f"{instances_dir}: found no *_instances.*, expected what inference has written.")
-    for path in paths:
-        stem = path.name.partition(".")[0]
-        name = stem.removesuffix("_instances")
+    for name in segmented_images(instances_dir):
         image, labels = (read_volume_of(dataset_dir / kind, name) for kind in ("images", "labels"))
-        instances = read_volume_of(instances_dir, stem)
+        instances = read_volume_of(instances_dir, f"{name}_instances")
         if image.shape != labels.shape:  # colours are the last axis
             image = image.mean(-1)
         overlaps, sizes = best_ious(labels, instances), np.bincount(labels.ravel())
-        for missed in np.flatnonzero((overlaps <= 0.5) & (sizes > 0) & (np.arange(len(sizes)) > 0)):
+        sizes[0] = 0  # no object
+        for missed in np.flatnonzero((overlaps <= 0.5) & (sizes > 0)):
             yield Missed(name, int(missed), int(sizes[missed]), float(overlaps[missed]), image, labels, instances)
 
 
