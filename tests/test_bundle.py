@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from image_samples import SHARED
 from monai.bundle import (
     ConfigComponent,
     ConfigParser,
@@ -34,6 +35,7 @@ from packaging.requirements import Requirement
 from scripts.network.foreground import THRESHOLD
 from scripts.synthetic.images import synthetic_nuclei
 from scripts.training.calibration import ThresholdCalibration
+from scripts.training.grid_probe import GridProbe
 from scripts.transforms.cropping import OBJECTS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -296,6 +298,16 @@ class TestTrainingAndInferenceAgree:
         ids["object_size"] = [16.0, 8.0, 8.0]
         assert parser(*config, **ids).get_parsed_content("working_spacing") == [1.0, 0.5, 0.5]
 
+    def test_weights_to_start_from_are_asked_for_the_grid_and_random_ones_are_not(
+        self, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(GridProbe, "__call__", lambda self, spacings: [float(one[0] > 0.6) for one in spacings])
+        files = {"dataset_dir": str(dataset), "spacing": "objects", "object_fraction": 0.1}
+        for pretrained, stays in ((TRAIN["pretrained"], False), (None, True)):
+            train = parser("train.json", pretrained=pretrained, **files)
+            suggested, chosen = map(train.get_parsed_content, ("suggested_spacing", "working_spacing"))
+            assert (chosen == suggested) is stays
+
     @pytest.mark.parametrize("part", ["train", "validate"])
     def test_what_is_not_random_is_done_once(self, dataset: Path, part: str) -> None:
         ids = {"dataset_dir": str(dataset), "ckpt_dir": str(dataset), "patch_size": [16, 16, 16]}
@@ -454,3 +466,19 @@ class TestNetwork:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         assert weights.stat().st_size <= 16 * 2**20
         assert Path(parser("train.json", *overlays).get_parsed_content("pretrained")) == weights
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the development images are not part of the repository")
+def test_two_cells_that_say_little_are_looked_at() -> None:
+    """They measure 13 slices and 30 to 41 pixels; cells of this tissue are some 25 and 45 thick."""
+    train = parser(
+        "train.json",
+        images=[str(SHARED / "membranes3d" / "upper_image.tif")],
+        labels=[str(SHARED / "membranes3d" / "upper_labels.tif")],
+        object_fraction=0.05,
+        seed=1,
+    )
+    assert max(train.get_parsed_content("suggested_spacing")[:2]) < 2
+    first, second, third = train.get_parsed_content("working_spacing")
+    assert 1.2 < first < 2
+    assert 2 < second == third < 3.3

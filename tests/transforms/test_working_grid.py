@@ -6,12 +6,16 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from scripts.transforms.working_grid import (
+    LEAST_ERROR,
+    ObjectSizes,
     Survey,
+    extent_errors,
     fitting_patch,
     inference_smallest,
     inference_spacing,
@@ -29,6 +33,7 @@ SURVEY = Survey(
     object_count=9,
     voxel_size=[2.0, 1.0],
     object_extents=[8, 32],
+    extent_errors=[0.5, 0.5],
     object_volume=200,
     smallest_sides=[64.0, 64.0],
     stated_axes=[True] * 2,
@@ -49,6 +54,7 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.voxel_size == [2.0, 1.0]
     assert survey.smallest_sides == [64.0, 64.0]
     assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * 32])
+    assert survey.extent_errors == [LEAST_ERROR] * 2
     assert survey.object_volume == 8 * 32
     assert survey.object_count == 1
 
@@ -138,6 +144,33 @@ class TestTypicalExtents:
             extents(torch.zeros(3, 3, dtype=torch.int))
 
 
+def objects(*chords: float) -> ObjectSizes:
+    """Of one image, equally large, so thick along the first axis, and all 10 voxels along the second one."""
+    return ObjectSizes(np.full(len(chords), 100), np.stack([chords, np.full(len(chords), 10.0)], axis=1))
+
+
+class TestExtentErrors:
+    def test_objects_that_are_alike_say_the_more_the_more_they_are(self) -> None:
+        assert extent_errors([objects(*[8.0] * 4)]) == pytest.approx([LEAST_ERROR / 2] * 2)
+        assert extent_errors([objects(*[8.0] * 100)]) == pytest.approx([LEAST_ERROR / 10] * 2)
+
+    def test_objects_that_differ_say_little_along_the_axis_in_which_they_do(self) -> None:
+        along, across = extent_errors([objects(4.0, 4.0, 4.0, 4.0, 16.0, 16.0, 16.0, 16.0)])
+        assert across == pytest.approx(LEAST_ERROR / 8**0.5)
+        assert math.log(2) / 2 < along < math.log(4) / 2  # the median is one of the two, or seldom the mean
+
+    def test_of_a_normal_distribution_that_of_its_median(self) -> None:
+        sizes = np.exp(np.random.default_rng(1).normal(3, 0.8, 400))
+        assert extent_errors([objects(*sizes)])[0] == pytest.approx(1.25 * 0.8 / 400**0.5, rel=0.3)
+
+    def test_in_whatever_order_and_unit(self) -> None:
+        sizes = [3.0, 5.0, 4.0, 9.0, 6.0]
+        expected = extent_errors([objects(*sizes)])
+        assert extent_errors([objects(*reversed(sizes))]) == expected
+        assert extent_errors([objects(*sizes[:2]), objects(*sizes[2:])])[0] == pytest.approx(expected[0], rel=0.5)
+        assert extent_errors([objects(*[7 * size for size in sizes])]) == pytest.approx(expected)
+
+
 class TestWorkingSpacing:
     def test_objects_get_their_standard_size(self) -> None:
         assert working_spacing(SURVEY, "objects") == [1.0, 2.0]  # 16 x 16 voxels
@@ -212,11 +245,11 @@ class TestSmallestInstance:
         assert smallest_instance(SURVEY, SURVEY.voxel_size) == pytest.approx(math.pi / 4 * 8 * 32 / 8)
 
     def test_a_sixteenth_of_the_typical_ellipsoid(self) -> None:
-        survey = Survey(9, [1.0] * 3, [16, 16, 16], 0.0, [50.0] * 3, [True] * 3)
+        survey = Survey(9, [1.0] * 3, [16, 16, 16], [0.1] * 3, 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [1.0] * 3) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_in_voxels_of_the_working_grid(self) -> None:
-        survey = Survey(9, [1.0] * 3, [32, 32, 16], 0.0, [50.0] * 3, [True] * 3)
+        survey = Survey(9, [1.0] * 3, [32, 32, 16], [0.1] * 3, 0.0, [50.0] * 3, [True] * 3)
         assert smallest_instance(survey, [2.0, 2.0, 1.0]) == pytest.approx(math.pi / 6 * 16**2)
 
     def test_long_objects_are_larger_than_their_thickness_tells(self) -> None:

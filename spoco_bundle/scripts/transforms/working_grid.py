@@ -28,6 +28,8 @@ STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
+LEAST_ERROR = 0.3  # of the logarithm of one object's extent: objects of one kind differ by that much
+DRAWS = 200  # of objects, for a standard error
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -38,6 +40,7 @@ class Survey:
     object_count: int  # of annotated objects in all files
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
+    extent_errors: list[float]  # of their logarithms, see `extent_errors`
     object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
@@ -82,6 +85,7 @@ def survey_objects(
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         object_extents=typical_extents(objects),
+        extent_errors=extent_errors(objects),
         object_volume=typical_volume(objects),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
@@ -139,6 +143,29 @@ def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
     return [extent_of_chord * _weighted_median(along_axis, weights) for along_axis in chords.T]
 
 
+def extent_errors(images: Sequence[ObjectSizes]) -> list[float]:
+    """How uncertain `typical_extents` are along each axis: the standard errors of their logarithms.
+
+    From the bootstrap (Efron 1979): as many objects, drawn from the annotated ones again and again. Two or three that
+    happen to be alike say no more than others do: at least `LEAST_ERROR` over the root of their number.
+    """
+    weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
+    logarithms = np.log(np.concatenate([sizes.chords for sizes in images]))
+    count, random = len(weights), np.random.default_rng(0)
+    orders = [np.lexsort((weights, along_axis)) for along_axis in logarithms.T]  # files and ids may come in any order
+    medians = []
+    for _ in range(DRAWS):
+        drawn = np.bincount(random.integers(0, count, count), minlength=count)
+        medians.append(
+            [
+                _weighted_median(along_axis[order], weights[order] * drawn)
+                for along_axis, order in zip(logarithms.T, orders, strict=True)
+            ]
+        )
+    least = LEAST_ERROR / math.sqrt(count)
+    return [max(least, float(error)) for error in np.std(medians, axis=0)]
+
+
 def typical_volume(images: Sequence[ObjectSizes]) -> float:
     """The median volume of the objects, in voxels; all images that have some count the same."""
     volumes = np.concatenate([sizes.volumes for sizes in images])
@@ -185,9 +212,9 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     logger.log(
         logging.WARNING if survey.object_count < FEW_OBJECTS else logging.INFO,
         "spacing: %s, as the annotated objects, %d, mostly measure %s voxels%s",
-        _rounded(chosen),
+        rounded(chosen),
         survey.object_count,
-        _rounded(survey.object_extents),
+        rounded(survey.object_extents),
         "; if objects are larger or smaller as a rule, give --spacing" if survey.object_count < FEW_OBJECTS else "",
     )
     return chosen
@@ -197,26 +224,34 @@ def standard_spacing(
     voxel_size: Sequence[float],
     extents: Sequence[float],
     object_size: float = STANDARD_OBJECT_SIZE,
-    finest: float = 0.5,
 ) -> list[float]:
-    """Working voxel size at which objects measure `object_size` voxels along every axis.
+    """Working voxel size at which objects measure `object_size` voxels along every axis, see `practical_spacing`.
 
     Args:
         voxel_size: of the images, per axis.
         extents: median extent of the annotated objects, per axis, in voxels of the images.
         object_size: what the extent shall become, in voxels.
-        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
+    """
+    wanted = [edge * extent / object_size for edge, extent in zip(voxel_size, extents, strict=True)]
+    return practical_spacing(voxel_size, wanted)
 
-    An axis within a fifth of its goal is left alone: interpolation would cost more than it gains.
+
+def practical_spacing(voxel_size: Sequence[float], wanted: Sequence[float], finest: float = 0.5) -> list[float]:
+    """The voxel size nearest to the wanted one, per axis, that is worth resampling to.
+
+    Args:
+        voxel_size: of the images.
+        wanted: within a fifth of it the images' own stays: interpolation would cost more than it gains.
+        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
     """
     spacing = []
-    for edge, extent in zip(voxel_size, extents, strict=True):
-        factor = max(finest, extent / object_size)
+    for edge, size in zip(voxel_size, wanted, strict=True):
+        factor = max(finest, size / edge)
         spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
     return spacing
 
 
-def _rounded(numbers: Sequence[float]) -> list[float]:
+def rounded(numbers: Sequence[float]) -> list[float]:
     return [float(f"{number:.3g}") for number in numbers]
 
 
@@ -252,7 +287,8 @@ def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
     The files' own units do not matter: many do not state how thick a slice is, and flat objects in flat voxels are as
     good as round ones in cubes.
 
-    >>> voxel_shape(Survey(1, [4.0, 1.0, 1.0], [4.0, 16.0, 16.0], 500.0, [1.0] * 3, [True] * 3), [4.0, 1.0, 1.0])
+    >>> survey = Survey(1, [4.0, 1.0, 1.0], [4.0, 16.0, 16.0], [0.5] * 3, 500.0, [1.0] * 3, [True] * 3)
+    >>> voxel_shape(survey, [4.0, 1.0, 1.0])
     [4.0, 1.0, 1.0]
     """
     sizes = zip(spacing, survey.voxel_size, survey.object_extents, strict=True)

@@ -1,0 +1,228 @@
+"""The working grid on which the network to start from finds the annotated objects best.
+
+The extents of the annotated objects suggest a grid (`working_grid.working_spacing`). Few objects, objects that differ,
+and objects that the border of a volume cuts may suggest a wrong one. But a network that has learned what objects are
+finds those that are annotated before any training, where the grid is right; so it can be asked, in seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from scipy.ndimage import convolve
+from torch import Tensor, nn
+
+from ..clustering.agglomeration import agglomerate
+from ..geometry.tensors import plain_tensor
+from ..metrics.instances import instance_metrics
+from ..network.device_memory import on_host_if_too_large
+from ..network.foreground import THRESHOLD, is_foreground
+from ..refusals import InputError
+from ..transforms.resampling import ResampleToSpacingd, working_shape
+from ..transforms.sampling import without_special
+from ..transforms.working_grid import Survey, practical_spacing, rounded
+
+logger = logging.getLogger(__name__)
+
+Transform = Callable[[Mapping[Any, Any]], Mapping[Any, Any]]
+Spacing = Sequence[float]
+
+STEP = 0.5  # from a voxel size to the next one that is tried, as a logarithm to base 2
+STEPS = tuple(STEP * number for number in range(-2, 3))  # from the suggested one, along each group of axes
+PRIOR = 0.002  # by how much more the objects must overlap on twice the suggested voxel size, where its error is 1
+CERTAIN = 0.1  # hardly any grid is that much better: where a step must be, the network is not asked
+FINEST = 4.0  # times as many voxels as the suggested grid has: a finer one costs too much in training and inference
+SAMPLED_VOXELS = 2**18  # of the suggested grid that are looked at
+MERGE_THRESHOLDS = {"estimated": 2.0, "everywhere": 2.8}  # those that a training prefers, see train.json
+
+
+def chosen_spacing(
+    spacing: str | Sequence[float] | None,
+    suggested: Sequence[float],
+    survey: Survey,
+    overlaps_on: Callable[[Sequence[Spacing]], Sequence[float]],
+) -> list[float]:
+    """The voxel size of the working grid, per axis in the unit of the files.
+
+    The better the annotated objects say what it is, the more must the network find them better elsewhere: as with a
+    normal prior around the suggested grid, the evidence falls with the square of the distance in standard errors.
+
+    Args:
+        spacing: as the user gives it; only ``objects`` leaves something to choose. None: as if it did not.
+        suggested: what follows from it, see `working_grid.working_spacing`.
+        survey: of the training files.
+        overlaps_on: how well the annotated objects are found on each of some grids, 0 to 1, or NaN, see `GridProbe`.
+    """
+    # In nearly every microscope the last two axes have one voxel size: their extents are two measures of one thing.
+    groups = [[0], [1, 2]] if len(suggested) == 3 else [[0, 1]]
+    prior = [PRIOR / float(np.mean([survey.extent_errors[axis] for axis in group])) ** 2 for group in groups]
+    steps = [STEPS if weight * STEP**2 < CERTAIN else (0.0,) for weight in prior]
+    if spacing != "objects" or all(len(along) == 1 for along in steps):
+        return list(suggested)
+
+    grids = list(product(*steps))
+    spacings = [tuple(_stepped(suggested, groups, grid, survey.voxel_size)) for grid in grids]
+    finest_voxel = math.prod(suggested) / FINEST * (1 - 1e-6)
+    asked = [one for one in dict.fromkeys(spacings) if math.prod(one) > finest_voxel]
+    logger.info("spacing: as the annotated objects leave it open, looking at them on %d grids", len(asked))
+    looks = dict(zip(asked, overlaps_on(asked), strict=True))
+    found = [looks.get(one, math.nan) for one in spacings]
+    overlaps = np.reshape(found, [len(along) for along in steps])
+    if np.isnan(overlaps).all():
+        return list(suggested)
+    scores = smoothed(overlaps).ravel() - np.square(grids) @ prior
+    # In a distributed training all choose what the first process does: others may round differently.
+    best = int(torch.as_tensor(idist.broadcast(float(np.nanargmax(scores)))))
+    own = grids.index((0.0,) * len(groups))
+    if best == own:
+        logger.info("spacing: stays, as the weights to start from find the annotated objects hardly better elsewhere")
+        return list(suggested)
+    logger.info(
+        "spacing: %s, where the weights to start from overlap with the annotated objects by %.2f, on the grid that "
+        "these suggest by %.2f",
+        *(rounded(spacings[best]), found[best], found[own]),
+    )
+    return list(spacings[best])
+
+
+def _stepped(
+    suggested: Sequence[float], groups: Sequence[Sequence[int]], grid: Sequence[float], voxel_size: Sequence[float]
+) -> list[float]:
+    """The suggested voxel size, changed by so many powers of 2 along each group of axes."""
+    spacing = list(suggested)
+    for group, step in zip(groups, grid, strict=True):
+        if step:
+            mean = math.prod(suggested[axis] for axis in group) ** (1 / len(group))
+            for axis in group:
+                spacing[axis] = mean * 2**step
+    return practical_spacing(voxel_size, spacing)
+
+
+def smoothed(overlaps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean with the neighbouring grids, which count half: one look is noisy. NaN stay, and do not count.
+
+    >>> smoothed(np.array([0.0, 0.4, math.nan])).round(2).tolist()
+    [0.13, 0.27, nan]
+    """
+    kernel = np.ones(())
+    for _ in range(overlaps.ndim):
+        kernel = np.multiply.outer(kernel, [0.5, 1.0, 0.5])
+    known = ~np.isnan(overlaps)
+    total = convolve(np.where(known, overlaps, 0.0), kernel, mode="constant")
+    return np.where(known, total / np.maximum(convolve(known.astype(float), kernel, mode="constant"), 1e-9), math.nan)
+
+
+class GridProbe:
+    """Looks at annotated objects on a grid with a network, as inference would.
+
+    Args:
+        data: the training files.
+        suggested: the voxel size of a grid, on which as much of the images is looked at as `SAMPLED_VOXELS`.
+        read: reads one entry of `data`: image (C, *spatial) and label (1, *spatial), MetaTensors that know their voxel
+            size, the image's contrast as the network expects it.
+        finish: what the image needs after resampling.
+        network, inferer, device: what looks at images, and where.
+        embedding_dim, delta_var: as for `postprocessing.ClusterEmbeddingsd`.
+        background_label, ignore_label: ids that are no objects.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        suggested: Sequence[float],
+        read: Transform,
+        finish: Transform,
+        network: nn.Module,
+        inferer: Inferer,
+        device: torch.device | str,
+        embedding_dim: int,
+        delta_var: float = 0.5,
+        background_label: int | None = None,
+        ignore_label: int | None = None,
+    ) -> None:
+        self.data, self.suggested, self.read, self.finish = data, suggested, read, finish
+        self.network, self.inferer, self.device = network, inferer, device
+        self.embedding_dim, self.delta_var = embedding_dim, delta_var
+        self.special = (background_label, ignore_label)
+
+    def __call__(self, spacings: Sequence[Spacing]) -> list[float]:
+        """On each grid the mean over the annotated objects of the best IoU with any instance, 0 to 1.
+
+        The better one of that with and without background around the objects: which holds, nobody knows yet. NaN for
+        a grid that an image cannot have.
+        """
+        overlaps, count = np.zeros((len(spacings), len(MERGE_THRESHOLDS))), 0
+        for sample in self._sampled():
+            count += len(self._objects(sample["label"]).unique()) - 1
+            overlaps += [self._overlaps(sample, spacing) for spacing in spacings]
+        return [float(overlap) for overlap in overlaps.max(1) / max(1, count)]
+
+    def _sampled(self) -> Iterator[Mapping[Any, Any]]:
+        """Images with annotated objects, or parts of large ones, until `SAMPLED_VOXELS` are there."""
+        left = float(SAMPLED_VOXELS)
+        for entry in self.data:
+            sample = self.read(dict(entry))
+            objects = self._objects(sample["label"])
+            voxels = math.prod(working_shape(objects.shape, sample["label"].pixdim.tolist(), self.suggested))
+            share = min(1.0, SAMPLED_VOXELS / voxels)
+            if not objects.any():
+                continue
+            shape = [max(1, round(side * share ** (1 / objects.dim()))) for side in objects.shape]
+            window = (slice(None), *densest_window(objects, shape))
+            yield {key: sample[key][window] for key in ("image", "label")}
+            left -= voxels * share
+            if left <= 0:
+                return
+
+    def _objects(self, labels: Tensor) -> Tensor:
+        """(1, *spatial) -> (*spatial), 0 where no object is."""
+        return without_special(plain_tensor(labels), *self.special)[0].cpu()
+
+    def _overlaps(self, sample: Mapping[Any, Any], spacing: Spacing) -> NDArray[np.float64]:
+        """For each of `MERGE_THRESHOLDS` the sum over the objects of an image of their best IoU with an instance."""
+        try:
+            resampled = self.finish(ResampleToSpacingd(["image", "label"], spacing, "label")(sample))
+        except InputError:
+            return np.full(len(MERGE_THRESHOLDS), math.nan)
+        objects = self._objects(resampled["label"]).numpy()
+        count = len(np.unique(objects)) - 1
+        embeddings = self._embeddings(resampled["image"])
+        background = ~is_foreground(embeddings, THRESHOLD)
+        foregrounds = {"estimated": ~background, "everywhere": torch.ones_like(background)}
+        overlaps = np.zeros(len(MERGE_THRESHOLDS))
+        for index, (name, threshold) in enumerate(MERGE_THRESHOLDS.items()):
+            if count and foregrounds[name].any():
+                instances = on_host_if_too_large(agglomerate, embeddings, foregrounds[name], self.delta_var, threshold)
+                overlaps[index] = count * instance_metrics(instances, objects, sparse=True)["annotated_iou"]
+        return overlaps
+
+    def _embeddings(self, image: Tensor) -> Tensor:
+        """(C, *spatial) -> (E, *spatial)."""
+        training = self.network.training
+        self.network.eval()
+        with torch.no_grad():
+            found = self.inferer(plain_tensor(image)[None].to(self.device), self.network)
+        self.network.train(training)
+        return plain_tensor(found)[0, : self.embedding_dim].float()
+
+
+def densest_window(labels: Tensor, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Where in (*spatial) a window of this shape holds the most annotated voxels, in steps of half a window."""
+    starts = [
+        sorted({*range(0, side - edge, max(1, edge // 2)), side - edge})
+        for side, edge in zip(labels.shape, shape, strict=True)
+    ]
+    windows = [
+        tuple(slice(start, start + edge) for start, edge in zip(corner, shape, strict=True))
+        for corner in product(*starts)
+    ]
+    return max(windows, key=lambda window: int(labels[window].count_nonzero()))
