@@ -54,6 +54,10 @@ class TestChoice:
         sure = replace(UNSURE, extent_errors=[0.03] * 3)
         assert chosen_spacing("objects", SUGGESTED, sure, never) == SUGGESTED
 
+    def test_who_says_how_large_objects_are_is_believed(self) -> None:
+        told = replace(UNSURE, extent_errors=[0.0] * 3)
+        assert chosen_spacing("objects", SUGGESTED, told, never) == SUGGESTED
+
     def test_only_along_the_axes_of_which_they_say_little(self) -> None:
         sure_in_the_plane = replace(UNSURE, extent_errors=[1.0, 0.03, 0.03])
         assert chosen_spacing("objects", SUGGESTED, sure_in_the_plane, peak_at([4.0, 2.0, 2.0])) == [4.0, 1.0, 1.0]

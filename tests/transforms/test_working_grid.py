@@ -59,6 +59,16 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.object_count == 1
 
 
+def test_who_knows_how_large_objects_are_says_so() -> None:
+    survey = survey_objects([{}], load, background_label=9, object_size=[32.0, 24.0])
+    assert survey.object_extents == [16.0, 24.0]  # voxels of (2, 1)
+    assert survey.extent_errors == [0.0, 0.0]
+    assert survey.object_volume == pytest.approx(math.pi / 4 * 16 * 24)
+    assert survey.object_count == 1
+    assert working_spacing(survey) == [2.0, 1.5]
+    assert smallest_instance(survey, [2.0, 1.5]) == pytest.approx(inference_smallest([32.0, 24.0], trained=0))
+
+
 def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> None:
     def load_stated(entry: dict) -> dict:
         loaded = load(entry)
@@ -182,7 +192,7 @@ class TestWorkingSpacing:
         (record,) = caplog.records
         assert record.levelno == level
         assert f"[1.0, 2.0], as the annotated objects, {count}, mostly measure [8.0, 32.0] voxels" in record.message
-        assert ("give --spacing" in record.message) == (level == logging.WARNING)
+        assert ("give --object_size" in record.message) == (level == logging.WARNING)
 
     def test_image_keeps_the_voxel_size(self) -> None:
         assert working_spacing(SURVEY, "image") == [2.0, 1.0]

@@ -39,6 +39,7 @@ Spacing = Sequence[float]
 STEP = 0.5  # from a voxel size to the next one that is tried, as a logarithm to base 2
 STEPS = tuple(STEP * number for number in range(-2, 3))  # from the suggested one, along each group of axes
 PRIOR = 0.002  # by how much more the objects must overlap on twice the suggested voxel size, where its error is 1
+KNOWN = 1e-6  # an error so small is none
 CERTAIN = 0.1  # hardly any grid is that much better: where a step must be, the network is not asked
 FINEST = 4.0  # times as many voxels as the suggested grid has: a finer one costs too much in training and inference
 SAMPLED_VOXELS = 2**18  # of the suggested grid that are looked at
@@ -64,7 +65,8 @@ def chosen_spacing(
     """
     # In nearly every microscope the last two axes have one voxel size: their extents are two measures of one thing.
     groups = [[0], [1, 2]] if len(suggested) == 3 else [[0, 1]]
-    prior = [PRIOR / float(np.mean([survey.extent_errors[axis] for axis in group])) ** 2 for group in groups]
+    errors = [max(KNOWN, float(np.mean([survey.extent_errors[axis] for axis in group]))) for group in groups]
+    prior = [PRIOR / error**2 for error in errors]
     steps = [STEPS if weight * STEP**2 < CERTAIN else (0.0,) for weight in prior]
     if spacing != "objects" or all(len(along) == 1 for along in steps):
         return list(suggested)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Survey:
     object_count: int  # of annotated objects in all files
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
     object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
-    extent_errors: list[float]  # of their logarithms, see `extent_errors`
+    extent_errors: list[float]  # of their logarithms, see `extent_errors`; 0 where the user told them
     object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
@@ -51,6 +51,7 @@ def survey_objects(
     load: Transform,
     background_label: int | None = None,
     ignore_label: int | None = None,
+    object_size: Sequence[float] | None = None,
     label_key: str = "label",
     image_key: str = "image",
 ) -> Survey:
@@ -60,6 +61,8 @@ def survey_objects(
         data: the training files.
         load: transform that reads one entry of `data`, as the training does.
         background_label, ignore_label: ids that are no objects.
+        object_size: how large the objects are as a rule, per axis in the unit of the files, if the user says so; the
+            annotated ones need not be typical then.
 
     Raises:
         ValueError: there is no object.
@@ -80,7 +83,7 @@ def survey_objects(
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
-    return Survey(
+    survey = Survey(
         object_count=sum(len(sizes.volumes) for sizes in objects),
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
@@ -89,6 +92,14 @@ def survey_objects(
         object_volume=typical_volume(objects),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
+    return survey if object_size is None else _told(survey, object_size)
+
+
+def _told(survey: Survey, object_size: Sequence[float]) -> Survey:
+    """The survey with objects of a size that is known, per axis in the unit of the files."""
+    extents = [size / edge for size, edge in zip(object_size, survey.voxel_size, strict=True)]
+    volume = ball_volume(0.5, len(extents)) * math.prod(extents)
+    return replace(survey, object_extents=extents, extent_errors=[0.0] * len(extents), object_volume=volume)
 
 
 def _warn_of_a_mask(file: str, labels: Tensor) -> None:
@@ -209,13 +220,16 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     if spacing == "image":
         return survey.voxel_size
     chosen = standard_spacing(survey.voxel_size, survey.object_extents)
+    if not any(survey.extent_errors):
+        logger.info("spacing: %s, as objects measure %s voxels", rounded(chosen), rounded(survey.object_extents))
+        return chosen
     logger.log(
         logging.WARNING if survey.object_count < FEW_OBJECTS else logging.INFO,
         "spacing: %s, as the annotated objects, %d, mostly measure %s voxels%s",
         rounded(chosen),
         survey.object_count,
         rounded(survey.object_extents),
-        "; if objects are larger or smaller as a rule, give --spacing" if survey.object_count < FEW_OBJECTS else "",
+        "; if objects are larger or smaller as a rule, give --object_size" if survey.object_count < FEW_OBJECTS else "",
     )
     return chosen
 
