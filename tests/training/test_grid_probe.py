@@ -104,13 +104,17 @@ class TestChoice:
         fine = each(lambda spacing: math.nan if spacing[0] > SUGGESTED[0] else 0.5)
         assert chosen_spacing("objects", SUGGESTED, UNSURE, fine) == SUGGESTED
 
-    def test_all_processes_choose_what_the_first_one_chooses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def of_the_first_process(index: float) -> float:
-            return index + 1
+    def test_processes_that_see_it_differently_choose_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def with_another(own: Tensor) -> Tensor:
+            """Another process has seen that a grid is by far the best one."""
+            return own + 5 * torch.nn.functional.one_hot(torch.tensor(3), len(own))
 
         alone = chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 0.5, 0.5]))
-        monkeypatch.setattr(grid_probe.idist, "broadcast", of_the_first_process)
-        assert chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 0.5, 0.5])) != alone
+        monkeypatch.setattr(grid_probe.idist, "get_world_size", lambda: 2)
+        monkeypatch.setattr(grid_probe.idist, "all_reduce", with_another)
+        together = chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 0.5, 0.5]))
+        assert together != alone
+        assert together == pytest.approx([1.0, 2**0.5, 2**0.5])
 
 
 class TestSmoothing:

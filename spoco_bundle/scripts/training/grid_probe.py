@@ -82,8 +82,9 @@ def chosen_spacing(
     if np.isnan(overlaps).all():
         return list(suggested)
     scores = smoothed(overlaps).ravel() - np.square(grids) @ prior
-    # In a distributed training all choose what the first process does: others may round differently.
-    best = int(torch.as_tensor(idist.broadcast(float(np.nanargmax(scores)))))
+    if idist.get_world_size() > 1:  # processes that round differently choose together
+        scores = torch.as_tensor(idist.all_reduce(torch.from_numpy(scores))).cpu().numpy()
+    best = int(np.nanargmax(scores))
     own = grids.index((0.0,) * len(groups))
     if best == own:
         logger.info("spacing: stays, as the weights to start from find the annotated objects hardly better elsewhere")
