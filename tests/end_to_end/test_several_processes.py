@@ -7,6 +7,7 @@ makes whole steps of the rounding error of a gradient near zero.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundle_runs import TINY_TRAINING, TRAIN, curves, nuclei, run_command, run_here, same, shell_environment, write_pair
+from bundle_runs import (
+    BUNDLE,
+    TINY_TRAINING,
+    TRAIN,
+    curves,
+    nuclei,
+    run_command,
+    run_here,
+    same,
+    shell_environment,
+    write_pair,
+)
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 BACKGROUND, SIDE = 99, 16
@@ -40,7 +52,7 @@ KEEP = (
     "'metrics': @train#trainer.state.metrics, 'epoch': @train#trainer.state.epoch}, "
     "@output_dir + '/rank_%d.pt' % @rank)"
 )
-LEAVE = "$torch.distributed.destroy_process_group()"
+LEAVE = json.loads((BUNDLE / "configs" / "multi_gpu_train.json").read_text(encoding="utf-8"))["finalize"]
 LAST_EPOCH = 4  # three validations of a falling metric after the first, the best one
 
 
@@ -61,7 +73,7 @@ def training(folder: Path, processes: int) -> dict[str, Any]:
         "dataset_dir": folder / "data",
         "ckpt_dir": folder / f"weights of {processes}",
         "output_dir": folder / f"output of {processes}",
-        "finalize": [KEEP, LEAVE] if processes > 1 else [KEEP],
+        "finalize": [KEEP, *LEAVE] if processes > 1 else [KEEP],
     }
 
 

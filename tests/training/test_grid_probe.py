@@ -51,7 +51,7 @@ class TestChoice:
         assert chosen_spacing("objects", SUGGESTED, UNSURE, peak_at(best)) == pytest.approx(best)
 
     def test_where_they_say_much_nobody_is_asked(self) -> None:
-        sure = replace(UNSURE, extent_errors=[0.03] * 3)
+        sure = replace(UNSURE, extent_errors=[0.1] * 3)
         assert chosen_spacing("objects", SUGGESTED, sure, never) == SUGGESTED
 
     def test_who_says_how_large_objects_are_is_believed(self) -> None:
@@ -59,11 +59,11 @@ class TestChoice:
         assert chosen_spacing("objects", SUGGESTED, told, never) == SUGGESTED
 
     def test_only_along_the_axes_of_which_they_say_little(self) -> None:
-        sure_in_the_plane = replace(UNSURE, extent_errors=[1.0, 0.03, 0.03])
+        sure_in_the_plane = replace(UNSURE, extent_errors=[1.0, 0.1, 0.1])
         assert chosen_spacing("objects", SUGGESTED, sure_in_the_plane, peak_at([4.0, 2.0, 2.0])) == [4.0, 1.0, 1.0]
 
     def test_in_between_it_must_be_worth_the_distance(self) -> None:
-        unsure, rather_sure = (replace(UNSURE, extent_errors=[error] * 3) for error in (0.5, 0.08))
+        unsure, rather_sure = (replace(UNSURE, extent_errors=[error] * 3) for error in (0.5, 0.18))
         overlap = peak_at([4.0, 1.0, 1.0], height=0.1)
         assert chosen_spacing("objects", SUGGESTED, unsure, overlap)[0] > SUGGESTED[0]
         assert chosen_spacing("objects", SUGGESTED, rather_sure, overlap) == SUGGESTED

@@ -38,7 +38,7 @@ Spacing = Sequence[float]
 
 STEP = 0.5  # from a voxel size to the next one that is tried, as a logarithm to base 2
 STEPS = tuple(STEP * number for number in range(-2, 3))  # from the suggested one, along each group of axes
-PRIOR = 0.002  # by how much more the objects must overlap on twice the suggested voxel size, where its error is 1
+PRIOR = 0.008  # by how much more the objects must overlap on twice the suggested voxel size, where its error is 1
 KNOWN = 1e-6  # an error so small is none
 CERTAIN = 0.1  # hardly any grid is that much better: where a step must be, the network is not asked
 FINEST = 4.0  # times as many voxels as the suggested grid has: a finer one costs too much in training and inference

@@ -28,7 +28,7 @@ STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
-LEAST_ERROR = 0.3  # of the logarithm of one object's extent: objects of one kind differ by that much
+LEAST_ERROR = 0.6  # of the logarithm of one object's extent: objects of one kind differ by that much
 DRAWS = 200  # of objects, for a standard error
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
