@@ -175,10 +175,10 @@ class GridProbe:
         for entry in self.data:
             sample = self.read(dict(entry))
             objects = self._objects(sample["label"])
-            voxels = math.prod(working_shape(objects.shape, sample["label"].pixdim.tolist(), self.suggested))
-            share = min(1.0, SAMPLED_VOXELS / voxels)
             if not objects.any():
                 continue
+            voxels = math.prod(working_shape(objects.shape, sample["label"].pixdim.tolist(), self.suggested))
+            share = min(1.0, SAMPLED_VOXELS / voxels)
             shape = [max(1, round(side * share ** (1 / objects.dim()))) for side in objects.shape]
             window = (slice(None), *densest_window(objects, shape))
             yield {key: sample[key][window] for key in ("image", "label")}
