@@ -187,6 +187,11 @@ class TestProbe:
 
         assert 0.5 < probe([squares()], everywhere)([[1.0, 1.0]])[0] <= 1.0
 
+    def test_with_and_without_background(self) -> None:
+        found = probe([squares()]).overlaps([[1.0, 1.0]])[0]
+        assert found["estimated"] == 1.0
+        assert found["everywhere"] < 1.0  # the background between two squares joins one of them
+
     def test_images_count_by_their_objects(self) -> None:
         blank = squares()
         blank["label"][:] = 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,30 @@ class TestChoice:
         sample = tissue((40, 48, 48), 0)
         sample["objects"] = sample["objects"][:count]
         assert choose_foreground([{}], lambda entry: sample) == "estimated"
+
+    @pytest.mark.parametrize(
+        ("estimated", "everywhere", "expected"),
+        [
+            (0.4, 0.8, "everywhere"),
+            (0.8, 0.6, "estimated"),
+            (0.5, 0.5, "estimated"),
+            (0.01, 0.1, "estimated"),  # neither finds them
+            (math.nan, math.nan, "estimated"),
+        ],
+    )
+    def test_of_too_few_objects_a_network_that_knows_some_tells(
+        self, estimated: float, everywhere: float, expected: str
+    ) -> None:
+        sample = tissue((40, 48, 48), 0)
+        sample["objects"] = sample["objects"][:2]
+        overlaps = {"estimated": estimated, "everywhere": everywhere}
+        assert choose_foreground([{}], lambda entry: sample, overlaps=lambda: overlaps) == expected
+
+    def test_it_is_not_asked_where_something_else_tells(self) -> None:
+        sample = tissue((40, 48, 48), 0)
+        asked: dict[str, Any] = {"overlaps": lambda: pytest.fail("asked")}
+        assert choose_foreground([{}], lambda entry: sample, **asked) == "everywhere"
+        assert choose_foreground([{}], lambda entry: sample, background_label=9, **asked) == "estimated"
 
     @pytest.mark.parametrize(("count", "choice"), [(3, "estimated"), (12, "everywhere")])
     def test_few_objects_must_look_the_more_like_their_surroundings(

@@ -158,16 +158,22 @@ class GridProbe:
         self.special = (background_label, ignore_label)
 
     def __call__(self, spacings: Sequence[Spacing]) -> list[float]:
+        """How well the annotated objects are found on each grid, 0 to 1: the better one of `overlaps`.
+
+        Whether there is background around the objects, nobody knows yet. NaN for a grid that an image cannot have.
+        """
+        return [max(found.values()) for found in self.overlaps(spacings)]
+
+    def overlaps(self, spacings: Sequence[Spacing]) -> list[dict[str, float]]:
         """On each grid the mean over the annotated objects of the best IoU with any instance, 0 to 1.
 
-        The better one of that with and without background around the objects: which holds, nobody knows yet. NaN for
-        a grid that an image cannot have.
+        By what instances are looked for in: ``estimated``, the foreground of the network, and ``everywhere``.
         """
-        overlaps, count = np.zeros((len(spacings), len(MERGE_THRESHOLDS))), 0
+        totals, count = np.zeros((len(spacings), len(MERGE_THRESHOLDS))), 0
         for sample in self._sampled():
             count += len(self._objects(sample["label"]).unique()) - 1
-            overlaps += [self._overlaps(sample, spacing) for spacing in spacings]
-        return [float(overlap) for overlap in overlaps.max(1) / max(1, count)]
+            totals += [self._overlaps(sample, spacing) for spacing in spacings]
+        return [dict(zip(MERGE_THRESHOLDS, found.tolist(), strict=True)) for found in totals / max(1, count)]
 
     def _sampled(self) -> Iterator[Mapping[Any, Any]]:
         """Images with annotated objects, or parts of large ones, until `SAMPLED_VOXELS` are there."""

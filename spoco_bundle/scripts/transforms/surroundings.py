@@ -4,7 +4,8 @@ Sparse annotation says nothing about background, but each annotated object shows
 scattered, they look different from what is right beside them; in dense tissue the surroundings are objects, too. So a
 small classifier learns to tell the voxels of some annotated objects from the unlabelled voxels around them, and is
 asked about the other objects: in dense tissue it can only guess. Where nearly everything around the objects is
-annotated as well, there is nothing to tell apart, and the tissue is dense.
+annotated as well, there is nothing to tell apart, and the tissue is dense. Of one or two objects a classifier learns
+nothing; there a network that has learned what objects are tells with which foreground it finds them better.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those a
 DISTINCT = 0.74  # area under the ROC curve; what real and generated images reach: docs/training.md
 UNSURE = 0.35  # of one object, less for many: background taken for objects costs more than the opposite
 FEWEST_OBJECTS = 3  # fewer say too little
+CLEARLY_FOUND = 0.3  # IoU of the objects with what a network finds, below which it knows nothing like them
 REACH = 0.7  # how far the surroundings extend, in radii of the object
 SURROUNDED = 0.6  # share of annotated voxels around an object from which on they say what its surroundings are
 FILES, OBJECTS_IN_A_FILE, VOXELS = 8, 30, 200  # the most that are looked at: files, objects in each, voxels of each
@@ -44,6 +46,7 @@ def choose_foreground(
     data: Sequence[Mapping[str, Any]],
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     background_label: int | None = None,
+    overlaps: Callable[[], Mapping[str, float]] | None = None,
 ) -> str:
     """``everywhere`` in dense tissue, where the annotated objects look like their surroundings; else ``estimated``.
 
@@ -52,6 +55,8 @@ def choose_foreground(
         transform: reads one entry of `data` and brings it to the working grid: image (C, *spatial), label
             (1, *spatial), and the objects' boxes, see `cropping.FindObjectsd`.
         background_label: id of painted background; where there is one, there is background.
+        overlaps: how well a network finds the annotated objects with either foreground, before any training, 0 to 1; it
+            is asked where there are too few objects for anything else.
     """
     if background_label is not None:
         return "estimated"
@@ -66,7 +71,7 @@ def choose_foreground(
         logger.info("foreground: everywhere, as most of the annotated objects are surrounded by annotated ones")
         return "everywhere"
     if len(free) < FEWEST_OBJECTS:
-        return "estimated"
+        return "estimated" if overlaps is None else _better_found(overlaps())
     distinctness, least = told_from_surroundings(free), DISTINCT - UNSURE / len(free)
     choice = "estimated" if distinctness > least else "everywhere"
     logger.info(
@@ -75,6 +80,19 @@ def choose_foreground(
         choice,
         distinctness,
         least,
+    )
+    return choice
+
+
+def _better_found(overlaps: Mapping[str, float]) -> str:
+    """The foreground with which the annotated objects are found better; ``estimated`` if they are hardly found."""
+    choice = "everywhere" if overlaps["everywhere"] > max(overlaps["estimated"], CLEARLY_FOUND) else "estimated"
+    logger.info(
+        "foreground: %s, as the weights to start from overlap with the few annotated objects by %.2f, and by %.2f "
+        "where they look for them everywhere",
+        choice,
+        overlaps["estimated"],
+        overlaps["everywhere"],
     )
     return choice
 
