@@ -71,6 +71,12 @@ class TestChoice:
     def test_objects_that_are_found_as_well_everywhere_are_believed(self) -> None:
         assert chosen_spacing("objects", SUGGESTED, UNSURE, each(lambda spacing: 0.5)) == SUGGESTED
 
+    def test_a_grid_whose_neighbours_alone_are_good_is_not_chosen(self) -> None:
+        def good_but_there(spacing: Sequence[float]) -> float:
+            return 0.55 if spacing[0] == pytest.approx(2 * 2**0.5) else 0.9 if spacing[0] > 3 else 0.6
+
+        assert chosen_spacing("objects", SUGGESTED, UNSURE, each(good_but_there))[0] == 4.0
+
     @pytest.mark.parametrize("spacing", ["image", [3.0, 2.0, 2.0], None])
     def test_who_gives_a_grid_gets_it(self, spacing: Any) -> None:
         assert chosen_spacing(spacing, SUGGESTED, UNSURE, never) == SUGGESTED
@@ -109,12 +115,11 @@ class TestChoice:
             """Another process has seen that a grid is by far the best one."""
             return own + 5 * torch.nn.functional.one_hot(torch.tensor(3), len(own))
 
-        alone = chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 0.5, 0.5]))
+        alike = each(lambda spacing: 0.5)
+        assert chosen_spacing("objects", SUGGESTED, UNSURE, alike) == SUGGESTED
         monkeypatch.setattr(grid_probe.idist, "get_world_size", lambda: 2)
         monkeypatch.setattr(grid_probe.idist, "all_reduce", with_another)
-        together = chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 0.5, 0.5]))
-        assert together != alone
-        assert together == pytest.approx([1.0, 2**0.5, 2**0.5])
+        assert chosen_spacing("objects", SUGGESTED, UNSURE, alike) == pytest.approx([1.0, 2**0.5, 2**0.5])
 
 
 class TestSmoothing:

@@ -77,15 +77,15 @@ def chosen_spacing(
     asked = [one for one in dict.fromkeys(spacings) if math.prod(one) > finest_voxel]
     logger.info("spacing: as the annotated objects leave it open, looking at them on %d grids", len(asked))
     looks = dict(zip(asked, overlaps_on(asked), strict=True))
-    found = [looks.get(one, math.nan) for one in spacings]
-    overlaps = np.reshape(found, [len(along) for along in steps])
-    if np.isnan(overlaps).all():
-        return list(suggested)
-    scores = smoothed(overlaps).ravel() - np.square(grids) @ prior
+    found = np.array([looks.get(one, math.nan) for one in spacings])
+    own = grids.index((0.0,) * len(groups))
+    if math.isnan(found[own]):
+        return list(suggested)  # the training will say what is wrong with it
+    scores = smoothed(found.reshape([len(along) for along in steps])).ravel() - np.square(grids) @ prior
+    scores[~(found >= found[own])] = -math.inf  # good neighbours alone are not enough
     if idist.get_world_size() > 1:  # processes that round differently choose together
         scores = torch.as_tensor(idist.all_reduce(torch.from_numpy(scores))).cpu().numpy()
-    best = int(np.nanargmax(scores))
-    own = grids.index((0.0,) * len(groups))
+    best = int(scores.argmax())
     if best == own:
         logger.info("spacing: stays, as the weights to start from find the annotated objects hardly better elsewhere")
         return list(suggested)
