@@ -60,16 +60,21 @@ class TestChoice:
 
     def test_only_along_the_axes_of_which_they_say_little(self) -> None:
         sure_in_the_plane = replace(UNSURE, extent_errors=[1.0, 0.1, 0.1])
-        assert chosen_spacing("objects", SUGGESTED, sure_in_the_plane, peak_at([4.0, 2.0, 2.0])) == [4.0, 1.0, 1.0]
+        the_coarser_the_better = each(lambda spacing: (spacing[0] + spacing[1]) / 6)
+        assert chosen_spacing("objects", SUGGESTED, sure_in_the_plane, the_coarser_the_better) == [4.0, 1.0, 1.0]
 
     def test_in_between_it_must_be_worth_the_distance(self) -> None:
         unsure, rather_sure = (replace(UNSURE, extent_errors=[error] * 3) for error in (0.5, 0.18))
-        overlap = peak_at([4.0, 1.0, 1.0], height=0.1)
+        overlap = each(lambda spacing: 0.6 if spacing[0] > SUGGESTED[0] else 0.55)
         assert chosen_spacing("objects", SUGGESTED, unsure, overlap)[0] > SUGGESTED[0]
         assert chosen_spacing("objects", SUGGESTED, rather_sure, overlap) == SUGGESTED
 
     def test_objects_that_are_found_as_well_everywhere_are_believed(self) -> None:
         assert chosen_spacing("objects", SUGGESTED, UNSURE, each(lambda spacing: 0.5)) == SUGGESTED
+
+    def test_weights_that_hardly_find_the_objects_have_no_say(self) -> None:
+        assert chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 1.0, 1.0], height=0.39)) == SUGGESTED
+        assert chosen_spacing("objects", SUGGESTED, UNSURE, peak_at([4.0, 1.0, 1.0], height=0.5)) != SUGGESTED
 
     def test_a_grid_whose_neighbours_alone_are_good_is_not_chosen(self) -> None:
         def good_but_there(spacing: Sequence[float]) -> float:

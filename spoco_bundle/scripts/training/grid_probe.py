@@ -29,6 +29,7 @@ from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
 from ..transforms.resampling import ResampleToSpacingd, working_shape
 from ..transforms.sampling import without_special
+from ..transforms.surroundings import CLEARLY_FOUND
 from ..transforms.working_grid import Survey, practical_spacing, rounded
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,10 @@ def chosen_spacing(
     if math.isnan(found[own]):
         return list(suggested)  # the training will say what is wrong with it
     scores = smoothed(found.reshape([len(along) for along in steps])).ravel() - np.square(grids) @ prior
-    scores[~(found >= found[own])] = -math.inf  # good neighbours alone are not enough
+    # Good neighbours alone are not enough, and a network that hardly finds the objects knows none like them.
+    worthy = found >= max(found[own], CLEARLY_FOUND)
+    worthy[own] = True
+    scores[~worthy] = -math.inf
     if idist.get_world_size() > 1:  # processes that round differently choose together
         scores = torch.as_tensor(idist.all_reduce(torch.from_numpy(scores))).cpu().numpy()
     best = int(scores.argmax())
