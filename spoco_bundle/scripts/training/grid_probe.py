@@ -17,6 +17,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from monai.networks import eval_mode
 from numpy.typing import NDArray
 from scipy.ndimage import convolve
 from torch import Tensor, nn
@@ -220,11 +221,8 @@ class GridProbe:
 
     def _embeddings(self, image: Tensor) -> Tensor:
         """(C, *spatial) -> (E, *spatial)."""
-        training = self.network.training
-        self.network.eval()
-        with torch.no_grad():
+        with eval_mode(self.network):
             found = self.inferer(plain_tensor(image)[None].to(self.device), self.network)
-        self.network.train(training)
         return plain_tensor(found)[0, : self.embedding_dim].float()
 
 
