@@ -88,6 +88,30 @@ class TestChoice:
         overlaps = {"estimated": estimated, "everywhere": everywhere}
         assert choose_foreground([{}], lambda entry: sample, overlaps=lambda: overlaps) == expected
 
+    @pytest.mark.parametrize(
+        ("area", "estimated", "everywhere", "expected"),
+        [
+            (0.52, 0.8, 0.4, "estimated"),  # above 0.74 - 0.7 / 3, as clearly found better with a background
+            (0.50, 0.8, 0.4, "everywhere"),
+            (0.64, 0.52, 0.50, "everywhere"),  # 0.74 - 0.7 / 3 * 0.02 / 0.2 = 0.72
+            (0.71, 0.52, 0.50, "everywhere"),
+            (0.73, 0.52, 0.50, "estimated"),
+            (0.96, 0.1, 0.6, "everywhere"),
+            (0.98, 0.1, 0.6, "estimated"),
+            (0.73, 0.3, 0.1, "everywhere"),  # hardly found with either
+            (0.75, 0.1, 0.3, "estimated"),
+            (0.75, math.nan, math.nan, "estimated"),
+        ],
+    )
+    def test_where_the_classifier_is_not_sure_the_network_counts_as_well(
+        self, area: float, estimated: float, everywhere: float, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.transforms.surroundings.told_from_surroundings", lambda objects: area)
+        sample = tissue((40, 48, 48), 0)
+        sample["objects"] = sample["objects"][:3]
+        overlaps = {"estimated": estimated, "everywhere": everywhere}
+        assert choose_foreground([{}], lambda entry: sample, overlaps=lambda: overlaps) == expected
+
     def test_it_is_not_asked_where_something_else_tells(self) -> None:
         sample = tissue((40, 48, 48), 0)
         asked: dict[str, Any] = {"overlaps": lambda: pytest.fail("asked")}

@@ -4,8 +4,9 @@ Sparse annotation says nothing about background, but each annotated object shows
 scattered, they look different from what is right beside them; in dense tissue the surroundings are objects, too. So a
 small classifier learns to tell the voxels of some annotated objects from the unlabelled voxels around them, and is
 asked about the other objects: in dense tissue it can only guess. Where nearly everything around the objects is
-annotated as well, there is nothing to tell apart, and the tissue is dense. Of one or two objects a classifier learns
-nothing; there a network that has learned what objects are tells with which foreground it finds them better.
+annotated as well, there is nothing to tell apart, and the tissue is dense. Of few objects a classifier learns little,
+of one or two nothing; there a network that has learned what objects are tells with which foreground it finds them
+better.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ Floats = NDArray[np.float32]
 Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those around it
 
 DISTINCT = 0.74  # area under the ROC curve; what real and generated images reach: docs/training.md
-UNSURE = 0.35  # of one object, less for many: background taken for objects costs more than the opposite
+UNSURE = 0.7  # of one object, less for many: by how much the classifier may be wrong, and a network decides
+UNASKED = (
+    0.5  # what a network would say, where there is none: background taken for objects costs more than the opposite
+)
+CLEARLY_BETTER = 0.2  # IoU, by which a network that is sure finds the objects better with one foreground
 FEWEST_OBJECTS = 3  # fewer say too little
 CLEARLY_FOUND = 0.4  # IoU of the objects with what a network finds, below which it knows none like them
 REACH = 0.7  # how far the surroundings extend, in radii of the object
@@ -56,7 +61,7 @@ def choose_foreground(
             (1, *spatial), and the objects' boxes, see `cropping.FindObjectsd`.
         background_label: id of painted background; where there is one, there is background.
         overlaps: how well a network finds the annotated objects with either foreground, before any training, 0 to 1; it
-            is asked where there are too few objects for anything else.
+            is asked where there are too few objects for the classifier to be sure.
     """
     if background_label is not None:
         return "estimated"
@@ -71,8 +76,10 @@ def choose_foreground(
         logger.info("foreground: everywhere, as most of the annotated objects are surrounded by annotated ones")
         return "everywhere"
     if len(free) < FEWEST_OBJECTS:
-        return "estimated" if overlaps is None else _better_found(overlaps())
-    distinctness, least = told_from_surroundings(free), DISTINCT - UNSURE / len(free)
+        return "estimated" if _in_favour_of_background(overlaps) >= 0 else "everywhere"
+    distinctness, unsure = told_from_surroundings(free), UNSURE / len(free)
+    is_sure = abs(distinctness - DISTINCT) > unsure
+    least = DISTINCT if is_sure else DISTINCT - unsure * _in_favour_of_background(overlaps)
     choice = "estimated" if distinctness > least else "everywhere"
     logger.info(
         "foreground: %s, as annotated objects are told from their surroundings with an area under the ROC curve of "
@@ -84,17 +91,20 @@ def choose_foreground(
     return choice
 
 
-def _better_found(overlaps: Mapping[str, float]) -> str:
-    """The foreground with which the annotated objects are found better; ``estimated`` if they are hardly found."""
-    choice = "everywhere" if overlaps["everywhere"] > max(overlaps["estimated"], CLEARLY_FOUND) else "estimated"
+def _in_favour_of_background(overlaps: Callable[[], Mapping[str, float]] | None) -> float:
+    """What a network says: from -1, it clearly finds the objects better without, to 1; 0 if it hardly finds them."""
+    if overlaps is None:
+        return UNASKED
+    found = overlaps()
     logger.info(
-        "foreground: %s, as the weights to start from overlap with the few annotated objects by %.2f, and by %.2f "
-        "where they look for them everywhere",
-        choice,
-        overlaps["estimated"],
-        overlaps["everywhere"],
+        "foreground: the weights to start from overlap with the few annotated objects by %.2f, and by %.2f where they "
+        "look for them everywhere",
+        found["estimated"],
+        found["everywhere"],
     )
-    return choice
+    if not max(found.values()) > CLEARLY_FOUND:
+        return 0.0
+    return max(-1.0, min(1.0, (found["estimated"] - found["everywhere"]) / CLEARLY_BETTER))
 
 
 def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) -> Iterable[Features]:
