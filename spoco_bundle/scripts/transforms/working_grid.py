@@ -24,8 +24,7 @@ from .voxel_sizes import assumed_voxel_sizes
 
 logger = logging.getLogger(__name__)
 
-STANDARD_OBJECT_SIZE = {2: 16.0, 3: 20.0}  # voxels of the working grid along every axis, see docs/ablations.md
-LEAST_OBJECT_SIZE = 16.0  # where images show objects smaller: interpolation adds no detail, only work
+STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
@@ -235,17 +234,18 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     return chosen
 
 
-def standard_spacing(voxel_size: Sequence[float], extents: Sequence[float]) -> list[float]:
-    """Working voxel size at which objects have one size along every axis, see `practical_spacing`.
-
-    The standard size, or what the images show, the mean over the axes, if that is less, but `LEAST_OBJECT_SIZE`.
+def standard_spacing(
+    voxel_size: Sequence[float],
+    extents: Sequence[float],
+    object_size: float = STANDARD_OBJECT_SIZE,
+) -> list[float]:
+    """Working voxel size at which objects measure `object_size` voxels along every axis, see `practical_spacing`.
 
     Args:
         voxel_size: of the images, per axis.
         extents: median extent of the annotated objects, per axis, in voxels of the images.
+        object_size: what the extent shall become, in voxels.
     """
-    shown = math.prod(extents) ** (1 / len(extents))
-    object_size = max(LEAST_OBJECT_SIZE, min(shown, STANDARD_OBJECT_SIZE[len(extents)]))
     wanted = [edge * extent / object_size for edge, extent in zip(voxel_size, extents, strict=True)]
     return practical_spacing(voxel_size, wanted)
 
@@ -271,7 +271,7 @@ def rounded(numbers: Sequence[float]) -> list[float]:
 
 def standard_volume(dims: int) -> float:
     """Volume, in 2D area, of a round object of the standard size, in working voxels."""
-    return ball_volume(STANDARD_OBJECT_SIZE[dims] / 2, dims)
+    return ball_volume(STANDARD_OBJECT_SIZE / 2, dims)
 
 
 def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[float] | None) -> list[float] | None:
@@ -290,9 +290,9 @@ def inference_spacing(object_size: Sequence[float] | None, trained: Sequence[flo
     if object_size is None:
         return None if trained is None else list(trained)
     numbers = isinstance(object_size, list | tuple) and all(isinstance(size, int | float) for size in object_size)
-    if not (numbers and len(object_size) in STANDARD_OBJECT_SIZE and min(object_size) > 0):
+    if not (numbers and object_size and min(object_size) > 0):
         raise InputError(f"object_size must be a list of positive numbers, one an axis, got {object_size!r}")
-    return [size / STANDARD_OBJECT_SIZE[len(object_size)] for size in object_size]
+    return [size / STANDARD_OBJECT_SIZE for size in object_size]
 
 
 def voxel_shape(survey: Survey, spacing: Sequence[float]) -> list[float]:
