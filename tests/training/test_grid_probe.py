@@ -115,17 +115,6 @@ class TestChoice:
         fine = each(lambda spacing: math.nan if spacing[0] > SUGGESTED[0] else 0.5)
         assert chosen_spacing("objects", SUGGESTED, UNSURE, fine) == SUGGESTED
 
-    def test_processes_that_see_it_differently_choose_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def with_another(own: Tensor) -> Tensor:
-            """Another process has seen that a grid is by far the best one."""
-            return own + 5 * torch.nn.functional.one_hot(torch.tensor(3), len(own))
-
-        alike = each(lambda spacing: 0.5)
-        assert chosen_spacing("objects", SUGGESTED, UNSURE, alike) == SUGGESTED
-        monkeypatch.setattr(grid_probe.idist, "get_world_size", lambda: 2)
-        monkeypatch.setattr(grid_probe.idist, "all_reduce", with_another)
-        assert chosen_spacing("objects", SUGGESTED, UNSURE, alike) == pytest.approx([1.0, 2**0.5, 2**0.5])
-
 
 class TestSmoothing:
     def test_equals_stay(self) -> None:
@@ -201,6 +190,14 @@ class TestProbe:
         found = probe([squares()]).overlaps([[1.0, 1.0]])[0]
         assert found["estimated"] == 1.0
         assert found["everywhere"] < 1.0  # the background between two squares joins one of them
+
+    def test_processes_that_find_them_differently_get_the_mean(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        grids = [[1.0, 1.0], [16.0, 16.0]]
+        alone = probe([squares()]).overlaps(grids)
+        monkeypatch.setattr(grid_probe.idist, "get_world_size", lambda: 3)
+        monkeypatch.setattr(grid_probe.idist, "all_reduce", lambda own: own + 1.2)  # the sum of the two others
+        for found, other in zip(alone, probe([squares()]).overlaps(grids), strict=True):
+            assert other == pytest.approx({name: (overlap + 1.2) / 3 for name, overlap in found.items()})
 
     def test_images_count_by_their_objects(self) -> None:
         blank = squares()

@@ -88,8 +88,6 @@ def chosen_spacing(
     worthy = found >= max(found[own], CLEARLY_FOUND)
     worthy[own] = True
     scores[~worthy] = -math.inf
-    if idist.get_world_size() > 1:  # processes that round differently choose together
-        scores = torch.as_tensor(idist.all_reduce(torch.from_numpy(scores))).cpu().numpy()
     best = int(scores.argmax())
     if best == own:
         logger.info("spacing: stays, as the weights to start from find the annotated objects hardly better elsewhere")
@@ -172,13 +170,17 @@ class GridProbe:
     def overlaps(self, spacings: Sequence[Spacing]) -> list[dict[str, float]]:
         """On each grid the mean over the annotated objects of the best IoU with any instance, 0 to 1.
 
-        By what instances are looked for in: ``estimated``, the foreground of the network, and ``everywhere``.
+        By what instances are looked for in: ``estimated``, the foreground of the network, and ``everywhere``. Several
+        processes, which may round differently, all get their mean, so that they choose the same.
         """
         totals, count = np.zeros((len(spacings), len(MERGE_THRESHOLDS))), 0
         for sample in self._sampled():
             count += len(self._objects(sample["label"]).unique()) - 1
             totals += [self._overlaps(sample, spacing) for spacing in spacings]
-        return [dict(zip(MERGE_THRESHOLDS, found.tolist(), strict=True)) for found in totals / max(1, count)]
+        found, processes = totals / max(1, count), idist.get_world_size()
+        if processes > 1:
+            found = torch.as_tensor(idist.all_reduce(torch.from_numpy(found))).cpu().numpy() / processes
+        return [dict(zip(MERGE_THRESHOLDS, overlaps.tolist(), strict=True)) for overlaps in found]
 
     def _sampled(self) -> Iterator[Mapping[Any, Any]]:
         """Images with annotated objects, or parts of large ones, until `SAMPLED_VOXELS` are there."""
