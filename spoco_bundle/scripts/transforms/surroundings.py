@@ -35,9 +35,7 @@ Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those a
 
 DISTINCT = 0.74  # area under the ROC curve; what real and generated images reach: docs/training.md
 UNSURE = 0.7  # of one object, less for many: by how much the classifier may be wrong, and a network decides
-UNASKED = (
-    0.5  # what a network would say, where there is none: background taken for objects costs more than the opposite
-)
+UNASKED = 0.5  # instead of its word where there is none: background taken for objects costs more than the opposite
 CLEARLY_BETTER = 0.2  # IoU, by which a network that is sure finds the objects better with one foreground
 FEWEST_OBJECTS = 3  # fewer say too little
 CLEARLY_FOUND = 0.4  # IoU of the objects with what a network finds, below which it knows none like them
