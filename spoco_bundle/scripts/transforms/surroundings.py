@@ -74,7 +74,11 @@ def choose_foreground(
         logger.info("foreground: everywhere, as most of the annotated objects are surrounded by annotated ones")
         return "everywhere"
     if len(free) < FEWEST_OBJECTS:
-        return "estimated" if _in_favour_of_background(overlaps) >= 0 else "everywhere"
+        choice = "estimated" if _in_favour_of_background(overlaps) >= 0 else "everywhere"
+        logger.info(
+            "foreground: %s; too few annotated objects, %d, to compare with what is around them", choice, len(free)
+        )
+        return choice
     distinctness, unsure = told_from_surroundings(free), UNSURE / len(free)
     is_sure = abs(distinctness - DISTINCT) > unsure
     least = DISTINCT if is_sure else DISTINCT - unsure * _in_favour_of_background(overlaps)
