@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import logging
 import os
@@ -51,7 +52,8 @@ def read(name: str) -> dict[str, Any]:
 TRAIN, INFERENCE, EVALUATE, METADATA = map(read, ("train.json", "inference.json", "evaluate.json", "metadata.json"))
 # what a client of MONAI Label may change is defined in one place of its own, methods of clustering as a choice
 DISPLAYABLE = INFERENCE["displayable_configs"]
-INFERENCE_IDS = {**INFERENCE, **DISPLAYABLE, "clustering": DISPLAYABLE["clustering"][0]}
+SHOWN = {id_: value for id_, value in DISPLAYABLE.items() if INFERENCE[id_] == f"@displayable_configs#{id_}"}
+INFERENCE_IDS = {**INFERENCE, **SHOWN, "clustering": DISPLAYABLE["clustering"][0]}
 CHANNELS = METADATA["network_data_format"]["inputs"]["image"]["num_channels"]
 
 
@@ -221,7 +223,7 @@ class TestTrainingAndInferenceAgree:
     # what training writes beside the weights and inference reads: settings, and what each validation chooses
     WRITTEN = next(part["settings"] for part in components(TRAIN) if "settings" in part)
     CHOSEN = ThresholdCalibration(embedding_dim=8).chosen()
-    READ = re.compile(r"\$@settings\.get\('(\w+)'(?:, (.+))?\)")
+    READ = re.compile(r"\$(?:@displayable_configs#\w+ or )?@settings\.get\('(\w+)'(?:, (.+))?\)")
 
     def settings_of(self, config: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
         """Id -> (name of the setting, its default as written in the config)."""
@@ -333,7 +335,8 @@ class TestTrainingAndInferenceAgree:
             [step for step in config["transforms"] if isinstance(step, dict) and step.get("keys") == "pred"]
             for config in (TRAIN["validate"]["postprocessing"], INFERENCE["postprocessing"])
         )
-        assert training == [step for step in inference if "SaveInstances" not in step["_target_"]]
+        before_saving = itertools.takewhile(lambda step: "SaveInstances" not in step["_target_"], inference)
+        assert training == list(before_saving)
 
     def test_both_slide_the_same_window(self) -> None:
         validation, inference = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.clustering.postprocessing import ClusterEmbeddingsd
+from scripts.clustering.postprocessing import CHOSEN_KEY, ClusterEmbeddingsd
 
 
 def two_objects_on_background() -> torch.Tensor:
@@ -148,5 +148,5 @@ def test_thresholds_in_the_data_count() -> None:
     pred = two_objects_on_background()
     cluster = ClusterEmbeddingsd("pred", embedding_dim=2, min_size=5)
     assert cluster({"pred": pred})["pred"].max() == 2
-    assert cluster({"pred": pred, "foreground_threshold": 1.0, "merge_threshold": 2.0})["pred"].max() == 0
-    assert cluster({"pred": pred, "foreground_threshold": 0.0, "merge_threshold": 1e6})["pred"].max() == 1
+    assert cluster({"pred": pred, CHOSEN_KEY: {"foreground_threshold": 1.0, "merge_threshold": 2.0}})["pred"].max() == 0
+    assert cluster({"pred": pred, CHOSEN_KEY: {"foreground_threshold": 0.0, "merge_threshold": 1e6}})["pred"].max() == 1

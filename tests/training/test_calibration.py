@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scripts.clustering.agglomeration import Hierarchy
+from scripts.clustering.postprocessing import CHOSEN_KEY
 from scripts.network.foreground import SHARPNESS, THRESHOLD
 from scripts.training.calibration import (
     FOREGROUND_THRESHOLDS,
@@ -176,7 +177,7 @@ class TestCalibration:
     def test_thresholds_are_added_and_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
         calibration = ThresholdCalibration(embedding_dim=1)
-        assert calibration(data) == {**data, **calibration.chosen()}
+        assert calibration(data) == {**data, CHOSEN_KEY: calibration.chosen()}
 
     @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
     def test_a_threshold_that_is_none(self, fixed: float) -> None:

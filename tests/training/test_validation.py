@@ -1,4 +1,4 @@
-"""When a training validates, and that it ends when the validations get no better, interrupted in between or not."""
+"""On which images and when a training validates, and when it ends, interrupted in between or not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from scripts.training.validation import StopWithoutProgress, ValidationWithLast
+from scripts.training.validation import StopWithoutProgress, ValidationWithLast, validation_set
 
 
 class Values(Evaluator):
@@ -86,3 +86,10 @@ def test_one_that_was_interrupted_after_its_last_validation_ends_at_once() -> No
 def test_a_patience_that_would_end_the_training_at_once_is_refused(patience: int) -> None:
     with pytest.raises(ValueError, match=rf"patience must be at least 1, or None for never, got {patience}"):
         StopWithoutProgress(Values([]), patience)
+
+
+@pytest.mark.parametrize(("data", "expected"), [(["a", "b"], ["a", "b"]), ([], ["c"]), (None, ["c"])])
+def test_it_validates_on_the_training_images_where_there_are_no_others(data: list[str], expected: list[str]) -> None:
+    entries = None if data is None else [{"image": name} for name in data]
+    images = validation_set(entries, [{"image": "c"}], transform=lambda entry: entry, cache_rate=0.0)
+    assert [entry["image"] for entry in images] == expected

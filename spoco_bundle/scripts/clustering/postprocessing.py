@@ -26,6 +26,7 @@ from .methods import METHODS, cluster_embeddings
 
 logger = logging.getLogger(__name__)
 
+CHOSEN_KEY = "chosen_thresholds"  # not under their own names, where MONAI Label has what a request asks for
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
 
@@ -34,8 +35,8 @@ class ClusterEmbeddingsd(MapTransform):
 
     Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
     says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
-    `checks.CheckImaged`), there is no instance. Where they hold ``merge_threshold`` and ``foreground_threshold`` (see
-    `calibration`), these count.
+    `checks.CheckImaged`), there is no instance. Where they hold, under `CHOSEN_KEY`, a ``merge_threshold`` and a
+    ``foreground_threshold`` (see `calibration`), these count.
 
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
@@ -99,6 +100,7 @@ class ClusterEmbeddingsd(MapTransform):
             vectors = plain_tensor(torch.as_tensor(pred)).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             min_size = smallest_in_working_voxels(*self.sizes, pred)
+            chosen = result.get(CHOSEN_KEY, {})
             cluster = partial(
                 cluster_embeddings,
                 student,
@@ -106,7 +108,7 @@ class ClusterEmbeddingsd(MapTransform):
                 delta_var=self.delta_var,
                 min_size=min_size,
                 teacher_embeddings=teacher if len(teacher) else None,
-                merge_threshold=result.get("merge_threshold", self.merge_threshold),
+                merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
             )
             if result.get(self.blank_key):
                 logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
@@ -115,7 +117,7 @@ class ClusterEmbeddingsd(MapTransform):
                 mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
                 instances = cluster_each_class(cluster, mask, self.classes)
             elif self.foreground == "estimated":
-                threshold = result.get("foreground_threshold", self.foreground_threshold)
+                threshold = chosen.get("foreground_threshold", self.foreground_threshold)
                 instances = cluster(is_foreground(student, threshold))
                 instances = drop_fragments(instances, student, self.position_scale, min_size)
             else:

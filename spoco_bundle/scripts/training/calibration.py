@@ -19,6 +19,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from ..clustering.agglomeration import Hierarchy, build_hierarchy
+from ..clustering.postprocessing import CHOSEN_KEY
 from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
@@ -37,11 +38,11 @@ TOLERANCE = 0.015  # so much better must the best threshold be than one nearer t
 class ThresholdCalibration(Transform):
     """Chooses the thresholds at which annotated objects and instances of the validation images overlap best.
 
-    A transform, which looks at the embeddings and the annotation of each image and adds ``merge_threshold`` and
-    ``foreground_threshold``, the best ones for all images so far; and a handler, which forgets the images of the last
-    validation when a new one starts. Each annotated image counts the same, as in the metrics: by its objects, one that
-    is full of small ones would decide for all others. Only one in which less than an object of the standard size is
-    annotated, as a chip at the border, counts less.
+    A transform, which looks at the embeddings and the annotation of each image and adds, under `CHOSEN_KEY`, the
+    ``merge_threshold`` and the ``foreground_threshold`` that are best for all images so far; and a handler, which
+    forgets the images of the last validation when a new one starts. Each annotated image counts the same, as in the
+    metrics: by its objects, one that is full of small ones would decide for all others. Only one in which less than an
+    object of the standard size is annotated, as a chip at the border, counts less.
 
     Args:
         embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
@@ -96,10 +97,7 @@ class ThresholdCalibration(Transform):
                 self.total_overlap += weight * self._overlaps(data, labels)
                 self.total_weight += weight
                 self.objects += len(object_sizes)
-        result = dict(data)
-        for name, threshold in self.chosen().items():
-            result[name] = threshold
-        return result
+        return {**data, CHOSEN_KEY: self.chosen()}
 
     def chosen(self) -> dict[str, float]:
         """Both thresholds, for the images so far; those that were given are as they were given.
