@@ -334,3 +334,9 @@ def test_an_id_that_no_label_map_holds_is_told(caplog: pytest.LogCaptureFixture)
     assert not caplog.records
     survey_objects([{}, {}], load, background_label=9, ignore_label=8)
     assert caplog.messages == ["ignore_label: found no voxel of the id 8 in any label map"]
+
+
+def test_training_on_no_image_is_refused() -> None:
+    """As MONAI Label asks for where nothing is annotated yet."""
+    with pytest.raises(ValueError, match="train#dataset#data: found no image, expected at least one"):
+        survey_objects([], dict)

@@ -65,8 +65,10 @@ def survey_objects(
             annotated ones need not be typical then.
 
     Raises:
-        ValueError: there is no object.
+        ValueError: there is no image, or no object.
     """
+    if not data:
+        raise InputError("train#dataset#data: found no image, expected at least one that is annotated.")
     voxel_sizes, stated, shapes, objects = [], [], [], []
     absent = {"background_label": background_label, "ignore_label": ignore_label}
     for entry in data:
