@@ -234,7 +234,7 @@ class TestTrainingAndInferenceAgree:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
         # training measures them, inference is told
-        of_the_data = {"working_spacing", "smallest_instance", "stated_axes", "voxel_size"}
+        of_the_data = {"working_spacing", "smallest_instance", "stated_axes", "in_pixels", "voxel_size"}
         own = {"cluster", "imports", "initialize", "network", "options", "run", "settings", "writable"}
         assert differing <= own | of_the_data
 

@@ -14,9 +14,14 @@ from scripts.transforms.resampling import ResampleToSpacingd, working_voxels_per
 from scripts.transforms.voxel_sizes import AssumeVoxelSized, assumed_voxel_sizes
 
 
-def image(voxel_size: tuple[float, ...], *stated: float) -> MetaTensor:
+def image(voxel_size: tuple[float, ...], *stated: float, unit: str = "micrometre") -> MetaTensor:
     affine = torch.diag(torch.tensor([*voxel_size, 1.0], dtype=torch.float64))
-    meta = {"stated_voxel_size": np.array(stated), "filename_or_obj": "b.tif", "spatial_shape": np.array([8, 12])}
+    meta = {
+        "unit": unit,
+        "stated_voxel_size": np.array(stated),
+        "filename_or_obj": "b.tif",
+        "spatial_shape": np.array([8, 12]),
+    }
     return MetaTensor(torch.rand(1, 8, 12), affine=affine, meta={**meta, "original_affine": affine.clone()})
 
 
@@ -63,6 +68,25 @@ class TestLaterImages:
 
     def test_another_voxel_size_that_is_stated_counts(self) -> None:
         assert self.resampled(image((1.0, 0.5), 1.0, 0.5), [True, True]).shape == (1, 8, 12)
+
+    @pytest.mark.parametrize("in_pixels", [False, True])
+    def test_lengths_and_numbers_of_pixels_are_not_compared(
+        self, in_pixels: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        units = ["pixel", "micrometre"]
+        same, other = (image((2.0, 1.5), 2.0, 1.5, unit=unit) for unit in (units[not in_pixels], units[in_pixels]))
+        transform = AssumeVoxelSized("image", [0.5, 0.25], [True, True], in_pixels)
+        assert transform({"image": same})["image"] is same
+        assert not caplog.records
+        assert transform({"image": other})["image"].pixdim.tolist() == [0.5, 0.25]
+        assert "as long as those of the images trained on along y, x" in caplog.text
+
+    def test_one_axis_in_pixels_says_nothing_beside_lengths(self) -> None:
+        """ImageJ, where only the distance of slices is set."""
+        found = AssumeVoxelSized("image", [0.5, 0.25], [True, True], False)(
+            {"image": image((2.2, 1.0), 2.2, math.nan, unit="pixel")}
+        )
+        assert found["image"].pixdim.tolist() == [0.5, 0.25]
 
     def test_weights_that_do_not_say_what_they_were_trained_on(self) -> None:
         untouched = image((1.0, 1.0), math.nan, math.nan)

@@ -80,6 +80,23 @@ def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> 
     assert survey_objects([unstated, stated], load_stated).stated_axes == [True, True]
 
 
+def test_beside_lengths_numbers_of_pixels_say_nothing() -> None:
+    def load_unit(entry: dict) -> dict:
+        loaded = load(entry)
+        sizes, loaded["image"].meta["unit"] = entry["sizes"], entry["unit"]
+        loaded["image"].meta["stated_voxel_size"] = np.array(sizes)
+        loaded["image"].affine = torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64))
+        return loaded
+
+    lengths = {"sizes": [0.4, 0.2], "unit": "micrometre"}
+    pixels = {"sizes": [2.0, 1.1], "unit": "pixel"}
+    together, alone = survey_objects([lengths, pixels, pixels], load_unit), survey_objects([pixels], load_unit)
+    assert (together.voxel_size, together.in_pixels) == ([0.4, 0.2], False)
+    assert (alone.voxel_size, alone.in_pixels) == ([2.0, 1.1], True)
+    assert together.smallest_sides == pytest.approx(survey_objects([lengths], load_unit).smallest_sides)
+    assert not survey_objects([lengths], load_unit).in_pixels
+
+
 def extents(*label_maps: torch.Tensor) -> list[float]:
     return typical_extents([measure_objects(labels) for labels in label_maps])
 

@@ -54,6 +54,11 @@ def stated_axes(image: MetaTensor) -> list[bool]:
     return np.isfinite(stated).tolist()
 
 
+def counts_pixels(image: MetaTensor) -> bool:
+    """Whether a file states voxel sizes in pixels, as ImageJ does without a calibration: proportions, no lengths."""
+    return image.meta.get("unit") == "pixel" and any(stated_axes(image))
+
+
 def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
     """The label's lengths over the image's, 1 where nothing is stated; None when the two contradict each other.
 

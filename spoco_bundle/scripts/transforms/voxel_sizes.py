@@ -1,7 +1,7 @@
 """How long voxels are where files do not agree to say it: as long as those of the other files.
 
-A stack that some program saved without its calibration has voxels of length 1. Beside files in micrometres that is no
-length at all, and objects would come out in crumbs, or as one.
+A stack that some program saved without its calibration has voxels of length 1, or lengths in pixels. Beside files in
+micrometres that is no length at all, and objects would come out in crumbs, or as one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import ArrayLike, NDArray
 
-from ..files.grids import stated_axes
+from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
 
 logger = logging.getLogger(__name__)
@@ -40,17 +40,25 @@ def assumed_voxel_sizes(sizes: ArrayLike, stated: ArrayLike) -> NDArray[np.float
 class AssumeVoxelSized(MapTransform):
     """Take voxels to be as long as those of other files along axes where only one of the two says how long they are.
 
-    Only `affine` changes, by which images are resampled; `original_affine` stays that of the file.
+    Along all axes where one of the two counts pixels, and the other has lengths. Only `affine` changes, by which images
+    are resampled; `original_affine` stays that of the file.
 
     Args:
         keys: MetaTensors (C, *spatial) of one grid, the image first: what it states counts.
         voxel_size: per axis, of the images trained on; None leaves everything as it is.
         stated: along which axes these state it, see `grids.stated_axes`; None the same.
+        in_pixels: whether they do so in pixels, see `grids.counts_pixels`; None where nobody knows.
     """
 
-    def __init__(self, keys: KeysCollection, voxel_size: Sequence[float] | None, stated: Sequence[bool] | None) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        voxel_size: Sequence[float] | None,
+        stated: Sequence[bool] | None,
+        in_pixels: bool | None = None,
+    ) -> None:
         super().__init__(keys)
-        self.voxel_size, self.stated = voxel_size, stated
+        self.voxel_size, self.stated, self.in_pixels = voxel_size, stated, in_pixels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -65,13 +73,17 @@ class AssumeVoxelSized(MapTransform):
 
     def _factors(self, image: MetaTensor) -> NDArray[np.float64] | None:
         """By how much longer voxels are than the file says, along each axis; None where it may be right."""
-        found = stated_axes(image)
-        if self.voxel_size is None or self.stated is None or list(self.stated) == found:
+        if self.voxel_size is None or self.stated is None:
             return None
+        found = stated_axes(image)
         unlike = np.not_equal(self.stated, found)
+        if self.in_pixels is not None and any(found) and any(self.stated) and counts_pixels(image) != self.in_pixels:
+            unlike[:] = True
+        if not unlike.any():
+            return None
         logger.warning(
             "%s: voxels are taken to be as long as those of the images trained on along %s, as only one of the two "
-            "files says how long they are",
+            "says how long they are",
             file_of(image, "image"),
             ", ".join(name for name, is_unlike in zip("zyx"[-len(found) :], unlike, strict=True) if is_unlike),
         )

@@ -13,7 +13,7 @@ from monai.transforms import Transform
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ..files.grids import stated_axes
+from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import face_components
@@ -44,6 +44,7 @@ class Survey:
     object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
+    in_pixels: bool = False  # they say so in pixels, all that say anything, see `grids.counts_pixels`
 
 
 def survey_objects(
@@ -69,12 +70,13 @@ def survey_objects(
     """
     if not data:
         raise InputError("train#dataset#data: found no image, expected at least one that is annotated.")
-    voxel_sizes, stated, shapes, objects = [], [], [], []
+    voxel_sizes, stated, in_pixels, shapes, objects = [], [], [], [], []
     absent = {"background_label": background_label, "ignore_label": ignore_label}
     for entry in data:
         loaded = load(dict(entry))
         voxel_sizes.append(loaded[image_key].pixdim.tolist())
         stated.append(stated_axes(loaded[image_key]))
+        in_pixels.append(counts_pixels(loaded[image_key]))
         labels = loaded[label_key].as_tensor()[0]
         absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
         labels = without_special(labels, background_label, ignore_label)
@@ -84,11 +86,16 @@ def survey_objects(
             _warn_of_a_mask(file_of(loaded[label_key], label_key), labels)
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
+    pixels_alone = not any(any(axes) and not pixels for axes, pixels in zip(stated, in_pixels, strict=True))
+    if not pixels_alone:  # beside lengths, numbers of pixels say nothing
+        for file in np.flatnonzero(in_pixels):
+            voxel_sizes[file], stated[file] = [math.nan] * len(stated[file]), [False] * len(stated[file])
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
     survey = Survey(
         object_count=sum(len(sizes.volumes) for sizes in objects),
         voxel_size=np.median(assumed, axis=0).tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
+        in_pixels=any(in_pixels) and pixels_alone,
         object_extents=typical_extents(objects),
         extent_errors=extent_errors(objects),
         object_volume=typical_volume(objects),
