@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -26,6 +27,19 @@ class TestPng:
         assert np.array_equal(image.numpy(), plane[None])
         assert image.affine.tolist() == np.eye(3).tolist()
         assert image.meta["spatial_shape"].tolist() == [5, 7]
+
+    @pytest.mark.parametrize("bits", [1, 2, 4])
+    def test_grey_values_of_fewer_bits_are_what_the_file_holds(self, tmp_path: Path, bits: int) -> None:
+        values = PLANE.astype(np.uint8) % 2**bits
+        image = Image.fromarray(values, mode="L")
+        image.putpalette([0] * 3 * 2**bits)
+        image.save(tmp_path / "a.png", bits=bits)  # Pillow writes few bits with a palette only; grey has none
+        data = (tmp_path / "a.png").read_bytes()
+        start = data.index(b"PLTE") - 4
+        header = data[12:25] + b"\0" + data[26:29]
+        without = data[:8] + data[8:12] + header + zlib.crc32(header).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(without + data[start + 12 + int.from_bytes(data[start : start + 4], "big") :])
+        assert np.array_equal(load(tmp_path / "a.png", dtype=None).numpy()[0], values)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     def test_colours_become_channels(self, tmp_path: Path, dtype: type) -> None:

@@ -506,6 +506,17 @@ class TestAuthorsValues:
 
 
 class TestWhatIsNoImage:
+    @pytest.mark.parametrize("first", [torch.zeros(1, 1, 8, 6), torch.zeros(1, 6, 8), 5])
+    def test_a_first_foreground_of_another_shape(self, first: object) -> None:
+        embeddings, labels = torch.randn(1, 4, 6, 8), torch.ones(1, 1, 6, 8, dtype=torch.int32)
+        with pytest.raises(ValueError, match="first_foreground must"):
+            SpocoLoss(first_foreground_weight=1.0)(embeddings, embeddings, labels, first)
+
+    def test_complex_embeddings(self) -> None:
+        embeddings, labels = torch.zeros(1, 4, 6, 8, dtype=torch.complex64), torch.ones(1, 1, 6, 8, dtype=torch.int32)
+        with pytest.raises(ValueError, match=r"must be real, got torch\.complex64"):
+            SpocoLoss()(embeddings, embeddings, labels)
+
     def test_arrays(self) -> None:
         student, teacher, labels = random_case()
         with pytest.raises(ValueError, match="^teacher must be a tensor, got ndarray$"):

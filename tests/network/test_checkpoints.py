@@ -134,6 +134,11 @@ class TestSettings:
     def test_nothing_written_nothing_known(self, tmp_path: Path) -> None:
         assert read_settings(tmp_path) == {}
 
+    def test_weights_without_settings_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "model.pt").touch()
+        assert read_settings(tmp_path) == {}
+        assert "model.json: found no such file beside the weights" in caplog.text
+
     def test_refuses_broken_settings(self, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text("{")
         with pytest.raises(ValueError, match=r"model.json: found broken JSON"):

@@ -21,7 +21,7 @@ import sys
 sys.path.insert(0, {root!r})
 from scripts.run.errors import explain_refusals
 from scripts.files.image_files import split_suffix
-explain_refusals()
+explain_refusals(["/anywhere/monai/bundle/__main__.py", "run"])
 try:
     {statement}
 except Exception as error:
@@ -111,7 +111,7 @@ def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    explain_refusals()
+    explain_refusals(["/anywhere/monai/bundle/__main__.py", "run"])
     log = logging.getLogger("monai.handlers.StatsHandler")
     log.addHandler(caplog.handler)
     log.info("Epoch[1] Metrics")
@@ -141,3 +141,10 @@ def test_a_defect_keeps_its_traceback() -> None:
     ended = run("{}['missing']")
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["", "/home/me/analysis.py", "/usr/bin/pytest"])
+def test_other_programs_that_use_the_bundle_keep_their_tracebacks(program: str) -> None:
+    before = sys.excepthook
+    explain_refusals([program])
+    assert sys.excepthook is before

@@ -63,6 +63,7 @@ def test_accepted(name: str, value: Any) -> None:
         ("patch_size", 32, "a list with one entry for each axis"),
         ("patch_size", "abc", "a list with one entry for each axis"),
         ("filters", [16, 32], "a list of at least 3, each a multiple of 8"),
+        ("filters", [8, 8, 8], "a list of at least 3, each a multiple of 8, the last at least 16"),
         ("clustering", "kmeans", "one of auto, mean_shift, hdbscan, consistency"),
         ("foreground", "somewhere", "one of estimated, everywhere"),
         ("classes", 26, "a list of at least 1, each a whole number from 1 to 9999, none twice, or None"),

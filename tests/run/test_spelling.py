@@ -79,6 +79,15 @@ class TestValuesThatMonaiTakesForSomethingElse:
         with pytest.raises(ValueError, match=rf"^{option}: found run#1 with #, which MONAI changes to ::"):
             check_spelling(command(option, "run#1"))
 
+    @pytest.mark.parametrize("option", ["--ckpt_dir", "--dataset_dir", "--output_dir", "--pretrained"])
+    @pytest.mark.parametrize(("folder", "number"), [("2026_11_28", 20261128), ("0x10", 16), ("1_2", 12)])
+    def test_a_folder_that_is_another_number(self, option: str, folder: str, number: int) -> None:
+        expected = rf"^{option}: found {folder}, which MONAI takes for {number}, expected a path, such as \./{folder}"
+        with pytest.raises(ValueError, match=expected):
+            check_spelling(command(option, folder))
+        check_spelling(command(option, str(number)))
+        check_spelling(command(option, f"./{folder}"))
+
 
 class TestAccepted:
     @pytest.mark.parametrize(

@@ -113,6 +113,16 @@ class TestGoingOn:
         training(tmp_path)
         assert names(tmp_path) == set()
 
+    def test_an_engine_that_runs_again_saves_again(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        engine = Engine(lambda engine, batch: None)
+        ResumeCheckpoint(str(tmp_path / "resume.pt"), {}, OPTIONS).attach(engine)
+        saved = []
+        engine.run([0], max_epochs=2)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(names(tmp_path)))
+        engine.run([0], max_epochs=4)
+        assert saved == [{"resume.pt"}, {"resume.pt", "resume_previous.pt"}]
+        assert not warnings(caplog)
+
     def test_from_the_previous_checkpoint_where_the_newest_is_missing(self, tmp_path: Path) -> None:
         """As after a kill between the two renames."""
         training(tmp_path, killed_after=3)
@@ -206,6 +216,14 @@ class TestAnotherTraining:
             training(tmp_path)
         labels.write_bytes(b"two objects")  # again, at another time
         assert training(tmp_path)[0] == (4, 4.0)
+
+    def test_long_options_are_shown_where_they_differ(self, tmp_path: Path) -> None:
+        first, second = ([f"/a_long_folder/image_{number}.tif" for number in range(count)] for count in (40, 41))
+        training(tmp_path, killed_after=3, data=first)
+        with pytest.raises(
+            ValueError, match=r"with data \.\.\..*image_39\.tif'\], expected \.\.\..*image_40\.tif'\]; give"
+        ):
+            training(tmp_path, data=second)
 
     def test_an_option_tells_more_than_the_network_that_does_not_fit(self, tmp_path: Path) -> None:
         training(tmp_path, killed_after=3, filters=1)

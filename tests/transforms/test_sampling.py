@@ -22,7 +22,7 @@ def test_ids_are_neither_unlabelled_nor_background_nor_ignored() -> None:
 def test_an_id_that_the_type_of_the_labels_cannot_hold_is_nowhere(dtype: torch.dtype) -> None:
     labels = torch.tensor([0, 1, 1], dtype=dtype)
     assert where_id(labels, 1).tolist() == [False, True, True]
-    for id_ in (257, 2**32, 2**32 + 1, 2**40):  # some of which are 0 or 1 in fewer bits
+    for id_ in (257, 2**32, 2**32 + 1, 2**40, -1, -255):  # some of which are 0 or 1 in fewer bits
         assert not where_id(labels, id_).any()
         assert len(annotated_ids(labels, background_label=id_, ignore_label=None)) == 1
     assert not where_id(labels, None).any()
@@ -34,6 +34,10 @@ class TestKeepObjectFraction:
         kept = KeepObjectFractiond("label", fraction=0.2)({"label": labels})["label"]
         assert len(torch.unique(kept)) - 1 == 11
         assert torch.all((kept == 0) | (kept == labels))
+
+    def test_of_a_plain_tensor_too(self) -> None:
+        kept = KeepObjectFractiond("label", 0.5)({"label": torch.tensor([[1, 2, 3, 4]])})["label"]
+        assert (kept != 0).sum() == 2
 
     def test_keeps_at_least_one(self) -> None:
         kept = KeepObjectFractiond("label", fraction=0.01)({"label": label_map([0, 5, 6])})["label"]

@@ -75,8 +75,8 @@ def cluster_embeddings(
     mask = _checked_foreground(foreground, tuple(vectors.shape[1:]))
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not isinstance(delta_var, Real) or not 0 < delta_var < math.inf:
-        raise InputError(f"delta_var must be finite and positive, got {delta_var!r}")
+    if not isinstance(delta_var, Real) or not 0 < delta_var <= LARGEST:
+        raise InputError(f"delta_var must be positive and at most {LARGEST:g}, got {delta_var!r}")
     if not isinstance(min_size, Integral) or min_size < 0:
         raise InputError(f"min_size must be a whole number of voxels and not negative, got {min_size!r}")
     if merge_threshold is not None and not (isinstance(merge_threshold, Real) and merge_threshold > 0):

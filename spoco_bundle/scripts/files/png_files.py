@@ -35,6 +35,9 @@ def read_png(path: PathLike) -> Volume:
         raise
     except Exception as error:  # both libraries have several
         raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged PNG file") from error
+    bits, is_grey = data[24], data[25] == 0
+    if is_grey and bits < 8:
+        array = array // (255 // (2**bits - 1))  # which imagecodecs makes brighter: ids must stay what they are
     if array.ndim == 3:
         has_alpha = array.shape[2] in (2, 4)
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]

@@ -196,6 +196,11 @@ class SpocoLoss(nn.Module):
         """The mean of each term over the batch, in the order of `active_terms`; arguments as in `forward`, `read`."""
         _check_embeddings(student, teacher, embedding_axis=1)
         annotation = self.read(labels, student.shape, given_numbers)
+        if first_foreground is not None:
+            _check_tensors(first_foreground=first_foreground)
+            if first_foreground.shape != labels.shape:
+                shape = tuple(first_foreground.shape)
+                raise InputError(f"first_foreground must have the shape {tuple(labels.shape)}, got {shape}")
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             student, teacher = _at_least_float32(student, teacher.detach())
             terms = self._terms(student, teacher, annotation, first_foreground)
@@ -364,6 +369,8 @@ def _check_embeddings(student: Any, teacher: Any, embedding_axis: int) -> None:
         raise InputError(
             f"student and teacher must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
+    if student.is_complex() or teacher.is_complex():
+        raise InputError(f"student and teacher must be real, got {student.dtype} and {teacher.dtype}")
     if not student.numel():
         raise InputError(f"student must have no empty axis, got the shape {tuple(student.shape)}")
 

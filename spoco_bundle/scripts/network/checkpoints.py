@@ -112,6 +112,12 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: s
     """
     path = Path(ckpt_dir) / name
     if not path.is_file():
+        if path.with_suffix(".pt").is_file():
+            logger.warning(
+                "%s: found no such file beside the weights, so the voxel size and the thresholds of their training are "
+                "not known",
+                path,
+            )
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

@@ -17,7 +17,6 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -100,7 +99,7 @@ class AddCoordinatesd(Randomizable, MapTransform):
         channels = coordinate_channels(shape, self.period, offset)
         for key in self.key_iterator(result):
             image = result[key]
-            joined = torch.cat([torch.as_tensor(np.asarray(image)), channels])
+            joined = torch.cat([torch.as_tensor(image), channels])
             result[key] = (
                 MetaTensor(joined, meta=image.meta, applied_operations=image.applied_operations)
                 if isinstance(image, MetaTensor)

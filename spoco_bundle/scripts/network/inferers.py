@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.utils import convert_to_dst_type
@@ -66,8 +67,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         teacher_path: str | None = None,
         **others: Any,
     ) -> None:
-        if isinstance(roi_size, float) and roi_size.is_integer():
-            roi_size = int(roi_size)  # as some user interfaces send it
+        if isinstance(roi_size, float | np.integer) and float(roi_size).is_integer():
+            roi_size = int(roi_size)  # some user interfaces send a float
         if not divisor:
             if not isinstance(roi_size, Sequence):
                 raise InputError(f"divisor must be given where roi_size is one number, got roi_size {roi_size}")

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 
 from monai.apps.utils import get_logger
@@ -19,14 +20,23 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-def explain_refusals() -> None:
+def is_bundle_command(command: Sequence[str]) -> bool:
+    """Whether a program, as in `sys.argv`, is ``python -m monai.bundle``, and not one that uses the bundle."""
+    return command[0].replace("\\", "/").endswith("monai/bundle/__main__.py")
+
+
+def explain_refusals(command: Sequence[str]) -> None:
     """Make Python end with one line on standard error, and status 1, when this package refused its input.
+
+    Only where `command`, as in `sys.argv`, is MONAI's: in other programs errors are not ours alone.
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
     first one is printed alone that is an `InputError`, an OSError raised in `scripts`, an argument in a config that a
     component does not take, a package that is not installed, a full disk, or a path that cannot be read or written.
     Anything else is a defect and keeps its traceback. Of an interruption there is nothing to explain.
     """
+    if not is_bundle_command(command):
+        return
     sys.excepthook = _print_exception
     threading.excepthook = _print_exception_of_thread
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)

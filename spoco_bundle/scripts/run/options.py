@@ -131,12 +131,17 @@ FOLDER = Rule(
     lambda value, _: isinstance(value, str | Path | int) and not isinstance(value, bool) and str(value) != "",
     "a path; write ./NAME where NAME alone could be a number or a list",
 )
+PATH_OR_NULL = _or_null(FOLDER)
 PATHS_OR_NULL = _or_null(
     Rule(
-        lambda value, _: all(isinstance(one, str | Path) for one in (value if _is_list(value) else [value])),
+        lambda value, _: (
+            all(isinstance(one, str | Path) for one in value) if _is_list(value) else isinstance(value, str)
+        ),
         "a list of paths or a glob pattern",
     )
 )
+
+_MULTIPLES_OF_8 = _list_of(Rule(lambda value, _: _whole(8).accepts(value, 0) and value % 8 == 0, "a multiple of 8"), 3)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -153,7 +158,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("patch_size", "largest_patch"), _each_axis(_whole(1))),
     "roi_size": _either(_whole(0), _each_axis(_whole(1))),
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
-    "pretrained": _or_null(FOLDER),
+    "pretrained": PATH_OR_NULL,
     **dict.fromkeys(("images", "labels", "masks"), PATHS_OR_NULL),
     **dict.fromkeys(("amp", "deterministic", "cuda_graphs", "sparse_truth"), _one_of(True, False)),
     "foreground_threshold": _or_null(SHARE),
@@ -171,7 +176,10 @@ RULES: dict[str, Rule] = {
             f"a list of at least 1, each a whole number from 1 to {LARGEST_CLASS}, none twice",
         )
     ),
-    "filters": _list_of(Rule(lambda value, _: _whole(8).accepts(value, 0) and value % 8 == 0, "a multiple of 8"), 3),
+    "filters": Rule(
+        lambda value, _: _MULTIPLES_OF_8.accepts(value, 0) and value[-1] >= 16,
+        f"{_MULTIPLES_OF_8.expected}, the last at least 16",  # normalization in eights, of one voxel at the least
+    ),
     "object_fraction": Rule(lambda value, _: _is_real(value) and 0 < value <= 1, "a number in (0, 1]"),
     "overlap": Rule(lambda value, _: _is_real(value) and 0 <= value < 1, "a number in [0, 1)"),
     **dict.fromkeys(("object_size", "working_spacing"), _or_null(_each_axis(POSITIVE))),

@@ -22,7 +22,8 @@ from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..refusals import InputError
-from .options import FOLDER, PATHS_OR_NULL, RULES
+from .errors import is_bundle_command
+from .options import FOLDER, PATH_OR_NULL, PATHS_OR_NULL, RULES
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def check_spelling(command: Sequence[str]) -> None:
     Raises:
         ValueError: naming the id and the one that was probably meant, or what can be written in the place of a value.
     """
-    if not command[0].replace("\\", "/").endswith("monai/bundle/__main__.py") or command[1:2] != ["run"]:
+    if not is_bundle_command(command) or command[1:2] != ["run"]:
         return
     typed = dict(_options(command))
     given: dict[str, Any] = dict(typed)
@@ -71,6 +72,18 @@ def _check_value(name: str, value: str, config: Mapping[str, Any]) -> None:
         raise InputError(f"--{name}: found None, which MONAI leaves out, expected '$None' to unset it.")
     if "#" in value and RULES.get(name) in (FOLDER, PATHS_OR_NULL):
         raise InputError(f"--{name}: found {value} with #, which MONAI changes to ::, expected a path without it.")
+    number = _whole_number(value)
+    if number is not None and value != str(number) and RULES.get(name) in (FOLDER, PATH_OR_NULL):
+        raise InputError(f"--{name}: found {value}, which MONAI takes for {number}, expected a path, such as ./{value}")
+
+
+def _whole_number(value: str) -> int | None:
+    """What Fire makes of 2026_11_28 or 0x10."""
+    try:
+        number = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return None
+    return number if isinstance(number, int) else None
 
 
 def _known_to_monai(given: dict[str, Any]) -> set[str]:

@@ -26,6 +26,7 @@ from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
 
+LONGEST, BEFORE = 200, 60  # characters of an option in a message, and before the first that is unlike
 CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
 
 
@@ -140,10 +141,11 @@ class ResumeCheckpoint:
     def _check_options(self, path: Path, found: Mapping[str, str]) -> None:
         for name, expected in self.options.items():
             if found.get(name) != expected:
+                was, now = _where_they_differ(str(found.get(name)), expected)
                 raise InputError(
-                    f"{path}: found an interrupted training with {name} {found.get(name)!s:.200}, expected "
-                    f"{expected:.200}; give the option it had, and the images and labels, to go on, or another "
-                    "output_dir, or delete the checkpoints to start anew."
+                    f"{path}: found an interrupted training with {name} {was}, expected {now}; give the option it had, "
+                    "and the images and labels, to go on, or another output_dir, or delete the checkpoints to start "
+                    "anew."
                 )
 
     @one_rank_only()
@@ -157,7 +159,7 @@ class ResumeCheckpoint:
         with warn_if_unwritable():
             with whole_file(self.path) as temporary:
                 write_tensors(temporary, state)
-                if self.path_is_whole:  # a broken one must not take the place of the previous
+                if self.path_is_whole and self.path.is_file():  # a broken one must not take the previous one's place
                     os.replace(self.path, self.previous)
                 self.path_is_whole = False
             self.path_is_whole = True
@@ -166,3 +168,11 @@ class ResumeCheckpoint:
     def _remove(self, engine: Engine) -> None:
         for path in (self.path, self.previous):
             path.unlink(missing_ok=True)
+
+
+def _where_they_differ(one: str, other: str) -> tuple[str, str]:
+    """Two unlike texts, cut to what one can read: from shortly before they differ."""
+    start = len(os.path.commonprefix([one, other])) - BEFORE
+    if start <= 0:
+        return one[:LONGEST], other[:LONGEST]
+    return f"...{one[start : start + LONGEST]}", f"...{other[start : start + LONGEST]}"

@@ -19,8 +19,10 @@ from ..refusals import InputError
 
 def where_id(labels: Tensor, id_: int | None) -> Tensor:
     """Voxels of an id, bool; none without one, or of one that the type of the labels cannot hold."""
-    largest = 1 if labels.dtype == torch.bool else torch.iinfo(labels.dtype).max
-    return torch.zeros_like(labels, dtype=torch.bool) if id_ is None or id_ > largest else labels == id_
+    least, largest = (
+        (0, 1) if labels.dtype == torch.bool else (getattr(torch.iinfo(labels.dtype), end) for end in ("min", "max"))
+    )
+    return labels == id_ if id_ is not None and least <= id_ <= largest else torch.zeros_like(labels, dtype=torch.bool)
 
 
 def without_special(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
@@ -90,7 +92,7 @@ class KeepObjectFractiond(MapTransform):
             labels = result[key]
             name = Path(file_of(labels)).name
             random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-            ids = annotated_ids(labels.as_tensor(), self.background_label, self.ignore_label)
+            ids = annotated_ids(torch.as_tensor(labels), self.background_label, self.ignore_label)
             kept = kept_count(len(ids), self.fraction)
             dropped = ids[torch.from_numpy(random.permutation(len(ids))[kept:])]
             result[key] = labels.masked_fill(torch.isin(labels, dropped), 0)

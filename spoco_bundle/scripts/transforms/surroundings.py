@@ -76,7 +76,10 @@ def choose_foreground(
     if len(free) < FEWEST_OBJECTS:
         choice = "estimated" if _in_favour_of_background(overlaps) >= 0 else "everywhere"
         logger.info(
-            "foreground: %s; too few annotated objects, %d, to compare with what is around them", choice, len(free)
+            "foreground: %s; too few of the annotated objects, %d of %d, can be compared with unlabelled voxels around",
+            choice,
+            len(free),
+            len(objects),
         )
         return choice
     distinctness, unsure = told_from_surroundings(free), UNSURE / len(free)
