@@ -198,6 +198,21 @@ class TestTrainingFollowsTheForeground:
         assert train.get_parsed_content("loss").weights["first_foreground"] == 0
         assert train.get_parsed_content("train#maps") == ["image", "label"]
 
+    @pytest.mark.parametrize(("foreground", "validated"), [("everywhere", "teacher"), ("estimated", "network")])
+    def test_in_dense_tissue_the_momentum_network_is_the_one_to_keep(self, foreground: str, validated: str) -> None:
+        ids = {"pretrained": None, "filters": [8, 16, 32], "voxel_shape": [1.0] * 3, "foreground": foreground}
+        train = parser("train.json", **ids)
+        networks = {name: train.get_parsed_content(name) for name in ("network", "teacher")}
+        kept, other = networks.pop(validated), *networks.values()
+        assert train.get_parsed_content("inference_network") is kept
+        assert train.get_parsed_content("other_network") is other
+        assert TRAIN["validate"]["evaluator"]["network"] == "@inference_network"
+        assert TRAIN["best_weights"]["networks"] == {"model.pt": "@inference_network", "teacher.pt": "@other_network"}
+
+    def test_an_evaluation_takes_the_one_that_was_kept(self, tmp_path: Path) -> None:
+        evaluation = parser("train.json", "evaluate.json", ckpt_dir=str(tmp_path), foreground="everywhere")
+        assert evaluation.get_parsed_content("inference_network") is evaluation.get_parsed_content("network")
+
     @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
     def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
         ids = {"foreground": foreground, "smallest_instance": 50}
