@@ -19,10 +19,11 @@ from ..refusals import InputError
 
 def where_id(labels: Tensor, id_: int | None) -> Tensor:
     """Voxels of an id, bool; none without one, or of one that the type of the labels cannot hold."""
-    least, largest = (
-        (0, 1) if labels.dtype == torch.bool else (getattr(torch.iinfo(labels.dtype), end) for end in ("min", "max"))
-    )
-    return labels == id_ if id_ is not None and least <= id_ <= largest else torch.zeros_like(labels, dtype=torch.bool)
+    limits = None if labels.dtype == torch.bool else torch.iinfo(labels.dtype)
+    least, largest = (limits.min, limits.max) if limits else (0, 1)
+    if id_ is None or not least <= id_ <= largest:  # in fewer bits it could be another one
+        return torch.zeros_like(labels, dtype=torch.bool)
+    return labels == id_
 
 
 def without_special(labels: Tensor, background_label: int | None, ignore_label: int | None) -> Tensor:
