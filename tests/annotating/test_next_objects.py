@@ -70,15 +70,26 @@ class TestMeasures:
         regions = np.array([[0, 1, 1, 0, 0, 0, 2, 2]], np.int32)
         sure = np.array([[[0, 9, 9, 0, 0, 0, 5, 5]]], np.float32)
         torn = np.array([[[0, 9, 9, 0, 0, 0, 5, 9]]], np.float32)
-        assert find_candidates(regions, sure[0], sure, sure, 0.5).doubts == pytest.approx([0, 0], abs=1e-6)
-        doubts = find_candidates(regions, sure[0], sure, torn, 0.5).doubts
+        nowhere = regions < 0
+        assert find_candidates(regions, nowhere, sure[0], sure, sure, 0.5).doubts == pytest.approx([0, 0], abs=1e-6)
+        doubts = find_candidates(regions, nowhere, sure[0], sure, torn, 0.5).doubts
         assert doubts[0] == pytest.approx(0, abs=1e-6)
         assert doubts[1] > 0.5
 
     def test_the_extent_of_a_square_is_the_diameter_of_its_disc(self):
-        embeddings = np.zeros((1, 10, 10), np.float32)
-        found = find_candidates(np.ones((10, 10), np.int32), embeddings[0], embeddings, embeddings, 0.5)
+        embeddings, square = np.zeros((1, 10, 10), np.float32), np.ones((10, 10), np.int32)
+        found = find_candidates(square, square < 0, embeddings[0], embeddings, embeddings, 0.5)
         assert found.extents == pytest.approx([2 * (100 / np.pi) ** 0.5])
+
+    def test_a_place_is_where_nobody_has_looked(self):
+        """A region of many merged objects, of which one is annotated: the deepest voxel would lie in it."""
+        regions, looked_at = np.ones((25, 25), np.int32), np.zeros((25, 25), bool)
+        looked_at[10:15, 10:15] = True
+        embeddings = np.zeros((1, 25, 25), np.float32)
+        assert candidate_regions(regions, None, looked_at, min_size=1).all()
+        found = find_candidates(regions, looked_at, embeddings[0], embeddings, embeddings, 0.5)
+        assert not looked_at[tuple(found.places[0])]
+        assert found.extents == pytest.approx([2 * (625 / np.pi) ** 0.5])
 
 
 class TestRank:

@@ -218,7 +218,9 @@ class TestInference:
         sentence = r"model\.pt: found weights of another architecture \(no entry .*\), expected this network's"
         self.assert_refused(dataset, sentence, tmp_path)
 
-    @pytest.mark.parametrize(("option", "value"), [("overlap", 1), ("ckpt_dir", 0.1), ("device", "cuda:99")])
+    @pytest.mark.parametrize(
+        ("option", "value"), [("overlap", 1), ("ckpt_dir", 0.1), ("device", "cuda:99"), ("device", "gpu")]
+    )
     def test_a_wrong_option(self, option: str, value: Any, dataset: Path, trained: Training) -> None:
         output_dir = dataset.parent / "results"
         ids = {"dataset_dir": dataset, "ckpt_dir": trained.ckpt_dir, "output_dir": output_dir, option: value}

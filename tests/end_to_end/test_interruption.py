@@ -116,7 +116,14 @@ def test_so_it_is_when_the_newest_checkpoint_is_broken(
 
 @pytest.mark.parametrize(
     "option",
-    [{"learning_rate": 0.01}, {"filters": [16, 32, 64]}, {"spacing": [1, 1, 1]}, {"num_workers": 1}, {"data": "other"}],
+    [
+        {"learning_rate": 0.01},
+        {"filters": [16, 32, 64]},
+        {"spacing": [1, 1, 1]},
+        {"num_workers": 1},
+        {"merge_threshold": 4.0},
+        {"data": "other"},
+    ],
 )
 def test_another_training_does_not_go_on_from_it(
     option: dict[str, Any], killed: Path, dataset: Path, tmp_path: Path

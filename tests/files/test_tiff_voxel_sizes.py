@@ -47,6 +47,19 @@ class TestTiffVoxelSize:
         path = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 8))
         assert load(path).pixdim.tolist() == pytest.approx([2.0, 1 / 8, 1 / 4])
 
+    @pytest.mark.parametrize(("unit", "length"), [("micron", 1.0), ("nm", 1e-3)])
+    def test_imagej_leaves_out_a_distance_of_slices_of_one(self, tmp_path: Path, unit: str, length: float) -> None:
+        metadata = {"axes": "ZYX", "unit": unit}
+        path = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 4))
+        sizes = read_tiff_header(path).voxel_size
+        assert sizes == pytest.approx({"Z": length, "Y": length / 4, "X": length / 4})
+
+    def test_imagej_inches_are_the_dots_of_a_screen(self, tmp_path: Path) -> None:
+        metadata = {"axes": "ZYX", "unit": "inch"}
+        image = load(write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(96, 96)))
+        assert image.pixdim.tolist() == [1.0, 1.0, 1.0]
+        assert image.meta["unit"] == "pixel"
+
     def test_imagej_lengths_in_nanometres(self, tmp_path: Path) -> None:
         metadata = {"axes": "ZYX", "spacing": 40.0, "unit": "nm"}
         path = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(0.1, 0.1))

@@ -101,6 +101,14 @@ class TestTiff:
         assert header.voxel_size == pytest.approx({"Z": 2.0, "Y": 1 / 8, "X": 1 / 4})
         assert np.array_equal(read_tiff(tmp_path / "b.tif").array, INSTANCES + 70000)
 
+    def test_imagej_cannot_state_pixels_of_unequal_edges_so_they_become_ome(self, tmp_path: Path) -> None:
+        metadata = {"axes": "ZYX", "spacing": 2.0, "unit": "parsec"}
+        source = write_source(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 8))
+        write_instances(INSTANCES, source, tmp_path / "b.tif")
+        header = read_tiff_header(tmp_path / "b.tif")
+        assert (header.flavour, header.unit) == ("ome", "pixel")
+        assert header.voxel_size == pytest.approx(read_tiff_header(source).voxel_size)
+
     def test_the_flavour_does_not_depend_on_the_name(self, tmp_path: Path) -> None:
         source = write_source(tmp_path / "a.ome.tif", ome=False, metadata=None)
         write_instances(INSTANCES, source, tmp_path / "b.ome.tif")

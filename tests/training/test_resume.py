@@ -214,8 +214,23 @@ class TestAnotherTraining:
         message = r"interrupted training with the content of .*labels\.tif, \w{16}, expected \w{16}; give .* the images"
         with pytest.raises(ValueError, match=message):
             training(tmp_path)
+        with pytest.raises(ValueError, match=message):  # and not what follows from the labels, such as a working grid
+            training(tmp_path, patch_size=[16, 16])
         labels.write_bytes(b"two objects")  # again, at another time
         assert training(tmp_path)[0] == (4, 4.0)
+
+    def test_other_files_of_the_same_content_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tif").write_bytes(b"objects")
+        training(tmp_path, killed_after=3)
+        (tmp_path / "a.tif").rename(tmp_path / "b.tif")
+        with pytest.raises(ValueError, match=r"with data .*a\.tif'\}\], expected .*b\.tif'\}\]; give"):
+            training(tmp_path)
+
+    def test_a_relative_path_is_that_of_the_same_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "a.tif").write_bytes(b"objects")
+        training(tmp_path, killed_after=3)
+        monkeypatch.chdir(tmp_path)
+        assert training(Path())[0] == (4, 4.0)
 
     def test_long_options_are_shown_where_they_differ(self, tmp_path: Path) -> None:
         first, second = ([f"/a_long_folder/image_{number}.tif" for number in range(count)] for count in (40, 41))

@@ -80,6 +80,25 @@ def test_files_that_state_no_voxel_size_are_taken_to_be_like_those_that_do() -> 
     assert survey_objects([unstated, stated], load_stated).stated_axes == [True, True]
 
 
+@pytest.mark.parametrize("factor", [2, 8])
+def test_objects_are_as_large_in_finer_voxels(factor: int) -> None:
+    """Two files of the same objects, one of them with voxels that are `factor` times shorter along the second axis."""
+
+    def load_finer(entry: dict) -> dict:
+        loaded = load(entry)
+        affine = torch.diag(torch.tensor([2.0, 1.0 / entry["factor"], 1.0]))
+        labels = loaded["label"].as_tensor().repeat_interleave(entry["factor"], dim=2)
+        return {"image": MetaTensor(labels.float(), affine=affine), "label": MetaTensor(labels, affine=affine)}
+
+    alone = survey_objects([{"factor": 1}], load_finer, background_label=9)
+    both = survey_objects([{"factor": 1}, {"factor": factor}], load_finer, background_label=9)
+    for survey in (alone, both):
+        assert np.multiply(survey.object_extents, survey.voxel_size) == pytest.approx([64 / math.pi * 1, 128 / math.pi])
+        assert survey.object_volume * math.prod(survey.voxel_size) == pytest.approx(8 * 2 * 32)
+    assert working_spacing(both) == pytest.approx(working_spacing(alone))
+    assert smallest_instance(both, [2.0, 2.0]) == pytest.approx(smallest_instance(alone, [2.0, 2.0]))
+
+
 def test_beside_lengths_numbers_of_pixels_say_nothing() -> None:
     def load_unit(entry: dict) -> dict:
         loaded = load(entry)

@@ -97,7 +97,7 @@ class FindNextObjectsd(MapTransform):
             instances = np.asarray(result[self.instances_key], np.int32)[0]
             min_size = smallest_in_working_voxels(*self.sizes, picture)
             regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
-            found = find_candidates(regions, image, student, teacher, self.delta_var)
+            found = find_candidates(regions, looked_at, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
         return result

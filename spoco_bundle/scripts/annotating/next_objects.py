@@ -74,12 +74,17 @@ def candidate_regions(
     return keep_instances(regions, shares[1:] < ANNOTATED)
 
 
-def find_candidates(regions: Labels, image: Floats, student: Floats, teacher: Floats, delta_var: float) -> Candidates:
-    """Measure regions (*spatial) with ids 1..n; image (*spatial), embeddings (E, *spatial)."""
+def find_candidates(
+    regions: Labels, looked_at: Mask, image: Floats, student: Floats, teacher: Floats, delta_var: float
+) -> Candidates:
+    """Measure regions as from `candidate_regions`; image (*spatial), embeddings (E, *spatial).
+
+    Their places lie where nobody has looked yet: of each region most voxels are not in `looked_at` (*spatial).
+    """
     agreement = instance_scores(regions, student, delta_var) * instance_scores(regions, teacher, delta_var)
     sizes = np.bincount(regions.ravel())[1:].astype(np.float64)
     extents = 2 * ball_radius(sizes, regions.ndim)
-    return Candidates(inner_places(regions), extents, 1 - agreement, appearance(regions, image))
+    return Candidates(inner_places(np.where(looked_at, 0, regions)), extents, 1 - agreement, appearance(regions, image))
 
 
 def appearance(regions: Labels, image: Floats) -> Values:

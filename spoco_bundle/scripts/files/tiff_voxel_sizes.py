@@ -22,6 +22,7 @@ MICROMETRES = {
     **{"pm": 1e-6, "cm": 1e4, "m": 1e6},
 }
 NO_UNIT = ("pixel", "pixels", "")
+SCREEN_UNITS = ("in", "inch", "inches")  # ImageJ takes the dots an inch of plain files for a calibration
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,10 @@ def _ome_lengths(xml: str) -> dict[str, tuple[float, str]]:
 
 
 def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
-    """Return axis -> (length, unit): Z from ImageJ's description, Y and X from the resolution tags."""
+    """Return axis -> (length, unit): Z from ImageJ's description, Y and X from the resolution tags.
+
+    ImageJ leaves out a distance of slices of 1, in the unit of the others, and reads it as such.
+    """
     metadata = tif.imagej_metadata or {}
 
     def unit_of(key: str, default: str) -> str:
@@ -83,8 +87,12 @@ def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
         return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), escaped).strip().casefold()
 
     unit = unit_of("unit", "pixel")
-    lengths = {"Z": (abs(float(metadata.get("spacing", 0))), unit_of("zunit", unit))}
-    if unit not in NO_UNIT:  # without a unit the tags are not a calibration
+    if unit in SCREEN_UNITS:
+        unit = "pixel"
+    is_calibrated = unit not in NO_UNIT
+    left_out = 1 if is_calibrated and "slices" in metadata else 0
+    lengths = {"Z": (abs(float(metadata.get("spacing", left_out))), unit_of("zunit", unit))}
+    if is_calibrated:  # otherwise the tags tell no size of a voxel
         tags = tif.pages.first.tags
         for axis, axis_unit in (("Y", unit_of("yunit", unit)), ("X", unit)):
             pixels, per_length = tags.valueof(f"{axis}Resolution", default=(0, 0))

@@ -79,7 +79,8 @@ def _write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
     array_axes = "ZYX"[-instances.ndim :]
     instances = instances.transpose([array_axes.index(axis) for axis in header.spatial_axes])
     flavour = header.flavour
-    if flavour == "imagej" and (is_wide or instances.nbytes >= 2**32):
+    without_unit = header.unit == "pixel" and "X" in header.voxel_size  # which ImageJ's format cannot say
+    if flavour == "imagej" and (is_wide or without_unit or instances.nbytes >= 2**32):
         flavour = "ome"
     with whole_file(target) as temporary:
         tifffile.imwrite(

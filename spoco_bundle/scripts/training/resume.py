@@ -68,7 +68,8 @@ class ResumeCheckpoint:
         path: of the newest checkpoint; the one before has `_previous` in its name.
         objects: name -> anything with `state_dict` and `load_state_dict`: network, teacher, optimizer, schedule.
         options: name -> value; a training goes on only with those it began with. Compared as text.
-        data: the training files, name -> path of each; a training goes on only with the content they began with.
+        data: the training files, name -> path of each; a training goes on only with these, and with the content that
+            they had at its beginning.
     """
 
     def __init__(
@@ -80,9 +81,12 @@ class ResumeCheckpoint:
     ) -> None:
         self.path, self.objects = Path(path), objects
         self.previous = self.path.with_stem(f"{self.path.stem}_previous")
-        self.options = {name: str(value) for name, value in options.items()}
-        for file in dict.fromkeys(file for entry in data for file in entry.values()):
-            self.options[f"the content of {file},"] = content_digest(file)
+        files = [{key: os.path.abspath(file) for key, file in entry.items()} for entry in data]
+        each_file = dict.fromkeys(file for entry in files for file in entry.values())
+        contents = {f"the content of {file},": content_digest(file) for file in each_file}
+        # Files come first, as other values follow from them, and a refusal names the first that differs
+        described: dict[str, Any] = {"data": files, **contents, **options}
+        self.options = {name: str(value) for name, value in described.items()}
         self.path_is_whole = False  # until it was read or written
 
     def attach(self, engine: Engine) -> None:

@@ -39,9 +39,9 @@ class Survey:
 
     object_count: int  # of annotated objects in all files
     voxel_size: list[float]  # per axis in the unit of the files, the median where they differ
-    object_extents: list[float]  # of a typical annotated object per axis, in voxels, see `typical_extents`
+    object_extents: list[float]  # of a typical annotated object per axis, in such voxels, see `typical_extents`
     extent_errors: list[float]  # of their logarithms, see `extent_errors`; 0 where the user told them
-    object_volume: float  # of a typical annotated object, in voxels, see `typical_volume`
+    object_volume: float  # of a typical annotated object, in such voxels, see `typical_volume`
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
     in_pixels: bool = False  # they say so in pixels, all that say anything, see `grids.counts_pixels`
@@ -91,9 +91,11 @@ def survey_objects(
         for file in np.flatnonzero(in_pixels):
             voxel_sizes[file], stated[file] = [math.nan] * len(stated[file]), [False] * len(stated[file])
     assumed = assumed_voxel_sizes(voxel_sizes, stated)
+    voxel_size = np.median(assumed, axis=0)
+    objects = [sizes.in_voxels(edges / voxel_size) for sizes, edges in zip(objects, assumed, strict=True)]
     survey = Survey(
         object_count=sum(len(sizes.volumes) for sizes in objects),
-        voxel_size=np.median(assumed, axis=0).tolist(),
+        voxel_size=voxel_size.tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         in_pixels=any(in_pixels) and pixels_alone,
         object_extents=typical_extents(objects),
@@ -123,8 +125,12 @@ def _warn_of_a_mask(file: str, labels: Tensor) -> None:
 class ObjectSizes(NamedTuple):
     """Of the K objects in a label map (*spatial)."""
 
-    volumes: NDArray[np.int64]  # (K,) voxels
+    volumes: NDArray[np.number]  # (K,) voxels
     chords: NDArray[np.float64]  # (K, ndim) mean length, in voxels, that straight lines along each axis run inside
+
+    def in_voxels(self, edges: NDArray[np.float64]) -> ObjectSizes:
+        """The same in other voxels, which are `edges` (ndim,) times shorter."""
+        return ObjectSizes(self.volumes * edges.prod(), self.chords * edges)
 
 
 def measure_objects(label_map: ArrayLike) -> ObjectSizes:
