@@ -1,4 +1,4 @@
-"""What can be seen of a training: TensorBoard always, MLflow with MONAI's `--tracking mlflow`."""
+"""What can be seen of a training: TensorBoard always, MLflow with MONAI's `--tracking`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from bundle_runs import TINY_TRAINING, TRAIN, curves, nuclei, run_here, write_pair
+from bundle_runs import BUNDLE, TINY_TRAINING, TRAIN, curves, nuclei, run_here, write_pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.losses.spoco import TERMS
@@ -71,23 +71,28 @@ class TestTensorBoard:
 
 class TestMlflow:
     CURVES = {*EACH_EPOCH, "train_loss", "lr_group_0"}
+    OURS = str(BUNDLE / "configs" / "mlflow.json")
+    PICTURES = ("epoch_0001.png", "epoch_0002.png")
 
+    @pytest.mark.parametrize(("tracking", "pictures"), [("mlflow", ()), (OURS, PICTURES)])
     def test_the_handlers_that_monai_adds_get_every_curve(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tracking: str, pictures: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Without MLflow, which is not among our requirements: a stand-in notes what MONAI tells it."""
         mlflow = MagicMock()
         experiment = mlflow.MlflowClient.return_value.get_experiment_by_name.return_value
         experiment.lifecycle_stage = mlflow.entities.LifecycleStage.ACTIVE
         monkeypatch.setattr("monai.handlers.mlflow_handler.mlflow", mlflow)
-        train(tmp_path, tracking="mlflow")
+        train(tmp_path, tracking=tracking)
         told = [call.args for call in mlflow.entities.Metric.call_args_list]
         assert {name for name, *_ in told} == self.CURVES
         assert all(isinstance(value, float) for _, value, *_ in told)
+        kept = [Path(call.args[1]).name for call in mlflow.MlflowClient.return_value.log_artifact.call_args_list]
+        assert sorted(name for name in kept if name.endswith(".png")) == list(pictures)
 
     def test_the_documented_command(self, tmp_path: Path) -> None:
         mlflow = pytest.importorskip("mlflow")
-        train(tmp_path, tracking="mlflow")
+        train(tmp_path, tracking=self.OURS)
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'output' / 'mlruns.db'}")
         (experiment,) = [one for one in client.search_experiments() if one.name == "monai_experiment"]
         (run,) = client.search_runs(experiment.experiment_id)
@@ -95,3 +100,4 @@ class TestMlflow:
         assert run.data.metrics.keys() == self.CURVES
         for name, steps in {"annotated_iou": [1, 2], "train_loss": [1, 2, 3, 4, 5, 6]}.items():
             assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == steps
+        assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == list(self.PICTURES)
