@@ -128,17 +128,21 @@ def fifths(name: str, verdicts: Verdicts) -> None:
 
 def agreement(name: str, verdicts: Verdicts) -> None:
     """One number each: how well scores part right from wrong, and how well they follow the true overlap."""
-    both = len(np.unique(verdicts.right)) == 2  # where all are right there is nothing to part
     row = {
         "instances": len(verdicts.scores),
         "right": int(verdicts.right.sum()),
         "objects": verdicts.objects,
-        "ROC AUC": float(roc_auc_score(verdicts.right, verdicts.scores)) if both else None,
-        "rank correlation with IoU": float(spearmanr(verdicts.scores, verdicts.best_iou).statistic),
+        "ROC AUC": defined(roc_auc_score(verdicts.right, verdicts.scores)),
+        "rank correlation with IoU": defined(spearmanr(verdicts.scores, verdicts.best_iou).statistic),
         "mean score": float(verdicts.scores.mean()),
         "mean IoU": float(verdicts.best_iou.mean()),
     }
     report("confidence", [row], f"(b) {name}: score against truth")
+
+
+def defined(value: float) -> float | None:
+    """None for NaN: where all instances are right, or all scores equal, there is nothing to tell apart."""
+    return None if np.isnan(value) else float(value)
 
 
 def half_trained_embeddings(labels: NDArray[np.integer], dim: int = 8) -> NDArray[np.float32]:
