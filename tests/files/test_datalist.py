@@ -95,6 +95,21 @@ def test_patterns_pair_what_is_named_alike_whatever_the_order(tmp_path: Path) ->
     }
 
 
+def test_two_asterisks_stand_for_any_folders_and_for_none(tmp_path: Path) -> None:
+    (tmp_path / "images" / "day2").mkdir(parents=True)
+    (tmp_path / "labels" / "day2").mkdir(parents=True)
+    patterns = f"{tmp_path}/images/**/*.tif", f"{tmp_path}/labels/**/*_ids.tif"
+    dataset(tmp_path, ["b.tif", "c.tif", "day2/a.tif"], ["b_ids.tif", "c_ids.tif", "day2/a_ids.tif"])
+    assert sorted(names(image_label_pairs("unused", *patterns))) == [
+        ("a.tif", "a_ids.tif"),
+        ("b.tif", "b_ids.tif"),
+        ("c.tif", "c_ids.tif"),
+    ]
+    (tmp_path / "images" / "b.tif").rename(tmp_path / "images" / "d.tif")  # as many, but others
+    with pytest.raises(ValueError, match=r"found no label for the image d.tif"):
+        image_label_pairs("unused", *patterns)
+
+
 class TestBracketsInNames:
     """A glob pattern could mean one of the characters between them."""
 

@@ -138,8 +138,9 @@ def _wildcard_texts(pattern: Paths, path: str) -> tuple[str, ...]:
     if not isinstance(pattern, str):
         return ()
     folder, rest = _folder_and_pattern(pattern)
-    literal = [re.escape(part) for part in re.split(r"\*+|\?|\[.*?\]", rest)]
-    match = re.fullmatch("(.*)".join(literal), str(Path(path).relative_to(folder)))
+    parts = re.split(r"(\*\*/|\*+|\?|\[.*?\])", rest)  # at odd positions the wildcards; **/ may stand for no folder
+    texts = ["(.*/|)" if part == "**/" else "(.*)" if odd % 2 else re.escape(part) for odd, part in enumerate(parts)]
+    match = re.fullmatch("".join(texts), str(Path(path).relative_to(folder)))
     return match.groups() if match else ()
 
 
