@@ -204,8 +204,21 @@ class TestLabels:
         expected = spoco_terms(student, teacher, labels, anchors, ignore_label=IGNORE)
         student[:, 0], teacher[:, 0] = 17.0, -5.0
         for name, term in spoco_terms(student, teacher, labels, anchors, ignore_label=IGNORE).items():
-            if name != "consistency":
-                torch.testing.assert_close(term, expected[name], msg=name)
+            torch.testing.assert_close(term, expected[name], msg=name)
+
+    def test_a_slice_that_is_ignored_is_no_slice(self) -> None:
+        student, teacher, labels = random_case()
+        labels[0] = IGNORE
+        anchors = some_anchors(labels)
+        terms = spoco_terms(student, teacher, labels, anchors, ignore_label=IGNORE)
+        without = spoco_terms(student[:, 1:], teacher[:, 1:], labels[1:], anchors - torch.tensor([1, 0, 0]))
+        torch.testing.assert_close(terms, without)
+
+    def test_where_all_is_ignored_there_is_nothing_to_agree_on(self) -> None:
+        student, teacher, labels = random_case()
+        anchors = some_anchors(labels)
+        terms = spoco_terms(student, teacher, torch.full_like(labels, IGNORE), anchors, ignore_label=IGNORE)
+        assert all(term == 0 for term in terms.values())
 
 
 class TestProperties:

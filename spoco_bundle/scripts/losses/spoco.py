@@ -279,7 +279,8 @@ def _consistency(
     """1 - Dice of the soft masks that the same anchors select in the two networks' embeddings.
 
     As in the authors' implementation the Dice is taken in each slice of the first spatial axis, all anchors in
-    one sum, and averaged over the slices. known: (B, 1, *spatial).
+    one sum, and averaged over the slices: one that no anchor reaches counts 1, one that is ignored not at all.
+    known: (B, 1, *spatial).
     """
     index, drawn = anchors  # (B, A)
     if index.shape[1] == 0:
@@ -290,7 +291,9 @@ def _consistency(
     other = teacher, other_centers
     sums = _sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
     overlap, area, other_area = sums.unbind(1)  # (B, S)
-    return (1 - 2 * overlap / (area + other_area).clamp_min(1e-6)).mean(1) * drawn.any(1)
+    counts = known[:, 0].flatten(2).any(2)  # (B, S)
+    disagreement = torch.where(counts, 1 - 2 * overlap / (area + other_area).clamp_min(1e-6), 0)
+    return disagreement.sum(1) / counts.sum(1).clamp_min(1) * drawn.any(1)
 
 
 def _sums(
