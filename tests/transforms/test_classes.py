@@ -51,6 +51,18 @@ class TestSelectClasses:
         assert select(classes=[24], ignore_label=255, drawn={"a.png": [24001]}) == [0, 0, 255, 0, 24001, 0, 0, 0]
         assert select(classes=[24], ignore_label=255, drawn={"b.png": [24001]}) == [0, 0, 255, 0, 0, 0, 0, 0]
 
+    @pytest.mark.parametrize(
+        ("labels", "found"),
+        [
+            (torch.tensor([[[0.0, 26001.0]]]), "a label map of type float32"),
+            (torch.tensor([[[-26001, 26001]]]), "the negative id -26001"),
+        ],
+    )
+    def test_numbers_that_are_no_ids(self, labels: torch.Tensor, found: str) -> None:
+        labels = MetaTensor(labels, meta={"filename_or_obj": "a.png"})
+        with pytest.raises(ValueError, match=f"a.png: found {found}, expected"):
+            SelectClassesd("label", classes=[26])({"label": labels})
+
 
 @pytest.mark.parametrize("classes", [26, "26", [0], [26.5]])
 def test_classes_are_a_list_of_positive_integers(classes: Any) -> None:

@@ -171,9 +171,7 @@ class CheckLabelsd(MapTransform):
             check_same_grid(file, label, image_file, image)
 
     def _check_ids(self, file: str, label: torch.Tensor) -> None:
-        check_integers(file, label)
-        if label.min() < 0:
-            raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
+        check_ids(file, label)
         if not self.allow_empty and not without_special(label, *self.special).any():
             others = ", ".join(map(str, sorted({0, *(label for label in self.special if label is not None)})))
             raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
@@ -186,11 +184,13 @@ def check_one_channel(file: str, channels: int) -> None:
         raise refusal(file, f"a label map of {channels} channels", expected)
 
 
-def check_integers(file: str, label: torch.Tensor) -> None:
-    """Refuse a label map of other numbers; raises ValueError naming the file."""
+def check_ids(file: str, label: torch.Tensor) -> None:
+    """Refuse a label map of numbers that are no ids; raises ValueError naming the file."""
     if label.is_floating_point() or label.is_complex():
         kind = str(label.dtype).removeprefix("torch.")
         raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
+    if label.min() < 0:
+        raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
 
 
 def _on_grid_of(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..files.image_files import file_of
 from ..files.readers import read_volume
 from ..refusals import InputError
-from .checks import check_integers, check_one_channel
+from .checks import check_ids, check_one_channel
 from .sampling import kept_count, where_id
 
 IDS_OF_A_CLASS = 1000
@@ -75,11 +75,11 @@ class SelectClassesd(MapTransform):
         if self.classes is None:
             return result
         for key in self.key_iterator(result):
-            labels = result[key]
+            labels, path = result[key], file_of(result[key], key)
+            check_ids(path, labels)
             classes = torch.as_tensor(self.classes)
             kept = torch.isin(labels // IDS_OF_A_CLASS, classes)
             if self.drawn is not None:
-                path = file_of(labels)
                 kept &= torch.isin(labels, torch.as_tensor([*self.drawn.get(path, ())], dtype=labels.dtype))
             kept |= where_id(labels, self.background_label) | where_id(labels, self.ignore_label)
             crowd = torch.isin(labels, classes)
@@ -124,7 +124,7 @@ def _ids_in(path: PathLike) -> list[int]:
     """All ids of a label map; raises ValueError where it holds colours, or no integers."""
     array, meta = read_volume(path)
     check_one_channel(str(path), 1 if array.ndim == len(meta[MetaKeys.SPATIAL_SHAPE]) else len(array))
-    check_integers(str(path), torch.as_tensor(array))
+    check_ids(str(path), torch.as_tensor(array))
     return np.unique(array).tolist()
 
 
