@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset
 from monai.utils import OptionalImportError, optional_import
 
 from scripts.files.image_files import split_suffix
@@ -46,6 +47,18 @@ def test_a_refusal_is_found_behind_the_errors_that_wrap_it() -> None:
     with pytest.raises(RuntimeError) as wrapped:
         wrap(lambda: split_suffix("cells.jpg"))
     assert "cells.jpg" in str(refusal_behind(wrapped.value))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_refusal_is_found_in_what_the_process_of_a_data_loader_says(wrapped: bool) -> None:
+    def read(path: str) -> None:
+        wrap(lambda: split_suffix(path)) if wrapped else split_suffix(path)
+
+    with pytest.raises((RuntimeError, ValueError)) as passed_on:
+        list(DataLoader(Dataset(["cells.jpg"], read), num_workers=1))
+    with pytest.raises(ValueError, match="cells.jpg") as refused:
+        split_suffix("cells.jpg")
+    assert str(refusal_behind(passed_on.value)) == str(refused.value)
 
 
 def test_an_argument_that_a_component_does_not_take_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -18,6 +19,9 @@ from ..refusals import InputError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+# what torch passes on of the error of a data loader's process: the text of its traceback
+REFUSED_BY_A_WORKER = re.compile(rf"^{InputError.__module__}\.{InputError.__name__}: (.+)$", re.MULTILINE)
 
 
 def is_bundle_command(command: Sequence[str]) -> bool:
@@ -45,6 +49,8 @@ def explain_refusals(command: Sequence[str]) -> None:
 def refusal_behind(error: BaseException | None) -> BaseException | None:
     """The first refusal on the way from an exception to its root, or None if there is none."""
     while error is not None:
+        if refused := REFUSED_BY_A_WORKER.search(str(error)):
+            return InputError(refused[1])
         if isinstance(error, InputError | OptionalImportError):  # the message of the latter says what to install
             return error
         if isinstance(error, TypeError) and _raised_in(error) == instantiate.__module__:  # by the call, not behind it
