@@ -29,6 +29,7 @@ from monai.bundle import (
 )
 from monai.bundle.utils import DEFAULT_HANDLERS_ID
 from monai.bundle.workflows import _apply_logging_file
+from monai.transforms import Compose
 from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -209,14 +210,20 @@ class TestTrainingFollowsTheForeground:
         assert TRAIN["validate"]["evaluator"]["network"] == "@inference_network"
         assert TRAIN["best_weights"]["networks"] == {"model.pt": "@inference_network", "teacher.pt": "@other_network"}
 
+    @pytest.mark.parametrize("names", [("train.json",), ("train.json", "2d.json")])
+    def test_where_up_and_down_differ_no_patch_is_turned_over(self, names: tuple[str, ...]) -> None:
+        dims = 4 - len(names)
+        ids = {"upside_down": 0.0, "patch_size": [8] * dims, "objects_voxel_shape": [1.0] * dims}
+        train = parser(*names, **ids, first_foreground_weight=0.0)
+        turn = Compose(train.get_parsed_content("train#shared_geometry")[1:]).set_random_state(0)
+        downwards = torch.arange(8.0)[None, :, None] if dims == 2 else torch.arange(8.0)[None, None, :, None]
+        volume = downwards.expand(1, *[8] * dims)
+        turned = [turn({"image": volume, "label": volume})["image"] for _ in range(100)]
+        assert all(torch.equal(one, volume) for one in turned)
+
     def test_an_evaluation_takes_the_one_that_was_kept(self, tmp_path: Path) -> None:
         evaluation = parser("train.json", "evaluate.json", ckpt_dir=str(tmp_path), foreground="everywhere")
         assert evaluation.get_parsed_content("inference_network") is evaluation.get_parsed_content("network")
-
-    @pytest.mark.parametrize(("foreground", "threshold"), [("everywhere", 2.8), ("estimated", 2.0)])
-    def test_the_border_term_makes_jumps_larger(self, foreground: str, threshold: float) -> None:
-        ids = {"foreground": foreground, "smallest_instance": 50}
-        assert parser("train.json", **ids).get_parsed_content("calibration").preferred == threshold
 
 
 def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:

@@ -39,6 +39,9 @@ def annotation(*objects: tuple[int, int]) -> Tensor:
     return labels
 
 
+USUAL = PREFERRED["everywhere"]
+
+
 def calibrated(embeddings: Tensor, labels: Tensor, **options: float) -> float:
     calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere", **options)
     calibration({"pred": embeddings, "label": labels})
@@ -49,16 +52,16 @@ class TestChoice:
     def test_the_best_is_chosen(self) -> None:
         overlaps = np.zeros(len(THRESHOLDS))
         overlaps[3] = 0.8
-        assert choose_threshold(overlaps) == THRESHOLDS[3]
+        assert choose_threshold(overlaps, preferred=2.8) == THRESHOLDS[3]
 
     def test_of_equals_the_nearest_to_the_usual_one(self) -> None:
-        assert choose_threshold(np.full(len(THRESHOLDS), 0.5)) == PREFERRED
+        assert choose_threshold(np.full(len(THRESHOLDS), 0.5), preferred=2.8) == 2.8
         assert choose_threshold(np.full(len(THRESHOLDS), 0.5), preferred=2.1) == 2.0
 
     def test_little_better_is_not_worth_leaving(self) -> None:
         overlaps = np.full(len(THRESHOLDS), 0.5)
         overlaps[-1] += 0.005
-        assert choose_threshold(overlaps) == PREFERRED
+        assert choose_threshold(overlaps, preferred=2.8) == 2.8
 
 
 class TestMutualOverlap:
@@ -105,19 +108,22 @@ class TestMutualOverlap:
 class TestCalibration:
     def test_objects_in_pieces_raise_the_threshold(self) -> None:
         embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
-        assert calibrated(embeddings, labels) > PREFERRED
+        assert calibrated(embeddings, labels) > USUAL
 
     def test_swallowed_neighbours_lower_it(self) -> None:
         embeddings, labels = long_objects(step=0.8), annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
-        assert calibrated(embeddings, labels) < PREFERRED
+        assert calibrated(embeddings, labels) < USUAL
 
-    def test_without_annotation_it_stays(self) -> None:
-        assert calibrated(long_objects(step=1.7), annotation()) == PREFERRED
+    @pytest.mark.parametrize(("foreground", "usual"), [("everywhere", 2.8), ("estimated", 2.0)])
+    def test_without_annotation_it_is_the_usual_one(self, foreground: str, usual: float) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground=foreground)
+        calibration({"pred": long_objects(step=1.7), "label": annotation()})
+        assert calibration.chosen()["merge_threshold"] == usual
 
     def test_special_labels_are_no_objects(self) -> None:
         embeddings, labels = long_objects(step=1.7), annotation((0, LENGTH))
-        assert calibrated(embeddings, labels, background_label=1) == PREFERRED
-        assert calibrated(embeddings, labels, ignore_label=1) == PREFERRED
+        assert calibrated(embeddings, labels, background_label=1) == USUAL
+        assert calibrated(embeddings, labels, ignore_label=1) == USUAL
 
     def test_all_images_count(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
@@ -142,7 +148,7 @@ class TestCalibration:
         annotate(many, images=2, copies=9)
         assert few.total_weight == many.total_weight == 3
         assert many.chosen() == few.chosen()
-        assert few.chosen()["merge_threshold"] > PREFERRED
+        assert few.chosen()["merge_threshold"] > USUAL
 
     def test_an_image_with_a_chip_counts_less_than_one(self) -> None:
         chip = torch.zeros(1, 20, 2 * LENGTH, dtype=torch.int64)
@@ -172,7 +178,7 @@ class TestCalibration:
         calibration = ThresholdCalibration(embedding_dim=1, foreground="estimated")
         mask = torch.ones(1, 20, 2 * LENGTH)
         calibration({"pred": long_objects(step=1.7) - 20, "label": annotation((0, LENGTH)), "mask": mask})
-        assert calibration.chosen()["merge_threshold"] > PREFERRED
+        assert calibration.chosen()["merge_threshold"] > PREFERRED["estimated"]
 
     def test_thresholds_are_added_and_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
@@ -203,7 +209,7 @@ class TestForegroundThreshold:
         return chosen["foreground_threshold"], chosen["merge_threshold"]
 
     def test_the_annotated_objects_tell(self) -> None:
-        assert self.chosen() == (0.8, PREFERRED)  # of 0.8, 0.85 and 0.9, which are as good
+        assert self.chosen() == (0.8, PREFERRED["estimated"])  # of 0.8, 0.85 and 0.9, which are as good
 
     def test_a_fixed_one_is_used_as_it_is(self) -> None:
         assert self.chosen(foreground_threshold=0.6)[0] == 0.6

@@ -29,7 +29,7 @@ from ..transforms.sampling import without_special
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
-PREFERRED = 2.8  # in the middle
+PREFERRED = {"estimated": 2.0, "everywhere": 2.8}  # by foreground: in dense tissue a term of the loss asks for jumps
 FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
 DOUBT = 0.025  # how much worse than the best one the usual foreground threshold may be, for one object; less for many
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
@@ -50,7 +50,6 @@ class ThresholdCalibration(Transform):
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
         merge_threshold, foreground_threshold: thresholds that are used as they are; None: choose one.
-        preferred: the threshold to stay near to.
         mask_key: where there is such a map, objects are where it is not 0.
     """
 
@@ -65,7 +64,6 @@ class ThresholdCalibration(Transform):
         smallest_instance: float = 1,
         merge_threshold: float | None = None,
         foreground_threshold: float | None = None,
-        preferred: float = PREFERRED,
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
@@ -75,7 +73,7 @@ class ThresholdCalibration(Transform):
                 f"merge_threshold must be a positive number, or None to choose one, got {merge_threshold!r}"
             )
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.sizes, self.merge_threshold, self.preferred = (min_size, smallest_instance), merge_threshold, preferred
+        self.sizes, self.merge_threshold = (min_size, smallest_instance), merge_threshold
         usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
         may_choose = foreground_threshold is None and foreground == "estimated"
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
@@ -110,7 +108,7 @@ class ThresholdCalibration(Transform):
         nearest = min(good, key=lambda index: abs(self.foreground_thresholds[index] - THRESHOLD))
         merge_threshold = self.merge_threshold
         if merge_threshold is None:
-            merge_threshold = choose_threshold(overlaps[nearest], self.preferred)
+            merge_threshold = choose_threshold(overlaps[nearest], PREFERRED[self.foreground])
         return {"merge_threshold": merge_threshold, "foreground_threshold": self.foreground_thresholds[nearest]}
 
     def _annotation(self, data: Mapping[Hashable, Any]) -> NDArray[np.integer]:
@@ -209,7 +207,7 @@ def mutual_overlaps(
     return np.array(totals, np.float64).T
 
 
-def choose_threshold(overlaps: NDArray[np.float64], preferred: float = PREFERRED) -> float:
+def choose_threshold(overlaps: NDArray[np.float64], preferred: float) -> float:
     """The one nearest to `preferred` whose overlap, (T,), is at most `TOLERANCE` below the best."""
     good = np.flatnonzero(overlaps >= overlaps.max() - TOLERANCE)
     factors = np.abs(np.log(np.array(THRESHOLDS)[good] / preferred))

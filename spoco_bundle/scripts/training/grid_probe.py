@@ -32,6 +32,7 @@ from ..transforms.resampling import ResampleToSpacingd, working_shape
 from ..transforms.sampling import without_special
 from ..transforms.surroundings import CLEARLY_FOUND
 from ..transforms.working_grid import Survey, practical_spacing, rounded
+from .calibration import PREFERRED
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ KNOWN = 1e-6  # an error so small is none
 CERTAIN = 0.1  # hardly any grid is that much better: where a step must be, the network is not asked
 FINEST = 4.0  # times as many voxels as the suggested grid has: a finer one costs too much in training and inference
 SAMPLED_VOXELS = 2**18  # of the suggested grid that are looked at
-MERGE_THRESHOLDS = {"estimated": 2.0, "everywhere": 2.8}  # those that a training prefers, see train.json
 
 
 def chosen_spacing(
@@ -173,14 +173,14 @@ class GridProbe:
         By what instances are looked for in: ``estimated``, the foreground of the network, and ``everywhere``. Several
         processes, which may round differently, all get their mean, so that they choose the same.
         """
-        totals, count = np.zeros((len(spacings), len(MERGE_THRESHOLDS))), 0
+        totals, count = np.zeros((len(spacings), len(PREFERRED))), 0
         for sample in self._sampled():
             count += len(self._objects(sample["label"]).unique()) - 1
             totals += [self._overlaps(sample, spacing) for spacing in spacings]
         found, processes = totals / max(1, count), idist.get_world_size()
         if processes > 1:
             found = torch.as_tensor(idist.all_reduce(torch.from_numpy(found))).cpu().numpy() / processes
-        return [dict(zip(MERGE_THRESHOLDS, overlaps.tolist(), strict=True)) for overlaps in found]
+        return [dict(zip(PREFERRED, overlaps.tolist(), strict=True)) for overlaps in found]
 
     def _sampled(self) -> Iterator[Mapping[Any, Any]]:
         """Images with annotated objects, or parts of large ones, until `SAMPLED_VOXELS` are there."""
@@ -204,18 +204,18 @@ class GridProbe:
         return without_special(plain_tensor(labels), *self.special)[0].cpu()
 
     def _overlaps(self, sample: Mapping[Any, Any], spacing: Spacing) -> NDArray[np.float64]:
-        """For each of `MERGE_THRESHOLDS` the sum over the objects of an image of their best IoU with an instance."""
+        """For each of `PREFERRED` the sum over the objects of an image of their best IoU with an instance."""
         try:
             resampled = self.finish(ResampleToSpacingd(["image", "label"], spacing, "label")(sample))
         except InputError:
-            return np.full(len(MERGE_THRESHOLDS), math.nan)
+            return np.full(len(PREFERRED), math.nan)
         objects = self._objects(resampled["label"]).numpy()
         count = len(np.unique(objects)) - 1
         embeddings = self._embeddings(resampled["image"])
         background = ~is_foreground(embeddings, THRESHOLD)
         foregrounds = {"estimated": ~background, "everywhere": torch.ones_like(background)}
-        overlaps = np.zeros(len(MERGE_THRESHOLDS))
-        for index, (name, threshold) in enumerate(MERGE_THRESHOLDS.items()):
+        overlaps = np.zeros(len(PREFERRED))
+        for index, (name, threshold) in enumerate(PREFERRED.items()):
             if count and foregrounds[name].any():
                 instances = on_host_if_too_large(agglomerate, embeddings, foregrounds[name], self.delta_var, threshold)
                 overlaps[index] = count * instance_metrics(instances, objects, sparse=True)["annotated_iou"]
