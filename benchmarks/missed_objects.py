@@ -51,8 +51,8 @@ def missed_objects(dataset_dir: Path, instances_dir: Path) -> Iterator[Missed]:
     for name in segmented_images(instances_dir):
         image, labels = (read_volume_of(dataset_dir / kind, name) for kind in ("images", "labels"))
         instances = read_volume_of(instances_dir, f"{name}_instances")
-        if image.shape != labels.shape:  # colours are the last axis
-            image = image.mean(-1)
+        if image.ndim > labels.ndim:  # its channels come first
+            image = image.mean(0)
         overlaps, sizes = best_ious(labels, instances), np.bincount(labels.ravel())
         sizes[0] = 0  # no object
         for missed in np.flatnonzero((overlaps <= 0.5) & (sizes > 0)):

@@ -40,6 +40,19 @@ def test_an_object_is_missed_up_to_an_iou_of_a_half(folders: tuple[Path, Path]) 
     assert found == {HALF: (400, 0.5), LOST: (24, 0.0)}
 
 
+def test_of_an_image_in_colour(folders: tuple[Path, Path]) -> None:
+    dataset, output = folders
+    for path in [*dataset.rglob("*.tif"), *output.glob("*.tif")]:
+        array = tifffile.imread(path)[-1]
+        if path.parent.name == "images":
+            array = array[..., None].repeat(3, axis=-1).astype(np.uint8)
+        path.unlink()
+        Image.fromarray(array).save(path.with_suffix(".png"))
+    lost = next(one for one in missed_objects(*folders) if one.id == LOST)
+    assert lost.image.shape == lost.labels.shape == (30, 40)
+    assert draw(lost, side=40, thickness=2).shape == (30, 3 * 40 + 2 * 4, 3)
+
+
 def test_it_is_drawn_in_the_slice_that_shows_it(folders: tuple[Path, Path]) -> None:
     """40 pixels around it are the whole image: above y and x, and below a slice that is 2 pixels thick."""
     (lost,) = (one for one in missed_objects(*folders) if one.id == LOST)

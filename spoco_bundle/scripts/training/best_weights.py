@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import json_text, remove_leftovers, whole_file, write_tensors
+from ..files.whole_files import content_digest, json_text, remove_leftovers, whole_file, write_tensors
 from ..network.checkpoints import SETTINGS_NAME
 from .validation import key_score
 
@@ -99,8 +98,8 @@ class BestWeightsSaver:
 
 
 def _checksum(path: Path) -> str | None:
-    """Of the content of a file; None where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    """Checksum of what a file holds; None where there is none."""
+    return content_digest(path) if path.is_file() else None
 
 
 def _move_aside(folder: Path, names: Sequence[str]) -> None:
