@@ -41,6 +41,16 @@ def written(tmp_path, *samples, count=20):
     return list(csv.DictReader((tmp_path / "next_objects.csv").open()))
 
 
+def test_a_second_run_starts_anew(tmp_path):
+    evaluator = Engine(lambda engine, sample: [sample])
+    NextObjectsWriter(tmp_path, count=20).attach(evaluator)
+    tables = []
+    for _ in range(2):
+        evaluator.run([find(scene())])
+        tables.append((tmp_path / "next_objects.csv").read_text())
+    assert tables[0] == tables[1]
+
+
 class TestFind:
     def test_what_the_networks_disagree_on_is_hot(self):
         heat = PaintDoubtd("regions")(find(scene()))["heat"][0]

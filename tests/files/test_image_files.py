@@ -49,6 +49,7 @@ def test_an_image_has_the_name_of_its_file(path: str, name: str) -> None:
         (["a.tif", "d/a.tif"], ["a", "d/a"]),
         (["d/a.tif", "d/a.nii.gz"], ["d/a.tif", "d/a.nii.gz"]),
         (["d/a.tif", "d/a.tif"], ["a", "a#2"]),
+        (["d/a.tif", "d/a.tif", "d/a#2.tif", "d/a.tif"], ["a", "a#3", "a#2", "a#4"]),
         (["", ""], ["image_0", "image_1"]),
         ([], []),
     ],

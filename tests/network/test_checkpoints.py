@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
 from scripts.network.checkpoints import (
@@ -70,8 +71,11 @@ class TestLoadWeights:
 
     def test_the_handler_loads_when_the_engine_starts(self, saved: Path) -> None:
         network = nn.Linear(3, 2)
-        WeightsLoader(network, str(saved))(None)
-        assert torch.equal(network.weight, torch.load(saved)["weight"])
+        seen = []
+        engine = Engine(lambda _, batch: seen.append(network.weight.clone()))
+        WeightsLoader(network, str(saved)).attach(engine)
+        engine.run([0])
+        assert torch.equal(seen[0], torch.load(saved)["weight"])
 
 
 class TestWeightsFit:

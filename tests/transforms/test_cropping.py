@@ -71,7 +71,13 @@ def test_special_labels_are_no_objects() -> None:
 
 
 def test_an_image_without_objects_is_cropped_anywhere() -> None:
-    assert len(patches(labels_with(), count=5)) == 5
+    """The rows, which have numbers of their own here, say where."""
+    crop = RandCropAtObjectd(["image", "label"], "label", (16, 16))
+    crop.set_random_state(0)
+    data = FindObjectsd("label")({"image": torch.arange(64.0)[None, :, None].expand(1, 64, 64), "label": labels_with()})
+    firsts = [crop(data)["image"][0, 0, 0].item() for _ in range(200)]
+    assert min(firsts) < 5
+    assert max(firsts) > 64 - 16 - 5
 
 
 def test_a_patch_as_large_as_the_image_is_the_image() -> None:

@@ -51,8 +51,9 @@ class TestKeepObjectFraction:
 
     def test_same_seed_and_name_same_choice_whatever_the_folder(self) -> None:
         transform = KeepObjectFractiond("label", fraction=0.5, seed=3)
-        first, second = (transform({"label": label_map([*range(20)])})["label"] for _ in range(2))
-        assert torch.equal(first, second)
+        names = ("cells.tif", "cells.tif", "elsewhere/cells.tif")
+        first, *others = (transform({"label": label_map([*range(20)], name)})["label"] for name in names)
+        assert all(torch.equal(first, other) for other in others)
 
     def test_other_seed_or_name_other_choice(self) -> None:
         def choose(seed: int, name: str) -> list[int]:

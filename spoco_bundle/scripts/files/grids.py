@@ -45,7 +45,8 @@ def check_same_grid(label_file: str, label: MetaTensor, image_file: str, image: 
 def stated_axes(image: MetaTensor) -> list[bool]:
     """Along which axes the file of an image says how long a voxel is; along all where the reader does not tell.
 
-    Where all are 1, only a TIFF file that also names their unit says something: other programs write ones by default.
+    Where all are 1, as programs write by default, only a unit of length says something, or, in a file that says where
+    its volume lies, an unusual place.
     """
     stated = np.asarray(image.meta.get("stated_voxel_size", image.pixdim), np.float64)
     by_default = _is_usual(image) if _is_placed(image) else image.meta.get("unit") not in LENGTHS

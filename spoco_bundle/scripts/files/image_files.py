@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -63,12 +64,15 @@ def unique_names(paths: Sequence[str]) -> list[str]:
             if counts[tail] == 1:
                 names.setdefault(path, tail)
 
-    seen: Counter[str] = Counter()
-    result = []
+    first_names = {path: names.get(path, path) for path in distinct}
+    taken, seen, result = set(first_names.values()), set(), []
     for path in paths:
-        seen[path] += 1
-        name = names.get(path, path)
-        result.append(name if seen[path] == 1 else f"{name}#{seen[path]}")
+        name = first_names[path]
+        if path in seen:
+            name = next(other for number in count(2) if (other := f"{name}#{number}") not in taken)
+            taken.add(name)
+        seen.add(path)
+        result.append(name)
     return result
 
 
