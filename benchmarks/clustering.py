@@ -37,7 +37,8 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file
 from fields import DELTA_VAR, KINDS, Field, synthetic_field, trained_fields  # noqa: E402
 from measuring import RESULTS, Row, extra_megabytes, report, results_name, wait_for  # noqa: E402
 
-from scripts.clustering.methods import METHODS, clean_components, cluster_embeddings  # noqa: E402
+from scripts.clustering.methods import METHODS, cluster_embeddings  # noqa: E402
+from scripts.geometry.pieces import clean_components  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
 
 OBJECTS = {10_000: 10, 100_000: 50, 1_000_000: 200, 10_000_000: 2_000}

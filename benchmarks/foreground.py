@@ -31,7 +31,8 @@ from fields import DELTA_VAR, Field, trained_fields  # noqa: E402
 from measuring import Row, report  # noqa: E402
 
 from scripts.clustering.confidence import instance_scores  # noqa: E402
-from scripts.clustering.methods import cluster_embeddings, keep_instances  # noqa: E402
+from scripts.clustering.methods import cluster_embeddings  # noqa: E402
+from scripts.geometry.pieces import keep_instances  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
 from scripts.transforms.working_grid import SMALLEST_SHARE  # noqa: E402
 

@@ -20,15 +20,9 @@ from sklearn.cluster import HDBSCAN
 
 from scripts.clustering import methods as clustering
 from scripts.clustering.agglomeration import agglomerate
-from scripts.clustering.methods import (
-    MERGE_DISTANCE,
-    METHODS,
-    SAMPLE,
-    clean_components,
-    cluster_embeddings,
-    mean_shift_modes,
-    nearest,
-)
+from scripts.clustering.methods import METHODS, cluster_embeddings
+from scripts.clustering.points import SAMPLE
+from scripts.geometry.pieces import clean_components
 from scripts.metrics import instance_metrics
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -141,46 +135,6 @@ class TestByHand:
         everything = np.zeros((8, 10, 12), np.int32)
         labels = cluster(embed(everything, {0: [0.5] * dim}, noise), None, method)
         assert (labels == 1).all()
-
-    def test_small_pieces_go_to_the_neighbour_they_touch(self) -> None:
-        clusters = np.array([[1, 1, 1, 1, 2], [1, 1, 3, 1, 2], [1, 1, 1, 1, 2]], np.int32)
-        found = clean_components(clusters, min_size=3)
-        assert found.tolist() == [[1, 1, 1, 1, 2]] * 3
-
-    def test_small_pieces_that_touch_nothing_are_dropped(self) -> None:
-        clusters = np.array([[5, 5, 5, 0, 4], [5, 5, 5, 0, 4]], np.int32)
-        assert clean_components(clusters, min_size=3).tolist() == [[1, 1, 1, 0, 0]] * 2
-
-    def test_small_pieces_reach_an_instance_through_each_other(self) -> None:
-        clusters = np.array([[1, 1, 1, 2, 3, 4]], np.int32)
-        assert clean_components(clusters, min_size=2).tolist() == [[1] * 6]
-
-    def test_only_small_pieces_leave_nothing(self) -> None:
-        clusters = np.array([[1, 1, 2, 2]], np.int32)
-        assert clean_components(clusters, min_size=3).tolist() == [[0] * 4]
-
-    def test_corners_do_not_connect(self) -> None:
-        clusters = np.array([[7, 0], [0, 7]], np.int32)
-        assert sorted(clean_components(clusters, min_size=1).ravel().tolist()) == [0, 0, 1, 2]
-
-    def test_modes_of_two_heaps_on_a_line(self) -> None:
-        points = torch.tensor([[0.0], [0.2], [0.4], [3.0], [3.2]])
-        modes = mean_shift_modes(points, radius=0.5)
-        torch.testing.assert_close(modes, torch.tensor([[0.2], [3.1]]))  # the denser first
-
-    def test_a_mode_that_the_sample_has_missed(self) -> None:
-        points = torch.cat([torch.zeros(3 * SAMPLE, 2), torch.full((1, 2), 9.0), torch.zeros(3 * SAMPLE, 2)])
-        assert mean_shift_modes(points, radius=0.5).tolist() == [[0, 0], [9, 9]]
-
-    def test_modes_of_points_without_any_order_are_few_and_apart(self) -> None:
-        points = 4 * torch.rand(3000, 4, generator=torch.Generator().manual_seed(0))
-        modes = mean_shift_modes(points, radius=0.5)
-        assert len(modes) > 10
-        assert torch.pdist(modes).min() > MERGE_DISTANCE * 0.5
-
-    def test_nearest(self) -> None:
-        points, centers = torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([[8.0], [1.0]])
-        assert nearest(points, centers).tolist() == [1, 1, 0]
 
 
 @every_method

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scripts.geometry.pieces import count_pieces, face_components, give_back, give_to_neighbors, keep_largest_pieces
+from scripts.geometry.pieces import (
+    clean_components,
+    count_pieces,
+    face_components,
+    give_back,
+    give_to_neighbors,
+    keep_largest_pieces,
+)
 
 
 def image(*rows: list[int]) -> NDArray[np.int32]:
@@ -22,6 +29,29 @@ class TestFaceComponents:
 
     def test_in_3d_edges_do_not_touch(self) -> None:
         assert face_components(np.eye(2, dtype=np.int32)[:, None]).max() == 2
+
+
+class TestCleanComponents:
+    def test_small_pieces_go_to_the_neighbour_they_touch(self) -> None:
+        clusters = np.array([[1, 1, 1, 1, 2], [1, 1, 3, 1, 2], [1, 1, 1, 1, 2]], np.int32)
+        found = clean_components(clusters, min_size=3)
+        assert found.tolist() == [[1, 1, 1, 1, 2]] * 3
+
+    def test_small_pieces_that_touch_nothing_are_dropped(self) -> None:
+        clusters = np.array([[5, 5, 5, 0, 4], [5, 5, 5, 0, 4]], np.int32)
+        assert clean_components(clusters, min_size=3).tolist() == [[1, 1, 1, 0, 0]] * 2
+
+    def test_small_pieces_reach_an_instance_through_each_other(self) -> None:
+        clusters = np.array([[1, 1, 1, 2, 3, 4]], np.int32)
+        assert clean_components(clusters, min_size=2).tolist() == [[1] * 6]
+
+    def test_only_small_pieces_leave_nothing(self) -> None:
+        clusters = np.array([[1, 1, 2, 2]], np.int32)
+        assert clean_components(clusters, min_size=3).tolist() == [[0] * 4]
+
+    def test_corners_do_not_connect(self) -> None:
+        clusters = np.array([[7, 0], [0, 7]], np.int32)
+        assert sorted(clean_components(clusters, min_size=1).ravel().tolist()) == [0, 0, 1, 2]
 
 
 def test_pieces_and_voxels_of_each_id() -> None:

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..clustering.confidence import instance_scores
-from ..clustering.methods import keep_instances
 from ..geometry.balls import ball_radius
-from ..geometry.pieces import face_components
+from ..geometry.pieces import face_components, keep_instances
 from ..network.foreground import THRESHOLD
 
 Floats = NDArray[np.float32]

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from ..geometry.pieces import keep_instances
 from ..network.device_memory import on_host_if_too_large
-from .methods import keep_instances
 
 Labels = NDArray[np.int32]
 Scores = NDArray[np.float64]

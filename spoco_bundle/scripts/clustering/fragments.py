@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .methods import keep_instances
+from ..geometry.pieces import keep_instances
 
 Labels = NDArray[np.int32]
 

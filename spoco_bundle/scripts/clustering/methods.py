@@ -1,4 +1,4 @@
-"""From embeddings to instances: one door, `cluster_embeddings`, and the methods behind it."""
+"""From embeddings to instances: the one door to all methods of clustering."""
 
 from __future__ import annotations
 
@@ -8,32 +8,21 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import find_objects
-from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
-from ..geometry.distances import squared_distances
-from ..geometry.pieces import face_components, give_to_neighbors
+from ..geometry.pieces import clean_components
 from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..refusals import InputError
 from .agglomeration import agglomerate
+from .consistency import consistency_clusters
+from .hdbscan import hdbscan_clusters
+from .mean_shift import mean_shift_clusters
 
-Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
 
-# In delta_var: the loss wants objects 8 apart, so half of it lies between one and two objects. On nuclei in 2D and 3D,
-# mean shift with modes 4 apart finds far more of them than with 2.
-MERGE_DISTANCE = 4.0
-SAMPLE = 10_000  # points that HDBSCAN and mean shift look at together; the rest is assigned to the clusters they find
-SEEDS = 1_000  # points of a sample that mean shift starts from
-ROUNDS = 10  # samples that mean shift draws from what it has not explained yet
-AGREEMENT = 0.6  # median IoU of student and teacher below which consistency clustering drops a cluster (paper)
-STEPS = 3  # of mean shift that the teacher makes from an anchor
-ANCHORS = 10  # random voxels of a cluster that the teacher's instances are compared at
 LARGEST = 1e15  # of an embedding's values: the squares of larger ones do not fit into float32
-PORTION = 2**24  # distances computed at once
 
 METHODS = ("auto", "mean_shift", "hdbscan", "consistency")
 
@@ -99,186 +88,6 @@ def cluster_embeddings(
     else:
         clusters = hdbscan_clusters(vectors, mask, min_size)
     return clean_components(clusters, min_size)
-
-
-def mean_shift_clusters(embeddings: Tensor, foreground: Mask, delta_var: float) -> Labels:
-    """Flat-kernel mean shift of random samples; every voxel then joins the nearest mode."""
-    points = _points(embeddings, foreground)
-    return _fill(foreground, nearest(points, mean_shift_modes(points, delta_var)))
-
-
-def hdbscan_clusters(embeddings: Tensor, foreground: Mask, min_size: int) -> Labels:
-    """HDBSCAN of a random sample; every voxel then joins the cluster with the nearest mean."""
-    points = _points(embeddings, foreground)
-    sample = _sample(points)
-    smallest = max(5, round(min_size * len(sample) / len(points)))
-    if len(sample) <= smallest:
-        return foreground.astype(np.int32)
-    found = HDBSCAN(
-        min_cluster_size=smallest, min_samples=min(5, len(sample)), allow_single_cluster=True, copy=True
-    ).fit(sample.cpu().numpy())
-    clusters = torch.from_numpy(found.labels_).to(points.device)  # -1 is noise
-    if clusters.max() < 0:
-        return foreground.astype(np.int32)
-    means = torch.stack([sample[clusters == k].mean(0) for k in range(int(clusters.max()) + 1)])
-    return _fill(foreground, nearest(points, means))
-
-
-def consistency_clusters(
-    embeddings: Tensor, teacher: Tensor, foreground: Mask, delta_var: float, min_size: int
-) -> Labels:
-    """Mean shift on the student, keeping a cluster only where the teacher selects the same voxels.
-
-    Of each connected cluster some random voxels are drawn; around each, the teacher selects the voxels of the
-    foreground within `delta_var` in its own embedding space, and of these only the connected component that holds
-    the voxel.
-    """
-    clusters = clean_components(mean_shift_clusters(embeddings, foreground, delta_var), min_size)
-    random = np.random.default_rng(0)
-    vectors = teacher.cpu().numpy()
-    for cluster, box in enumerate(_bounding_boxes(clusters), start=1):
-        member = clusters[box] == cluster
-        voxels = np.argwhere(member)
-        chosen = voxels[random.permutation(len(voxels))[:ANCHORS]]
-        nearby = vectors[(slice(None), *box)], foreground[box], member
-        overlaps = [_selected_overlap(*nearby, anchor, delta_var) for anchor in chosen]
-        if np.median(overlaps) < AGREEMENT:
-            clusters[box][member] = 0
-    return clusters
-
-
-def keep_instances(instances: NDArray[np.integer], kept: Mask) -> Labels:
-    """Keep those of the ids 1..K for which `kept` (K,) is true, and number them 1..K' in the order they had."""
-    new_id = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
-    return new_id[instances]
-
-
-def clean_components(clusters: Labels, min_size: int) -> Labels:
-    """Split clusters into connected components; give small ones to the large ones they touch, or drop them."""
-    components = face_components(clusters)
-    sizes = np.bincount(components.ravel())
-    keep = sizes[1:] >= min_size
-    kept = keep_instances(components, keep)
-    crumbs = (components > 0) & (kept == 0)
-    if not crumbs.any() or not keep.any():
-        return kept
-    return give_to_neighbors(kept, crumbs, components > 0)
-
-
-def mean_shift_modes(points: Tensor, radius: float) -> Tensor:
-    """Modes of the density of points with a flat kernel: (N, E) -> (K, E), more than `MERGE_DISTANCE` radii apart.
-
-    Samples are drawn again among the points that no mode explains, so that small clusters are found as well.
-    """
-    modes, unexplained = points[:0], points
-    for _ in range(ROUNDS):
-        sample = _sample(unexplained).double()  # in float32 the number of threads would show in the result
-        seeds = sample[:: max(1, len(sample) // SEEDS)]
-        found = _densest(_climb(seeds, sample, radius), sample, radius).to(points.dtype)
-        if len(modes):
-            found = found[_gaps(found, modes) > MERGE_DISTANCE * radius]
-        if not len(found):
-            break
-        modes = torch.cat([modes, found])
-        unexplained = unexplained[_gaps(unexplained, found) > MERGE_DISTANCE * radius]
-        if not len(unexplained):
-            break
-    return modes
-
-
-def _climb(seeds: Tensor, points: Tensor, radius: float, steps: int = 50) -> Tensor:
-    """Move each seed, (S, E), to the mean of the points near it until it moves no more."""
-    centers, moving = seeds.clone(), torch.arange(len(seeds), device=seeds.device)
-    for _ in range(steps):
-        near = (squared_distances(centers[moving], points.T) <= radius**2).to(points.dtype)  # (S, N)
-        moved = near @ points / near.sum(1, keepdim=True).clamp_min(1)
-        step = (moved - centers[moving]).norm(dim=1)
-        centers[moving] = moved
-        moving = moving[step > 1e-3 * radius]
-        if not len(moving):
-            break
-    return centers
-
-
-def _densest(centers: Tensor, points: Tensor, radius: float) -> Tensor:
-    """Of centres within `MERGE_DISTANCE` radii of each other keep the one with most points near it."""
-    density = (squared_distances(centers, points.T) <= radius**2).sum(1)
-    centers = centers[density.argsort(descending=True, stable=True)]
-    close = (torch.cdist(centers, centers) <= MERGE_DISTANCE * radius).cpu()
-    kept = torch.ones(len(centers), dtype=torch.bool)
-    for index in range(len(centers)):
-        if kept[index]:
-            kept[index + 1 :] &= ~close[index, index + 1 :]
-    return centers[kept.to(centers.device)]
-
-
-def nearest(points: Tensor, centers: Tensor) -> Tensor:
-    """Index of the nearest centre of each point: (N, E), (K, E) -> (N,)."""
-    return torch.cat([squared_distances(centers, part.T).argmin(0) for part in _portions(points, centers)])
-
-
-def _gaps(points: Tensor, centers: Tensor) -> Tensor:
-    """Distance of each point to the nearest centre: (N, E), (K, E) -> (N,)."""
-    squared = [squared_distances(centers, part.T).amin(0) for part in _portions(points, centers)]
-    return torch.cat(squared).clamp_min(0).sqrt()
-
-
-def _portions(points: Tensor, centers: Tensor) -> tuple[Tensor, ...]:
-    return points.split(max(1, PORTION // len(centers)))
-
-
-def _selected_overlap(
-    teacher: Floats, foreground: Mask, member: Mask, anchor: NDArray[np.int64], delta_var: float
-) -> float:
-    """IoU of a cluster with what the teacher selects around one of its voxels, within the foreground."""
-    center = teacher[(slice(None), *anchor)]
-    selected = _within(teacher, center, delta_var)
-    for _ in range(STEPS):  # towards the densest place, so that an anchor at the rim of its cluster selects all of it
-        center = teacher[:, selected].mean(1, dtype=np.float64).astype(np.float32)  # large offsets add up
-        selected = _within(teacher, center, delta_var)
-        if not selected.any():
-            return 0.0
-    selected &= foreground
-    selected[tuple(anchor)] = True
-    components = face_components(selected)
-    selected = components == components[tuple(anchor)]
-    return float((selected & member).sum() / (selected | member).sum())
-
-
-def _within(vectors: Floats, center: Floats, radius: float) -> Mask:
-    """Where the vectors, (E, *spatial), lie in a ball around `center`, (E,)."""
-    difference = vectors - center.reshape(-1, *[1] * (vectors.ndim - 1))
-    return np.einsum("e...,e...->...", difference, difference) <= radius**2
-
-
-def _bounding_boxes(clusters: Labels) -> list[tuple[slice, ...]]:
-    """Bounding box of each id 1..K, grown by its own extent on each side so that overflow of the teacher shows."""
-    return [
-        tuple(
-            slice(max(0, side.start - (side.stop - side.start)), side.stop + (side.stop - side.start)) for side in box
-        )
-        for box in find_objects(clusters)
-    ]
-
-
-def _points(embeddings: Tensor, foreground: Mask) -> Tensor:
-    """The embeddings of the foreground, one a row: (E, *spatial) -> (N, E)."""
-    return embeddings[:, torch.from_numpy(foreground).to(embeddings.device)].T.contiguous()
-
-
-def _sample(points: Tensor) -> Tensor:
-    """At most `SAMPLE` points, the same ones at every call."""
-    if len(points) <= SAMPLE:
-        return points
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
-    return points[order[:SAMPLE].to(points.device)]
-
-
-def _fill(foreground: Mask, clusters: Tensor) -> Labels:
-    """Write cluster 0, 1, ... of each foreground voxel into an image as 1, 2, ..."""
-    result = np.zeros(foreground.shape, np.int32)
-    result[foreground] = clusters.cpu().numpy() + 1
-    return result
 
 
 def _checked_embeddings(embeddings: ArrayLike | Tensor, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Instances in one piece: what to do with those that a change of the grid has divided or lost."""
+"""Instances in one piece: to split what is not, and what to do with pieces that are too small, divided or lost."""
 
 from __future__ import annotations
 
@@ -108,3 +108,21 @@ def _components(instances: Labels) -> tuple[NDArray[np.uint32], Sizes, Sizes]:
     owner = np.zeros(len(sizes), np.int64)
     owner[components.ravel()] = instances.ravel()
     return components, owner, sizes
+
+
+def keep_instances(instances: NDArray[np.integer], kept: Mask) -> Labels:
+    """Keep those of the ids 1..K for which `kept` (K,) is true, and number them 1..K' in the order they had."""
+    new_id = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
+    return new_id[instances]
+
+
+def clean_components(clusters: Labels, min_size: int) -> Labels:
+    """Split clusters into connected components; give small ones to the large ones they touch, or drop them."""
+    components = face_components(clusters)
+    sizes = np.bincount(components.ravel())
+    keep = sizes[1:] >= min_size
+    kept = keep_instances(components, keep)
+    crumbs = (components > 0) & (kept == 0)
+    if not crumbs.any() or not keep.any():
+        return kept
+    return give_to_neighbors(kept, crumbs, components > 0)
