@@ -15,7 +15,7 @@ from demo.sample import make_sample
 from scripts.files.datalist import image_label_pairs
 from scripts.files.image_files import split_suffix
 from scripts.files.readers import read_volume
-from scripts.transforms.sampling import annotated_ids
+from scripts.transforms.label_convention import annotated_ids
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "spoco_bundle"

@@ -25,7 +25,8 @@ from scripts.run.determinism import set_determinism
 from scripts.synthetic.images import synthetic_nuclei
 from scripts.training.best_weights import BestWeightsSaver
 from scripts.training.cuda_graphs import recorded
-from scripts.training.steps import MovingAverage, TeacherLoss, momentum_copy
+from scripts.training.momentum import MovingAverage, momentum_copy
+from scripts.training.steps import TeacherLoss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 HALF = [torch.float16, torch.bfloat16]

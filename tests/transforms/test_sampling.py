@@ -4,28 +4,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.transforms.sampling import ForgetIgnoredd, KeepObjectFractiond, annotated_ids, where_id
+from scripts.transforms.sampling import KeepObjectFractiond
 
 
 def label_map(ids: list[int], name: str = "cells.tif") -> MetaTensor:
     return MetaTensor(torch.tensor([[ids]]), meta={"filename_or_obj": f"/somewhere/{name}"})
-
-
-def test_ids_are_neither_unlabelled_nor_background_nor_ignored() -> None:
-    assert annotated_ids(torch.tensor([0, 3, 3, 70000, 9, 1]), background_label=9, ignore_label=1).tolist() == [
-        3,
-        70000,
-    ]
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
-def test_an_id_that_the_type_of_the_labels_cannot_hold_is_nowhere(dtype: torch.dtype) -> None:
-    labels = torch.tensor([0, 1, 1], dtype=dtype)
-    assert where_id(labels, 1).tolist() == [False, True, True]
-    for id_ in (257, 2**32, 2**32 + 1, 2**40, -1, -255):  # some of which are 0 or 1 in fewer bits
-        assert not where_id(labels, id_).any()
-        assert len(annotated_ids(labels, background_label=id_, ignore_label=None)) == 1
-    assert not where_id(labels, None).any()
 
 
 class TestKeepObjectFraction:
@@ -67,17 +50,3 @@ class TestKeepObjectFraction:
     def test_refuses_a_share_outside_of_0_to_1(self, fraction: float) -> None:
         with pytest.raises(ValueError, match=f"fraction must lie in .* got {fraction}"):
             KeepObjectFractiond("label", fraction=fraction)
-
-
-def test_forgets_ignored_voxels() -> None:
-    forget = ForgetIgnoredd("label", ignore_label=8)
-    assert forget({"label": label_map([0, 1, 7, 8])})["label"].flatten().tolist() == [0, 1, 7, 0]
-    assert ForgetIgnoredd("label")({"label": label_map([0, 8])})["label"].flatten().tolist() == [0, 8]
-
-
-def test_forgets_instances_that_lie_mostly_on_ignored_voxels() -> None:
-    forget = ForgetIgnoredd("label", ignore_label=9, prediction_key="pred")
-    data = {"label": label_map([9, 9, 9, 1, 1, 0]), "pred": torch.tensor([[[5, 5, 6, 6, 7, 0]]])}
-    result = forget(data)
-    assert result["pred"].flatten().tolist() == [0, 0, 6, 6, 7, 0]  # 6 lies there with one half of its voxels
-    assert result["label"].flatten().tolist() == [0, 0, 0, 1, 1, 0]

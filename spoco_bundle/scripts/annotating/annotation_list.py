@@ -16,12 +16,12 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
+from ..engines import outputs_of
 from ..files.image_files import file_of, unique_names
 from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
-from ..metrics.engines import outputs_of
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
-from ..transforms.sampling import number_objects
+from ..transforms.label_convention import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 

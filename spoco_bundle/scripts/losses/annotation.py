@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..transforms.sampling import where_id
+from ..transforms.label_convention import where_id
 from .triton_support import runs_triton
 
 UNLABELED = 0

@@ -10,7 +10,7 @@ from monai.metrics import CumulativeIterationMetric
 
 from ..refusals import InputError
 from ..transforms.classes import objects_of_class
-from ..transforms.sampling import where_id
+from ..transforms.label_convention import where_id
 from .instances import METRIC_NAMES, gathered, instance_metrics
 
 

@@ -23,11 +23,11 @@ from ignite.metrics.metric import EpochWise, MetricUsage
 from monai.handlers import from_engine
 from monai.utils import string_list_all_gather
 
+from ..engines import batch_of
 from ..files.image_files import file_of, unique_names
 from ..files.whole_files import write_json
 from ..refusals import InputError
 from .class_metrics import ClassMetrics
-from .engines import batch_of
 from .instances import METRIC_NAMES, InstanceMetrics
 
 logger = logging.getLogger(__name__)

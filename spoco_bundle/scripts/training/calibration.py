@@ -24,8 +24,8 @@ from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
+from ..transforms.label_convention import without_special
 from ..transforms.resampling import resample_nearest
-from ..transforms.sampling import without_special
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var

@@ -28,8 +28,8 @@ from ..metrics.instances import instance_metrics
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
+from ..transforms.label_convention import without_special
 from ..transforms.resampling import ResampleToSpacingd, working_shape
-from ..transforms.sampling import without_special
 from ..transforms.surroundings import CLEARLY_FOUND
 from ..transforms.working_grid import Survey, practical_spacing, rounded
 from .calibration import PREFERRED

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ..engines import outputs_of
 from ..files.whole_files import warn_if_unwritable, whole_file
 from ..geometry.tensors import plain_tensor
-from ..metrics.engines import outputs_of
+from ..transforms.label_convention import where_id
 from ..transforms.resampling import resample_nearest
-from ..transforms.sampling import where_id
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 

@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 from ..files.grids import check_same_grid
 from ..files.image_files import describe_shape, file_of
 from ..refusals import InputError, refusal
-from .sampling import without_special
+from .label_convention import without_special
 
 
 class CheckImaged(MapTransform):

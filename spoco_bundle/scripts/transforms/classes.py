@@ -25,7 +25,8 @@ from ..files.image_files import file_of
 from ..files.readers import read_volume
 from ..refusals import InputError
 from .checks import check_ids, check_one_channel
-from .sampling import kept_count, where_id
+from .label_convention import where_id
+from .sampling import kept_count
 
 IDS_OF_A_CLASS = 1000
 

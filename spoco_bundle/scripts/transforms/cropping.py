@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable, SpatialCrop
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-from .sampling import number_objects
+from .label_convention import number_objects
 
 OBJECTS = "objects"
 Box = tuple[int, tuple[slice, ...]]  # an object's id, and where it is

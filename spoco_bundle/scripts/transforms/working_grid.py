@@ -6,11 +6,10 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..files.grids import counts_pixels, stated_axes
@@ -18,8 +17,9 @@ from ..files.image_files import file_of
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import face_components
 from ..refusals import InputError
+from .label_convention import where_id, without_special
+from .object_sizes import extent_errors, measure_objects, typical_extents, typical_volume
 from .resampling import working_shape, working_voxels_per_voxel
-from .sampling import where_id, without_special
 from .voxel_sizes import assumed_voxel_sizes
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
-LEAST_ERROR = 0.6  # of the logarithm of one object's extent: objects of one kind differ by that much
-DRAWS = 200  # of objects, for a standard error
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -103,10 +101,10 @@ def survey_objects(
         object_volume=typical_volume(objects),
         smallest_sides=np.min(np.multiply(shapes, assumed), axis=0).tolist(),
     )
-    return survey if object_size is None else _told(survey, object_size)
+    return survey if object_size is None else _with_object_size(survey, object_size)
 
 
-def _told(survey: Survey, object_size: Sequence[float]) -> Survey:
+def _with_object_size(survey: Survey, object_size: Sequence[float]) -> Survey:
     """The survey with objects of a size that is known, per axis in the unit of the files."""
     extents = [size / edge for size, edge in zip(object_size, survey.voxel_size, strict=True)]
     volume = ball_volume(0.5, len(extents)) * math.prod(extents)
@@ -120,99 +118,6 @@ def _warn_of_a_mask(file: str, labels: Tensor) -> None:
     if pieces > 1:
         message = "%s: found one object in %d pieces, expected an id for each object; if it is a mask, number them"
         logger.warning(message, file, pieces)
-
-
-class ObjectSizes(NamedTuple):
-    """Of the K objects in a label map (*spatial)."""
-
-    volumes: NDArray[np.number]  # (K,) voxels
-    chords: NDArray[np.float64]  # (K, ndim) mean length, in voxels, that straight lines along each axis run inside
-
-    def in_voxels(self, edges: NDArray[np.float64]) -> ObjectSizes:
-        """The same in other voxels, which are `edges` (ndim,) times shorter."""
-        return ObjectSizes(self.volumes * edges.prod(), self.chords * edges)
-
-
-def measure_objects(label_map: ArrayLike) -> ObjectSizes:
-    """Measure the objects of a label map (*spatial); 0 is none."""
-    labels = np.asarray(label_map)
-    ids, owner = np.unique(labels, return_inverse=True)
-    owner = owner.reshape(labels.shape)
-    volumes = np.bincount(owner.ravel(), minlength=len(ids))
-    chords = []
-    for axis in range(labels.ndim):
-        along = np.moveaxis(owner, axis, 0)
-        starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != along[:-1]]])
-        chords.append(volumes / np.bincount(starts, minlength=len(ids)))
-    return ObjectSizes(volumes[ids > 0], np.stack(chords, axis=1)[ids > 0])
-
-
-def typical_extents(images: Sequence[ObjectSizes]) -> list[float]:
-    """Extent of a typical object along each axis, in voxels: that of an ellipsoid with the same mean chord.
-
-    Unlike a bounding box, chords measure the thickness of what is long, bent or cut by the border. The median over the
-    objects is weighted by the root of their volumes, so that chips count little, and a giant does not decide alone.
-    All images count the same, as in the metrics: by its objects, one that is full of them would decide for all others.
-    Only where less than one usual object is annotated, as with a chip at the border, does an image count less.
-
-    Raises:
-        ValueError: there is no object.
-
-    >>> typical_extents([measure_objects([0, 7, 7, 7, 0])])
-    [3.0]
-    """
-    chords = np.concatenate([sizes.chords for sizes in images])
-    if not len(chords):
-        raise InputError("no annotated object found in any label map, expected one, of `classes` if given")
-    weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
-    extent_of_chord = {1: 1.0, 2: 4 / math.pi, 3: 1.5}[chords.shape[1]]  # of an ellipsoid
-    return [extent_of_chord * _weighted_median(along_axis, weights) for along_axis in chords.T]
-
-
-def extent_errors(images: Sequence[ObjectSizes]) -> list[float]:
-    """How uncertain `typical_extents` are along each axis: the standard errors of their logarithms.
-
-    From the bootstrap (Efron 1979): as many objects, drawn from the annotated ones again and again. Two or three that
-    happen to be alike say no more than others do: at least `LEAST_ERROR` over the root of their number.
-    """
-    weights = _equal_images([np.sqrt(sizes.volumes) for sizes in images])
-    logarithms = np.log(np.concatenate([sizes.chords for sizes in images]))
-    count, random = len(weights), np.random.default_rng(0)
-    orders = [np.lexsort((weights, along_axis)) for along_axis in logarithms.T]  # files and ids may come in any order
-    medians = []
-    for _ in range(DRAWS):
-        drawn = np.bincount(random.integers(0, count, count), minlength=count)
-        medians.append(
-            [
-                _weighted_median(along_axis[order], weights[order] * drawn)
-                for along_axis, order in zip(logarithms.T, orders, strict=True)
-            ]
-        )
-    least = LEAST_ERROR / math.sqrt(count)
-    return [max(least, float(error)) for error in np.std(medians, axis=0)]
-
-
-def typical_volume(images: Sequence[ObjectSizes]) -> float:
-    """The median volume of the objects, in voxels; all images that have some count the same."""
-    volumes = np.concatenate([sizes.volumes for sizes in images])
-    return _weighted_median(volumes, _equal_images([np.ones(len(sizes.volumes)) for sizes in images]))
-
-
-def _equal_images(weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Weights of the objects of all images, (K,), from those inside each image: their sum is the same, if not below it.
-
-    It is the weight of a usual object, so that an image with less than one counts as much as it has.
-    """
-    usual = np.median(np.concatenate(weights))
-    return np.concatenate([usual * inside / max(usual, inside.sum()) for inside in weights if len(inside)])
-
-
-def _weighted_median(values: NDArray[np.number], weights: NDArray[np.float64]) -> float:
-    """The value below and above which lies half of the weight, or the middle of the two between which it does."""
-    order = values.argsort(kind="stable")
-    share = weights[order].cumsum() / weights.sum()
-    rounding = 1e-9
-    return float(values[order][share.searchsorted([0.5 - rounding, 0.5 + rounding])].mean())
 
 
 def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") -> list[float]:
