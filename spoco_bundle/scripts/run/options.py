@@ -4,9 +4,9 @@ In a MONAI JSON config, each option under its own id::
 
     "options": {"_target_": "scripts.run.options.check_options", "spatial_dims": "@spatial_dims", "epochs": "@epochs"}
 
-What a config computes unless it is given, from other options or from the images, comes in a later entry: a config needs
-all values of an entry before it is checked. Some of these need a network, whose first weights are random: they are
-checked after the seed is set and the network to train is made.
+What a config computes unless it is given, from other options or from the images, comes in a group of its own, later: a
+config needs all values of a group before it is checked. Some of these need a network, whose first weights are random:
+they are checked after the seed is set and the network to train is made.
 """
 
 from __future__ import annotations
