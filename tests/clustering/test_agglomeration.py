@@ -15,7 +15,7 @@ from scripts.clustering.agglomeration import (
     LOWEST_THRESHOLD,
     PRIOR_FACES,
     PRIOR_JUMP,
-    QUARTILES,
+    STEP_FACTOR,
     Hierarchy,
     RegionGraph,
     agglomerate,
@@ -135,7 +135,7 @@ class TestEstimatedThreshold:
         return estimated_threshold(ForegroundVoxels(embeddings, everywhere(embeddings)), delta_var)
 
     def test_it_grows_with_the_steps_inside_objects(self) -> None:
-        assert self.threshold(strip(*np.arange(40) * 0.125)) == pytest.approx(QUARTILES * 0.125 / DELTA_VAR)
+        assert self.threshold(strip(*np.arange(40) * 0.125)) == pytest.approx(STEP_FACTOR * 0.125 / DELTA_VAR)
 
     def test_it_grows_with_the_jumps_at_borders(self) -> None:
         # a tenth of all steps is a border, and 3 delta_var high

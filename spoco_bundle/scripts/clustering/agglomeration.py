@@ -34,7 +34,7 @@ PRIOR_JUMP = 4.0  # in delta_var: as far from the inside of an object as from a 
 LOWEST_THRESHOLD = 2.0  # in delta_var, of those that are estimated: below it, what is thin falls to pieces
 HIGHEST_THRESHOLD = 3.8  # the same: nearly half of what lies between objects
 PORTION = 2**14  # interfaces that are Python's numbers, which take much memory, at once
-QUARTILES = 11.0  # lower quartiles of the steps from voxel to voxel in a threshold
+STEP_FACTOR = 11.0  # times the lower quartile of the steps from voxel to voxel
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:
     embeddings scatter a high one: docs/ablations.md has the numbers.
     """
     inside, at_borders = typical_steps(voxels)
-    return min(max(LOWEST_THRESHOLD, QUARTILES * inside / delta_var, at_borders / delta_var), HIGHEST_THRESHOLD)
+    return min(max(LOWEST_THRESHOLD, STEP_FACTOR * inside / delta_var, at_borders / delta_var), HIGHEST_THRESHOLD)
 
 
 def build_hierarchy(

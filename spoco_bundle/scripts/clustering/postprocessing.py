@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..files.image_files import file_of
+from ..files.tables import SCORES_POSTFIX
 from ..geometry.tensors import plain_tensor
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
@@ -31,7 +32,7 @@ FOREGROUND_CHOICES = ("estimated", "everywhere")
 
 
 class ClusterEmbeddingsd(MapTransform):
-    """Replace embeddings (E, *spatial) by an instance map (1, *spatial) int32, ids 1..K; add the K scores.
+    """Replace embeddings (E, *spatial) by instances (1, *spatial) int32 1..K; add their scores (K,) as ``pred_scores``.
 
     Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
     says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
@@ -51,7 +52,6 @@ class ClusterEmbeddingsd(MapTransform):
         classes: values of the mask to look at, see `classes.cluster_each_class`.
         merge_threshold: see `clustering.cluster_embeddings`.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
-        scores_postfix: the scores of ``pred`` are put under ``pred_scores``: (K,) float64, the first that of id 1.
         embeddings_key: where the embeddings go; None: nowhere.
     """
 
@@ -71,7 +71,6 @@ class ClusterEmbeddingsd(MapTransform):
         blank_key: str = "is_blank",
         min_score: float = 0.0,
         merge_threshold: float | None = None,
-        scores_postfix: str = "scores",
         embeddings_key: str | None = None,
     ) -> None:
         super().__init__(keys)
@@ -89,7 +88,7 @@ class ClusterEmbeddingsd(MapTransform):
         self.classes, self.merge_threshold = classes, merge_threshold
         self.mask_key, self.blank_key = mask_key, blank_key
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
-        self.min_score, self.scores_postfix, self.embeddings_key = min_score, scores_postfix, embeddings_key
+        self.min_score, self.embeddings_key = min_score, embeddings_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -124,7 +123,7 @@ class ClusterEmbeddingsd(MapTransform):
                 instances = cluster(None)
             scores = instance_scores(instances, student, self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
-            result[f"{key}_{self.scores_postfix}"] = torch.from_numpy(scores)
+            result[f"{key}_{SCORES_POSTFIX}"] = torch.from_numpy(scores)
             found = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(found, meta=pred.meta) if isinstance(pred, MetaTensor) else found
         return result

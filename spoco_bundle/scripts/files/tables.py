@@ -17,6 +17,7 @@ from .whole_files import whole_file
 Table = dict[str, NDArray]  # name of a column -> its values, one for each instance
 
 UNIT_SYMBOLS = {"micrometre": "um", "millimetre": "mm", "metre": "m"}
+SCORES_POSTFIX = "scores"  # the scores of the instances under KEY are under KEY_scores
 UNSTATED = "unit"  # stands in for the symbol where the file names no unit
 
 

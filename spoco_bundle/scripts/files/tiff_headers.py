@@ -20,7 +20,6 @@ class TiffHeader:
     Attributes:
         axes: one letter an axis in file order, axes of length one left out: "ZYX", "YX", "CZYX", "YXS".
         shape: the length of each of them.
-        stored_shape: the shape with the axes of length one.
         voxel_size: length of a voxel along the axes among Z, Y, X for which the file states one.
         unit: "micrometre", or "pixel" where no physical length is stated.
         flavour: "ome", "imagej", "shaped" (written by tifffile) or "plain".
@@ -29,7 +28,6 @@ class TiffHeader:
 
     axes: str
     shape: tuple[int, ...]
-    stored_shape: tuple[int, ...]
     voxel_size: dict[str, float]
     unit: str
     flavour: str
@@ -118,4 +116,4 @@ def series_header(path: Path, tif: tifffile.TiffFile, series: list[tifffile.Tiff
     if flavour not in ("ome", "imagej", "shaped"):
         flavour = "ome" if tif.is_ome else "imagej" if tif.is_imagej else "plain"
     voxel_size, unit = stated_voxel_size(path, tif, flavour)
-    return TiffHeader(axes, shape, stored_shape, voxel_size, unit, flavour, tif.is_bigtiff)
+    return TiffHeader(axes, shape, voxel_size, unit, flavour, tif.is_bigtiff)

@@ -28,7 +28,7 @@ from ..refusals import InputError, refusal
 from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, split_suffix
 from .nifti_files import nifti_spatial_shape, open_nifti
 from .png_files import read_png
-from .tables import instance_table, write_table
+from .tables import SCORES_POSTFIX, instance_table, write_table
 from .tiff_headers import TiffHeader, read_tiff_header
 from .whole_files import whole_file
 
@@ -232,9 +232,9 @@ class SaveInstancesd(SaveImaged):
         output_dir: folder to write to, created when missing.
         image_key: key of the image that was segmented, whose metadata name the source file.
         postfix: what is put between the name and the extension of the source.
-        scores_postfix: the scores of ``pred``, (K,), are under ``pred_scores``. Where there are some, what they and
-            the map say of each instance is written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`.
-        allow_missing_keys: do not raise when a key is missing.
+
+    Where there are scores of ``pred``, (K,), under ``pred_scores``, what they and the map say of each instance is
+    written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`.
     """
 
     def __init__(
@@ -243,12 +243,9 @@ class SaveInstancesd(SaveImaged):
         output_dir: PathLike,
         image_key: str = "image",
         postfix: str = "instances",
-        scores_postfix: str = "scores",
-        allow_missing_keys: bool = False,
     ) -> None:
-        layout = InstanceLayout(output_dir, postfix)
-        super().__init__(keys, folder_layout=layout, writer=InstanceWriter, allow_missing_keys=allow_missing_keys)
-        self.image_key, self.scores_postfix = image_key, scores_postfix
+        super().__init__(keys, folder_layout=InstanceLayout(output_dir, postfix), writer=InstanceWriter)
+        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return the data as they are; raises like :func:`write_instances`."""
@@ -260,7 +257,7 @@ class SaveInstancesd(SaveImaged):
             writer.set_metadata(meta)
             target = Path(self.saver.folder_layout.filename(subject=writer.source))
             writer.write(target)
-            scores = result.get(f"{key}_{self.scores_postfix}")
+            scores = result.get(f"{key}_{SCORES_POSTFIX}")
             if scores is not None:
                 table = instance_table(writer.data_obj, scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
                 write_table(target.with_name(f"{split_suffix(target)[0]}.csv"), table)

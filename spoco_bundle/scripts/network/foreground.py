@@ -32,9 +32,9 @@ def foreground_logit(embeddings: Tensor, axis: int = 0) -> Tensor:
     return embeddings.select(axis, FOREGROUND_AXIS) * SHARPNESS
 
 
-def is_foreground(embeddings: Tensor, threshold: float = THRESHOLD, axis: int = 0) -> Tensor:
-    """Where objects are: bool, from embeddings whose dimension `axis` has length E."""
-    return foreground_logit(embeddings, axis).sigmoid() > threshold
+def is_foreground(embeddings: Tensor, threshold: float = THRESHOLD) -> Tensor:
+    """Where objects are: (E, *spatial) -> (*spatial) bool."""
+    return foreground_logit(embeddings).sigmoid() > threshold
 
 
 def foreground_term(logit: Tensor, annotated: Tensor, known: Tensor, background: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ MOST_VOXELS = 2**20
 MOST_RECORDINGS = 16
 
 
-def recorded(module: nn.Module, enabled: bool = True, most_voxels: int = MOST_VOXELS) -> nn.Module:
+def recorded(module: nn.Module, enabled: bool = True) -> nn.Module:
     """A module that is trained by recordings, or, where that is not wanted, the module itself."""
-    return Recorded(module, most_voxels) if enabled else module
+    return Recorded(module) if enabled else module
 
 
 class Recorded(nn.Module):

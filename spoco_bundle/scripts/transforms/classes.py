@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..files.image_files import file_of
 from ..files.readers import read_volume
+from ..files.tables import SCORES_POSTFIX
 from ..refusals import InputError
 from .checks import check_ids, check_one_channel
 from .label_convention import where_id
@@ -179,12 +180,10 @@ class NumberByClassd(MapTransform):
         classes: Sequence[int] | None,
         has_masks: bool,
         mask_key: str = "mask",
-        scores_postfix: str = "scores",
     ) -> None:
         super().__init__(keys)
         self.classes = None if classes is None else checked_classes(classes)
         self.has_masks, self.mask_key = has_masks, mask_key
-        self.scores_postfix = scores_postfix
         if self.classes is not None and len(self.classes) > 1 and not has_masks:
             raise InputError(f"Found no masks, expected some that tell the classes {self.classes} apart.")
 
@@ -207,7 +206,7 @@ class NumberByClassd(MapTransform):
                 new_id[members] = class_ * IDS_OF_A_CLASS + torch.arange(len(members), dtype=torch.int32)
             pred, numbered = result[key], new_id[instances]
             result[key] = MetaTensor(numbered, meta=pred.meta) if isinstance(pred, MetaTensor) else numbered
-            scores_key = f"{key}_{self.scores_postfix}"
+            scores_key = f"{key}_{SCORES_POSTFIX}"
             if scores_key in result:
                 scores = torch.full((int(new_id.max()) + 1,), torch.nan, dtype=torch.float64)
                 scores[new_id[1:].long()] = result[scores_key]

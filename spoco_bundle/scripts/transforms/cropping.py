@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from ..geometry.tensors import plain_tensor
 from .label_convention import number_objects
 
 OBJECTS = "objects"
@@ -38,7 +38,7 @@ class FindObjectsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            result[OBJECTS] = self.boxes(_plain(result[key])[0])
+            result[OBJECTS] = self.boxes(plain_tensor(result[key])[0])
         return result
 
     def boxes(self, labels: Tensor) -> list[Box]:
@@ -88,13 +88,9 @@ class RandCropAtObjectd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        start = self.draw_start(_plain(result[self.label_key])[0], result.pop(OBJECTS))
+        start = self.draw_start(plain_tensor(result[self.label_key])[0], result.pop(OBJECTS))
         end = [first + size for first, size in zip(start, self.patch_size, strict=True)]
         crop = SpatialCrop(roi_start=start, roi_end=end)
         for key in self.key_iterator(result):
             result[key] = crop(result[key]).clone()
         return result
-
-
-def _plain(labels: Tensor) -> Tensor:
-    return labels.as_tensor() if isinstance(labels, MetaTensor) else labels

@@ -37,6 +37,7 @@ DISTINCT = 0.74  # area under the ROC curve; what real and generated images reac
 UNSURE = 0.7  # of one object, less for many: by how much the classifier may be wrong, and a network decides
 UNASKED = 0.5  # instead of its word where there is none: background taken for objects costs more than the opposite
 CLEARLY_BETTER = 0.2  # IoU, by which a network that is sure finds the objects better with one foreground
+FOLDS = 5  # of the cross-validation
 FEWEST_OBJECTS = 3  # fewer say too little
 CLEARLY_FOUND = 0.4  # IoU of the objects with what a network finds, below which it knows none like them
 REACH = 0.7  # how far the surroundings extend, in radii of the object
@@ -139,9 +140,9 @@ def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) 
             yield of_object, of_surroundings
 
 
-def told_from_surroundings(objects: Sequence[Features], folds: int = 5) -> float:
+def told_from_surroundings(objects: Sequence[Features]) -> float:
     """Area under the ROC curve, 0 to 1, of a classifier that never saw the objects that it is asked about."""
-    numbers = np.arange(len(objects)) % min(folds, len(objects))
+    numbers = np.arange(len(objects)) % min(FOLDS, len(objects))
     areas = []
     for fold in np.unique(numbers):
         training, truth = _joined([objects[i] for i in np.flatnonzero(numbers != fold).tolist()])

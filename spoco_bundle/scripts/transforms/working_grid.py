@@ -28,6 +28,7 @@ STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
+FINEST = 0.5  # of a working voxel, in voxels of the image: finer sampling adds no detail, only work
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -51,8 +52,6 @@ def survey_objects(
     background_label: int | None = None,
     ignore_label: int | None = None,
     object_size: Sequence[float] | None = None,
-    label_key: str = "label",
-    image_key: str = "image",
 ) -> Survey:
     """Read all training files once.
 
@@ -72,16 +71,17 @@ def survey_objects(
     absent = {"background_label": background_label, "ignore_label": ignore_label}
     for entry in data:
         loaded = load(dict(entry))
-        voxel_sizes.append(loaded[image_key].pixdim.tolist())
-        stated.append(stated_axes(loaded[image_key]))
-        in_pixels.append(counts_pixels(loaded[image_key]))
-        labels = loaded[label_key].as_tensor()[0]
+        image, label = loaded["image"], loaded["label"]
+        voxel_sizes.append(image.pixdim.tolist())
+        stated.append(stated_axes(image))
+        in_pixels.append(counts_pixels(image))
+        labels = label.as_tensor()[0]
         absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
         labels = without_special(labels, background_label, ignore_label)
         shapes.append(labels.shape)
         objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
         if len(objects[-1].volumes) == 1:
-            _warn_of_a_mask(file_of(loaded[label_key], label_key), labels)
+            _warn_of_a_mask(file_of(label, "label"), labels)
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     pixels_alone = not any(any(axes) and not pixels for axes, pixels in zip(stated, in_pixels, strict=True))
@@ -170,17 +170,16 @@ def standard_spacing(
     return practical_spacing(voxel_size, wanted)
 
 
-def practical_spacing(voxel_size: Sequence[float], wanted: Sequence[float], finest: float = 0.5) -> list[float]:
+def practical_spacing(voxel_size: Sequence[float], wanted: Sequence[float]) -> list[float]:
     """The voxel size nearest to the wanted one, per axis, that is worth resampling to.
 
     Args:
         voxel_size: of the images.
         wanted: within a fifth of it the images' own stays: interpolation would cost more than it gains.
-        finest: smallest working voxel in image voxels: finer sampling adds no detail, only work.
     """
     spacing = []
     for edge, size in zip(voxel_size, wanted, strict=True):
-        factor = max(finest, size / edge)
+        factor = max(FINEST, size / edge)
         spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
     return spacing
 
