@@ -25,6 +25,7 @@ from .first_foreground import keeping_term
 from .pairwise import FAR_AWAY, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
 from .triton_support import runs_triton
 
+REACHED = 0.01  # voxels that the anchors select in both networks: with fewer a slice says nothing about them
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
 LARGEST_DELTA_DIST = FAR_AWAY / 4  # or centres that an image does not have would be in reach
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
@@ -279,7 +280,8 @@ def _consistency(
     """1 - Dice of the soft masks that the same anchors select in the two networks' embeddings.
 
     As in the authors' implementation the Dice is taken in each slice of the first spatial axis, all anchors in
-    one sum, and averaged over the slices: one that no anchor reaches counts 1, one that is ignored not at all.
+    one sum, and averaged over the slices, but for those that are ignored. One that no anchor reaches counts 0 and not
+    1 as there, so that networks that agree have no consistency term, and no gradient from the tails of the kernels.
     known: (B, 1, *spatial).
     """
     index, drawn = anchors  # (B, A)
@@ -291,9 +293,10 @@ def _consistency(
     other = teacher, other_centers
     sums = _sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)
     overlap, area, other_area = sums.unbind(1)  # (B, S)
-    counts = known[:, 0].flatten(2).any(2)  # (B, S)
-    disagreement = torch.where(counts, 1 - 2 * overlap / (area + other_area).clamp_min(1e-6), 0)
-    return disagreement.sum(1) / counts.sum(1).clamp_min(1) * drawn.any(1)
+    both = area + other_area
+    disagreement = torch.where(both > REACHED, 1 - 2 * overlap / both.clamp_min(REACHED), 0)
+    slices = known[:, 0].flatten(2).any(2).sum(1)  # (B,)
+    return disagreement.sum(1) / slices.clamp_min(1)
 
 
 def _sums(
