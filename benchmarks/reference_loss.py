@@ -48,12 +48,13 @@ def reference_terms(
     target = [soft_mask(teacher, teacher[(slice(None), *anchor)]) for anchor in anchors.tolist()]
     one, other = torch.stack(around), torch.stack(target)
     in_slice = [0, *range(2, one.dim())]
-    dice = 2 * (one * other).sum(in_slice) / (one.square().sum(in_slice) + other.square().sum(in_slice)).clamp_min(1e-6)
+    area = one.square().sum(in_slice) + other.square().sum(in_slice)
+    disagreement = 1 - 2 * (one * other).sum(in_slice) / area
     return {
         "variance": torch.stack(pull).mean(),
         "distance": torch.stack(repulsion).mean() if repulsion else student.new_zeros(()),
         "regularizer": torch.stack([mean.norm() for mean in (*means, student[:, unlabeled].mean(1))]).mean(),
         "unlabeled_push": torch.stack(push).mean(),
         "instance": 1 - 2 * (soft * true).sum() / (soft.square().sum() + true.square().sum()),
-        "consistency": (1 - dice).mean(),
+        "consistency": torch.where(area > 0.01, disagreement, 0).mean(),  # of slices that anchors reach
     }

@@ -139,6 +139,15 @@ class TestByHand:
         terms = spoco_terms(student, teacher, torch.zeros(2, 2, dtype=torch.int), torch.tensor([[0, 0]]))
         assert terms["consistency"].item() == pytest.approx((0 + (1 - 2 * 1 / (2 + 1))) / 2)
 
+    def test_consistency_of_equal_networks_is_zero_in_slices_that_no_anchor_reaches(self) -> None:
+        """Tails of the kernels, of which 1 - Dice would be anything, and its slope enormous."""
+        embeddings = on_a_line([0.0, 0.0], [1.7, 1.8], [9.0, 9.0])
+        student, labels, anchors = embeddings.requires_grad_(), torch.zeros(3, 2).int(), torch.tensor([[0, 0]])
+        term = spoco_terms(student, embeddings.detach(), labels, anchors)["consistency"]
+        term.backward()
+        assert term == 0
+        assert student.grad.abs().max() < 1e-6
+
     def test_consistency_sums_over_anchors_before_it_divides(self) -> None:
         student, teacher = on_a_line([0.0, 0.0, 9.0]), on_a_line([0.0, 5.0, 9.0])
         terms = spoco_terms(student, teacher, torch.zeros(1, 3, dtype=torch.int), torch.tensor([[0, 0], [0, 2]]))

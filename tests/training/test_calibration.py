@@ -92,6 +92,11 @@ class TestMutualOverlap:
     def test_small_instances_do_not_count(self) -> None:
         assert self.overlap([7, 7, 7, 7, 0, 0, 0, 0], 0.5, smallest=3) == (2 * 1 / 2, 2)
 
+    def test_what_is_ignored_of_an_instance_is_not_wrong(self) -> None:
+        labels, seen = np.array([[7, 7, 0, 0, 0, 0, 5, 5]]), np.array([[1, 1, 0, 0, 0, 0, 1, 1]], bool)
+        total, weight = mutual_overlaps(self.HIERARCHY, labels, [1.0], seen=seen)  # half of an instance, and nothing
+        assert (total.item(), weight.item()) == pytest.approx((2**0.5 + 2**0.5, 3 * 2**0.5))
+
     def test_an_object_outside_all_instances(self) -> None:
         assert self.overlap([0, 0, 0, 0, 0, 0, 5, 5], 0.5) == pytest.approx((0, 2**0.5))
 

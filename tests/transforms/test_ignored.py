@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from scripts.metrics import instance_metrics
 from scripts.transforms.ignored import ForgetIgnoredd
 
 
@@ -13,9 +15,30 @@ def test_forgets_ignored_voxels() -> None:
     assert ForgetIgnoredd("label")({"label": torch.tensor([[[0, 8]]])})["label"].flatten().tolist() == [0, 8]
 
 
-def test_forgets_instances_that_lie_mostly_on_ignored_voxels() -> None:
-    forget = ForgetIgnoredd("label", ignore_label=9, prediction_key="pred")
-    data = {"label": torch.tensor([[[9, 9, 9, 1, 1, 0]]]), "pred": torch.tensor([[[5, 5, 6, 6, 7, 0]]])}
-    result = forget(data)
-    assert result["pred"].flatten().tolist() == [0, 0, 6, 6, 7, 0]  # 6 lies there with one half of its voxels
-    assert result["label"].flatten().tolist() == [0, 0, 0, 1, 1, 0]
+@pytest.mark.parametrize(
+    ("label", "pred", "seen"),
+    [
+        ([9, 9, 1, 1, 0], [5, 5, 5, 5, 0], [0, 0, 5, 5, 0]),  # what is hidden of an instance is not wrong
+        ([9, 9, 9, 1, 1], [0, 6, 6, 6, 0], [0, 0, 0, 6, 0]),  # though most of it is hidden, it is object 1
+        ([9, 9, 9, 0, 1], [0, 6, 6, 6, 0], [0, 0, 0, 0, 0]),  # it may be right, where nobody sees it
+        ([9, 9, 9, 4, 1], [0, 6, 6, 6, 0], [0, 0, 0, 0, 0]),  # nor is painted background an object
+        ([9, 9, 0, 0, 1], [0, 6, 6, 6, 0], [0, 0, 6, 6, 0]),  # half of it is seen, and wrong
+        ([9, 9, 9, 1, 1], [7, 7, 7, 0, 0], [0, 0, 0, 0, 0]),
+    ],
+)
+def test_instances_are_judged_by_what_is_seen_of_them(label: list[int], pred: list[int], seen: list[int]) -> None:
+    forget = ForgetIgnoredd("label", ignore_label=9, background_label=4, prediction_key="pred")
+    result = forget({"label": torch.tensor([[label]]), "pred": torch.tensor([[pred]])})
+    assert result["pred"].flatten().tolist() == seen
+    assert result["label"].flatten().tolist() == [0 if id_ == 9 else id_ for id_ in label]
+
+
+def test_of_hidden_parts_of_objects_nothing_is_asked() -> None:
+    truth = torch.zeros(1, 12, 12, dtype=torch.int32)
+    truth[0, 1:6, 1:6], truth[0, 7:11, 2:9] = 3, 70_000
+    label = truth.masked_fill((torch.arange(12) > 3) & (torch.arange(12) < 8), 9)
+    result = ForgetIgnoredd("label", ignore_label=9, prediction_key="pred")({"label": label, "pred": truth})
+    for sparse in (False, True):
+        metrics = instance_metrics(result["pred"][0], result["label"][0], sparse=sparse)
+        assert metrics["ap"] == metrics["pq"] == metrics["sbd"] == metrics["annotated_iou"] == 1
+        assert metrics["dic"] == metrics["arand"] == 0

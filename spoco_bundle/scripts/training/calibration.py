@@ -24,9 +24,11 @@ from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
-from ..transforms.label_convention import without_special
+from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import resample_nearest
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
+
+Mask = NDArray[np.bool_]
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = {"estimated": 2.0, "everywhere": 2.8}  # by foreground: in dense tissue a term of the loss asks for jumps
@@ -88,11 +90,11 @@ class ThresholdCalibration(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         if self.merge_threshold is None or len(self.foreground_thresholds) > 1:
-            labels = self._annotation(data)
+            labels, seen = self._annotation(data)
             object_sizes = np.unique(labels[labels != 0], return_counts=True)[1]
             if len(object_sizes):
                 weight = image_weight(object_sizes, labels.ndim)
-                self.total_overlap += weight * self._overlaps(data, labels)
+                self.total_overlap += weight * self._overlaps(data, labels, seen)
                 self.total_weight += weight
                 self.objects += len(object_sizes)
         return {**data, CHOSEN_KEY: self.chosen()}
@@ -111,12 +113,13 @@ class ThresholdCalibration(Transform):
             merge_threshold = choose_threshold(overlaps[nearest], PREFERRED[self.foreground])
         return {"merge_threshold": merge_threshold, "foreground_threshold": self.foreground_thresholds[nearest]}
 
-    def _annotation(self, data: Mapping[Hashable, Any]) -> NDArray[np.integer]:
-        """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere."""
-        labels = without_special(torch.as_tensor(data[self.label_key]).cpu(), *self.special)
-        return resample_nearest(labels, data[self.pred_key].shape[1:])[0].numpy()
+    def _annotation(self, data: Mapping[Hashable, Any]) -> tuple[NDArray[np.integer], Mask]:
+        """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere, and what is not ignored."""
+        labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), data[self.pred_key].shape[1:])[0]
+        _, ignore_label = self.special
+        return without_special(labels, *self.special).numpy(), ~where_id(labels, ignore_label).numpy()
 
-    def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer], seen: Mask) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds."""
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
         grid = embeddings.shape[1:]
@@ -128,17 +131,23 @@ class ThresholdCalibration(Transform):
         else:
             probability = foreground_logit(embeddings).sigmoid()
             foregrounds = [probability > threshold for threshold in self.foreground_thresholds]
-            return np.stack([self._overlaps_in(embeddings, one, labels, smallest) for one in foregrounds])
-        return np.stack([self._overlaps_in(embeddings, known, labels, smallest)] * len(self.foreground_thresholds))
+            return np.stack([self._overlaps_in(embeddings, one, labels, seen, smallest) for one in foregrounds])
+        alone = self._overlaps_in(embeddings, known, labels, seen, smallest)
+        return np.stack([alone] * len(self.foreground_thresholds))
 
     def _overlaps_in(
-        self, embeddings: torch.Tensor, foreground: torch.Tensor, labels: NDArray[np.integer], smallest: int
+        self,
+        embeddings: torch.Tensor,
+        foreground: torch.Tensor,
+        labels: NDArray[np.integer],
+        seen: Mask,
+        smallest: int,
     ) -> NDArray[np.float64]:
         """The mean of `mutual_overlaps` at each threshold, (T,), of the instances in one foreground (*spatial)."""
         if not foreground.any():
             return np.zeros(len(THRESHOLDS))
         hierarchy = on_host_if_too_large(build_hierarchy, embeddings, foreground, self.delta_var, THRESHOLDS[-1])
-        overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest)
+        overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest, seen)
         return overlaps / weights
 
     def _forget(self) -> None:
@@ -163,7 +172,11 @@ def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
 
 
 def mutual_overlaps(
-    hierarchy: Hierarchy, labels: NDArray[np.integer], thresholds: Sequence[float], smallest: int = 1
+    hierarchy: Hierarchy,
+    labels: NDArray[np.integer],
+    thresholds: Sequence[float],
+    smallest: int = 1,
+    seen: Mask | None = None,
 ) -> NDArray[np.float64]:
     """Best IoU of each annotated object with an instance and of each instance with an object: their weighted sum.
 
@@ -176,16 +189,18 @@ def mutual_overlaps(
         labels: (*spatial), ids are objects, 0 is not.
         thresholds: T places to cut the hierarchy at.
         smallest: size of an instance that counts.
+        seen: (*spatial), the voxels to look at; None: all.
 
     Returns:
         (2, T): the sums of weight times IoU, and of the weights.
     """
-    ids, owner = np.unique(labels, return_inverse=True)
-    regions = hierarchy.regions.ravel()
-    object_sizes, region_sizes = np.bincount(owner.ravel()), np.bincount(regions)
+    where = ... if seen is None else seen
+    ids, owner = np.unique(labels[where].ravel(), return_inverse=True)
+    regions, count = hierarchy.regions[where].ravel(), int(hierarchy.regions.max()) + 1
+    object_sizes, region_sizes = np.bincount(owner), np.bincount(regions, minlength=count)
     object_weights = np.sqrt(np.where(ids != 0, object_sizes, 0))
-    pairs, shared = np.unique(owner.ravel().astype(np.int64) * len(region_sizes) + regions, return_counts=True)
-    member, region = np.divmod(pairs, len(region_sizes))
+    pairs, shared = np.unique(owner.astype(np.int64) * count + regions, return_counts=True)
+    member, region = np.divmod(pairs, count)
     both = (ids[member] != 0) & (region > 0)
     member, region, shared = member[both], region[both], shared[both]
     totals = []

@@ -28,7 +28,7 @@ from ..metrics.instances import instance_metrics
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
-from ..transforms.label_convention import without_special
+from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import ResampleToSpacingd, working_shape
 from ..transforms.surroundings import CLEARLY_FOUND
 from ..transforms.working_grid import Survey, practical_spacing, rounded
@@ -211,6 +211,7 @@ class GridProbe:
             return np.full(len(PREFERRED), math.nan)
         objects = self._objects(resampled["label"]).numpy()
         count = len(np.unique(objects)) - 1
+        ignored = where_id(plain_tensor(resampled["label"])[0], self.special[1]).cpu().numpy()
         embeddings = self._embeddings(resampled["image"])
         background = ~is_foreground(embeddings, THRESHOLD)
         foregrounds = {"estimated": ~background, "everywhere": torch.ones_like(background)}
@@ -218,6 +219,7 @@ class GridProbe:
         for index, (name, threshold) in enumerate(PREFERRED.items()):
             if count and foregrounds[name].any():
                 instances = on_host_if_too_large(agglomerate, embeddings, foregrounds[name], self.delta_var, threshold)
+                instances[ignored] = 0
                 overlaps[index] = count * instance_metrics(instances, objects, sparse=True)["annotated_iou"]
         return overlaps
 

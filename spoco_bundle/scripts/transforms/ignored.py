@@ -1,4 +1,4 @@
-"""What the metrics must not see: ignored voxels, and instances that lie mostly on them."""
+"""What the metrics must not see: ignored voxels, and the instances that lie mostly there."""
 
 from __future__ import annotations
 
@@ -10,38 +10,52 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from .label_convention import where_id
+from .label_convention import where_id, without_special
 
 
 class ForgetIgnoredd(MapTransform):
-    """Turn ignored voxels into 0, for metrics that know no such voxels.
+    """Turn ignored voxels into 0 in labels and instances, for metrics that know no such voxels.
+
+    An instance with more than half of its voxels there can be neither right nor wrong and is forgotten, unless what is
+    seen of it is an object, for the most part (Kirillov et al., CVPR 2019, section 4.2).
 
     Args:
         keys: label maps.
         ignore_label: the id to forget; None where there is none.
-        prediction_key: instances, of which those that lie on ignored voxels with more than half of theirs are
-            forgotten, too: they can be neither right nor wrong.
+        background_label: an id that is no object.
+        prediction_key: the instances; None: there are none.
     """
 
     def __init__(
-        self, keys: KeysCollection, ignore_label: int | None = None, prediction_key: str | None = None
+        self,
+        keys: KeysCollection,
+        ignore_label: int | None = None,
+        background_label: int | None = None,
+        prediction_key: str | None = None,
     ) -> None:
         super().__init__(keys)
-        self.ignore_label, self.prediction_key = ignore_label, prediction_key
+        self.ignore_label, self.background_label = ignore_label, background_label
+        self.prediction_key = prediction_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
+        if self.ignore_label is None:
+            return result
         for key in self.key_iterator(result):
-            ignored = where_id(torch.as_tensor(result[key]), self.ignore_label)
-            if self.ignore_label is not None and self.prediction_key is not None:
-                result[self.prediction_key] = _without_mostly(result[self.prediction_key], ignored)
+            labels = torch.as_tensor(result[key])
+            ignored = where_id(labels, self.ignore_label)
+            if self.prediction_key is not None:
+                objects = without_special(labels, self.background_label, self.ignore_label) != 0
+                result[self.prediction_key] = _where_seen(result[self.prediction_key], ignored, objects)
             result[key] = result[key].masked_fill(ignored, 0)
         return result
 
 
-def _without_mostly(instances: Tensor, ignored: Tensor) -> Tensor:
-    """Drop the instances that lie on ignored voxels with more than half of theirs; both (1, *spatial)."""
+def _where_seen(instances: Tensor, ignored: Tensor, objects: Tensor) -> Tensor:
+    """Instances (1, *spatial) outside ignored voxels, without those that are neither right nor wrong."""
     ids, of_voxel = torch.unique(torch.as_tensor(instances), return_inverse=True)
-    on_ignored = torch.bincount(of_voxel[ignored.to(of_voxel.device)], minlength=len(ids))
-    dropped = 2 * on_ignored > torch.bincount(of_voxel.flatten(), minlength=len(ids))
-    return instances.masked_fill(dropped[of_voxel], 0)
+    ignored, objects = ignored.to(of_voxel.device), objects.to(of_voxel.device)
+    hidden, on_objects = (torch.bincount(of_voxel[where], minlength=len(ids)) for where in (ignored, objects))
+    seen = torch.bincount(of_voxel[~ignored], minlength=len(ids))
+    forgotten = (hidden > seen) & (2 * on_objects <= seen)
+    return instances.masked_fill(forgotten[of_voxel] | ignored, 0)
