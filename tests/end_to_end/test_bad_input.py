@@ -176,7 +176,9 @@ class TestTraining:
         )
 
     def test_a_volume_under_the_2d_config(self, dataset: Path) -> None:
-        sentence = r"images/nuclei\.tif: found a 3D image, .*, expected a 2D image \(leave out configs/2d\.json\)"
+        sentence = (
+            r"images/nuclei\.tif: found a 3D image, .*, expected a 2D image \(leave out configs/2d\.json for stacks"
+        )
         self.assert_refused(dataset, sentence, configs=[*TRAIN, "2d.json"], patch_size=[16, 16])
 
     def assert_refused(self, dataset: Path, sentence: str, configs: list[str] = TRAIN, **ids: Any) -> None:

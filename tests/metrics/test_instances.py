@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,11 @@ class TestByHand:
         assert metrics["pq"] == pytest.approx(5 / 7)
         assert metrics["ap50"] == 1
         assert metrics["ap"] == 0.5  # found at 0.5, 0.55, 0.6, 0.65, 0.7
+
+    @pytest.mark.parametrize("label", ["2", True, 2.0])
+    def test_a_background_label_that_is_no_integer(self, label: Any) -> None:
+        with pytest.raises(ValueError, match=f"background_label must be an integer or None, got {label!r}"):
+            instance_metrics([1, 2], [1, 2], background_label=label)
 
     def test_a_missed_and_an_invented_object(self) -> None:
         metrics = instance_metrics(labels(1, 1, 0, 0, 3, 3), labels(1, 1, 2, 2, 0, 0))

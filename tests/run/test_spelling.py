@@ -47,6 +47,12 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"^--epoch: .*expected --epochs\?$"):
             check_spelling(command("-epoch", "3"))
 
+    def test_of_a_workflow_too(self) -> None:
+        workflow = [PROGRAM, "run_workflow", "--workflow_type", "infer", "--config_file", INFERENCE]
+        check_spelling(workflow)
+        with pytest.raises(ValueError, match=r"^--min_sizze: .*expected --min_size\?$"):
+            check_spelling([*workflow, "--min_sizze", "300"])
+
     def test_ids_of_a_file_of_arguments(self, tmp_path: Path) -> None:
         file = tmp_path / "arguments.json"
         file.write_text(json.dumps({"config_file": [TRAIN, FLAT], "epoch": 3}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -92,13 +93,16 @@ def instance_metrics(
 
     Raises:
         TypeError: a map is not of an integer type.
-        ValueError: shapes differ, or an id is negative.
+        ValueError: shapes differ, an id is negative, or `background_label` is no integer.
 
     Example:
         >>> truth, prediction = np.array([5, 5, 0, 0, 9, 9]), np.array([7, 7, 7, 0, 0, 0])
         >>> instance_metrics(prediction, truth)["ap50"]  # finds 5 with IoU 2/3, misses 9
         0.5
     """
+    is_integer = isinstance(background_label, Integral) and not isinstance(background_label, bool)
+    if background_label is not None and not is_integer:
+        raise InputError(f"background_label must be an integer or None, got {background_label!r}")
     instances, labels = _checked(prediction, "prediction"), _checked(ground_truth, "ground_truth")
     objects = labels if background_label is None else np.where(labels == background_label, 0, labels)
     overlaps = counted = _overlaps(instances, objects)

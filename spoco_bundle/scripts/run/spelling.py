@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, run_workflow
 from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
@@ -38,12 +38,13 @@ def check_spelling(command: Sequence[str]) -> None:
     Values that MONAI would take for something else are refused as well.
 
     Args:
-        command: as in `sys.argv`; any other than ``monai.bundle run`` with config files is left alone.
+        command: as in `sys.argv`; any other than ``monai.bundle run``, or ``run_workflow``, with config files is left
+            alone.
 
     Raises:
         ValueError: naming the id and the one that was probably meant, or what can be written in the place of a value.
     """
-    if not is_bundle_command(command) or command[1:2] != ["run"]:
+    if not is_bundle_command(command) or command[1:2] not in (["run"], ["run_workflow"]):
         return
     typed = dict(_options(command))
     given: dict[str, Any] = dict(typed)
@@ -88,7 +89,7 @@ def _whole_number(value: str) -> int | None:
 
 def _known_to_monai(given: dict[str, Any]) -> set[str]:
     """What MONAI itself takes, what it runs if it is there, and the settings of the experiment tracking asked for."""
-    names = {*inspect.signature(monai_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+    names = {name for door in (monai_run, run_workflow, ConfigWorkflow) for name in inspect.signature(door).parameters}
     all_tracking: Mapping[str, Mapping[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
     tracking = all_tracking.get(str(given.get("tracking")), {"configs": {}})
     return {*names, *tracking["configs"], ConfigParser.meta_key, "initialize", "run", "finalize"}

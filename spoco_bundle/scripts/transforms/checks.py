@@ -65,10 +65,14 @@ class CheckImaged(MapTransform):
     def _check(self, file: str, image: torch.Tensor) -> None:
         found_dims = image.ndim - 1
         if found_dims != self.spatial_dims:
-            hint = "leave out configs/2d.json" if self.spatial_dims == 2 else "add configs/2d.json for 2D images"
+            hint = (
+                "leave out configs/2d.json for stacks; of channels the file must say that they are"
+                if self.spatial_dims == 2
+                else "add configs/2d.json for 2D images"
+            )
             shape = describe_shape(file, image.shape[1:])
             # a stack whose planes the file calls channels is a frequent slip of the program that wrote it
-            channels = f", with {image.shape[0]} channels" if image.shape[0] != self.in_channels else ""
+            channels = f", with {_channels(image)}" if image.shape[0] != self.in_channels else ""
             found, expected = (
                 f"a {found_dims}D image, {shape}{channels}",
                 f"a {self.spatial_dims}D image ({hint})",
@@ -77,13 +81,16 @@ class CheckImaged(MapTransform):
         if getattr(image, "meta", {}).get("has_palette"):
             raise refusal(file, "colours from a palette, as of a label map", "grey values, or red, green and blue")
         if image.shape[0] != self.in_channels:
-            channels = f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
-            raise refusal(file, channels, f"{self.in_channels}, the number given as in_channels in training")
+            raise refusal(file, _channels(image), f"{self.in_channels}, the number given as in_channels in training")
         if not torch.isfinite(image).all():
             count = int((~torch.isfinite(image)).sum())
             raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
         if image.numel() == 0:
             raise refusal(file, "no voxel", "an image with contrast")
+
+
+def _channels(image: torch.Tensor) -> str:
+    return f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
 
 
 class CheckPatchSized(MapTransform):
