@@ -1,6 +1,7 @@
 """Does an instance's score say whether it is right, and what does it cost?
 
-    python -m monai.bundle run --config_file configs/inference.json --dataset_dir D --ckpt_dir R --output_dir O
+    python -m monai.bundle run --bundle_root B --config_file B/configs/inference.json --dataset_dir D --ckpt_dir R \\
+        --output_dir O
     python benchmarks/confidence.py --name "my nuclei" --instances O --labels D/labels
     python benchmarks/confidence.py --cost
 

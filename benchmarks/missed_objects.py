@@ -1,6 +1,7 @@
 """What do the objects look like that were missed?
 
-    python -m monai.bundle run --config_file configs/inference.json --dataset_dir D --ckpt_dir R --output_dir O
+    python -m monai.bundle run --bundle_root B --config_file B/configs/inference.json --dataset_dir D --ckpt_dir R \\
+        --output_dir O
     python benchmarks/missed_objects.py --dataset_dir D --instances O --picture missed.png [--count 4]
 
 Draws the largest objects of all images of D, whose labels must be complete, that no instance of O overlaps with an IoU

@@ -176,7 +176,7 @@ def check_targets(
         ValueError: naming the folder, or the input and the image whose result has its name.
     """
     for folder in (Path(dataset_dir) / "images", Path(dataset_dir) / "labels"):
-        if folder.is_dir() and folder.resolve() == Path(output_dir).resolve():
+        if folder.resolve() == Path(output_dir).resolve():
             raise InputError(f"output_dir: found {output_dir}, a folder of inputs, expected another one.")
     layout = InstanceLayout(output_dir, postfix)
     inputs = {Path(path).resolve() for entry in data for path in entry.values()}

@@ -106,7 +106,7 @@ def _either(first: Rule, second: Rule) -> Rule:
 
 
 def _or_null(rule: Rule) -> Rule:
-    return _either(rule, Rule(lambda value, _: value is None, "None"))
+    return _either(rule, Rule(lambda value, _: value is None, "'$None'"))
 
 
 def _list_of(rule: Rule, least: int = 1) -> Rule:
