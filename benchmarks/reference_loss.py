@@ -49,7 +49,7 @@ def reference_terms(
     one, other = torch.stack(around), torch.stack(target)
     in_slice = [0, *range(2, one.dim())]
     area = one.square().sum(in_slice) + other.square().sum(in_slice)
-    disagreement = 1 - 2 * (one * other).sum(in_slice) / area
+    disagreement = 1 - 2 * (one * other).sum(in_slice) / area.clamp_min(0.01)
     return {
         "variance": torch.stack(pull).mean(),
         "distance": torch.stack(repulsion).mean() if repulsion else student.new_zeros(()),
