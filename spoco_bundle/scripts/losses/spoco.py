@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..network.foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from ..refusals import InputError
+from ..transforms.label_convention import check_special_label
 from .anchors import draw_anchors
 from .annotation import Annotation
 from .borders import border_term
@@ -345,9 +346,8 @@ def _as_drawn(anchors: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
 
 
 def _check_special_labels(background_label: int | None, ignore_label: int | None) -> None:
-    for name, label in {"background_label": background_label, "ignore_label": ignore_label}.items():
-        if label is not None and (not isinstance(label, Integral) or isinstance(label, bool)):
-            raise InputError(f"{name} must be an integer or None, got {label!r}")
+    check_special_label("background_label", background_label)
+    check_special_label("ignore_label", ignore_label)
     if background_label is not None and background_label == ignore_label:
         raise InputError(f"ignore_label must differ from background_label, got {ignore_label} for both")
 

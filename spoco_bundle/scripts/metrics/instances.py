@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 
 from ..refusals import InputError
+from ..transforms.label_convention import check_special_label
 
 Labels = NDArray[np.integer] | torch.Tensor
 
@@ -100,9 +100,7 @@ def instance_metrics(
         >>> instance_metrics(prediction, truth)["ap50"]  # finds 5 with IoU 2/3, misses 9
         0.5
     """
-    is_integer = isinstance(background_label, Integral) and not isinstance(background_label, bool)
-    if background_label is not None and not is_integer:
-        raise InputError(f"background_label must be an integer or None, got {background_label!r}")
+    check_special_label("background_label", background_label)
     instances, labels = _checked(prediction, "prediction"), _checked(ground_truth, "ground_truth")
     objects = labels if background_label is None else np.where(labels == background_label, 0, labels)
     overlaps = counted = _overlaps(instances, objects)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
+
+from ..refusals import InputError
+
+
+def check_special_label(name: str, label: object) -> None:
+    """Refuse an id of painted background or ignored voxels that is neither an integer nor None, where there is none."""
+    if label is not None and (not isinstance(label, Integral) or isinstance(label, bool)):
+        raise InputError(f"{name} must be an integer or None, got {label!r}")
 
 
 def where_id(labels: Tensor, id_: int | None) -> Tensor:
