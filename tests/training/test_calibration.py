@@ -16,6 +16,7 @@ from scripts.training.calibration import (
     FOREGROUND_THRESHOLDS,
     PREFERRED,
     THRESHOLDS,
+    WORSE,
     ThresholdCalibration,
     choose_threshold,
     mutual_overlaps,
@@ -214,22 +215,38 @@ class TestForegroundThreshold:
         return chosen["foreground_threshold"], chosen["merge_threshold"]
 
     def test_the_annotated_objects_tell(self) -> None:
-        assert self.chosen() == (0.8, PREFERRED["estimated"])  # of 0.8, 0.85 and 0.9, which are as good
+        assert self.chosen() == (0.85, PREFERRED["estimated"])  # 0.8, 0.85 and 0.9 are as good as one another
 
     def test_a_fixed_one_is_used_as_it_is(self) -> None:
         assert self.chosen(foreground_threshold=0.6)[0] == 0.6
 
     def test_it_is_chosen_where_the_other_one_is_fixed(self) -> None:
-        assert self.chosen(merge_threshold=3.3) == (0.8, 3.3)
+        assert self.chosen(merge_threshold=3.3) == (0.85, 3.3)
 
     @pytest.mark.parametrize("options", [{"foreground": "everywhere"}, {"background_label": 3}])
     def test_where_nothing_tells_it_is_the_usual_one(self, options: dict[str, object]) -> None:
         assert self.chosen(**options)[0] == THRESHOLD
 
-    @pytest.mark.parametrize(("objects", "expected"), [(4, THRESHOLD), (100, 0.8)])
-    def test_few_objects_do_not_move_it_for_little(self, objects: int, expected: float) -> None:
+    def test_a_mask_tells_nothing_about_it(self) -> None:
         calibration = ThresholdCalibration(embedding_dim=2)
-        calibration.total_overlap[:] = 0.70
-        calibration.total_overlap[FOREGROUND_THRESHOLDS.index(0.8)] = 0.71
-        calibration.total_weight, calibration.objects = 1, objects
-        assert calibration.chosen()["foreground_threshold"] == expected
+        calibration({**self.data(), "mask": torch.ones(1, 40, 40)})
+        assert calibration.chosen()["foreground_threshold"] == THRESHOLD
+
+    def test_the_mean_of_two_that_are_as_good_as_each_other(self) -> None:
+        assert self.chosen_for(dict.fromkeys((0.6, 0.8), 0.7)) == pytest.approx(0.7)
+
+    def test_one_that_is_worse_by_an_e_fold_counts_less(self) -> None:
+        mean = (0.6 + 0.8 / math.e) / (1 + 1 / math.e)
+        assert self.chosen_for({0.6: 0.7, 0.8: 0.7 - WORSE}) == pytest.approx(mean, abs=5e-4)
+
+    def test_a_hair_turns_nothing(self) -> None:
+        before, after = self.chosen_for({0.6: 0.7, 0.8: 0.7}), self.chosen_for({0.6: 0.701, 0.8: 0.7})
+        assert before - 0.005 < after < before
+
+    def chosen_for(self, overlaps: dict[float, float]) -> float:
+        """The threshold when some have these overlaps, and all others none."""
+        calibration = ThresholdCalibration(embedding_dim=2)
+        for threshold, overlap in overlaps.items():
+            calibration.total_overlap[FOREGROUND_THRESHOLDS.index(threshold)] = overlap
+        calibration.total_weight = 1
+        return calibration.chosen()["foreground_threshold"]

@@ -32,8 +32,8 @@ Mask = NDArray[np.bool_]
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = {"estimated": 2.0, "everywhere": 2.8}  # by foreground: in dense tissue a term of the loss asks for jumps
-FOREGROUND_THRESHOLDS = (0.5, 0.6, THRESHOLD, 0.7, 0.75, 0.8, 0.85, 0.9)
-DOUBT = 0.025  # how much worse than the best one the usual foreground threshold may be, for one object; less for many
+FOREGROUND_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+WORSE = 0.04  # an overlap lower by as much counts 1/e in the mean of the foreground thresholds
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
 
@@ -96,22 +96,25 @@ class ThresholdCalibration(Transform):
                 weight = image_weight(object_sizes, labels.ndim)
                 self.total_overlap += weight * self._overlaps(data, labels, seen)
                 self.total_weight += weight
-                self.objects += len(object_sizes)
         return {**data, CHOSEN_KEY: self.chosen()}
 
     def chosen(self) -> dict[str, float]:
         """Both thresholds, for the images so far; those that were given are as they were given.
 
-        The foreground's is the one nearest to `THRESHOLD` whose best overlap is hardly below that of all: see `DOUBT`.
+        The overlap hardly changes over a range of foreground thresholds: the best of them would be chance. So it is
+        the mean of all, in which those with the greater best overlap count more.
         """
         overlaps = self.total_overlap / (self.total_weight or 1.0)  # (F, T), the mean over the annotated images
         best = overlaps.max(1)
-        good = np.flatnonzero(best >= best.max() - DOUBT / max(1.0, self.objects) ** 0.5)
-        nearest = min(good, key=lambda index: abs(self.foreground_thresholds[index] - THRESHOLD))
+        weights = np.exp((best - best.max()) / WORSE)
+        weights /= weights.sum()
+        foreground_threshold = round(float(weights @ self.foreground_thresholds), 3)
+        if len(best) > 1 and best.min() == best.max():  # nothing is annotated, or masks tell the foreground
+            foreground_threshold = THRESHOLD
         merge_threshold = self.merge_threshold
         if merge_threshold is None:
-            merge_threshold = choose_threshold(overlaps[nearest], PREFERRED[self.foreground])
-        return {"merge_threshold": merge_threshold, "foreground_threshold": self.foreground_thresholds[nearest]}
+            merge_threshold = choose_threshold(weights @ overlaps, PREFERRED[self.foreground])
+        return {"merge_threshold": merge_threshold, "foreground_threshold": foreground_threshold}
 
     def _annotation(self, data: Mapping[Hashable, Any]) -> tuple[NDArray[np.integer], Mask]:
         """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere, and what is not ignored."""
@@ -152,14 +155,13 @@ class ThresholdCalibration(Transform):
 
     def _forget(self) -> None:
         self.total_overlap = np.zeros((len(self.foreground_thresholds), len(THRESHOLDS)))  # summed over the images
-        self.total_weight, self.objects = 0.0, 0
+        self.total_weight = 0.0
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
         if idist.get_world_size() > 1:
             self.total_overlap = torch.as_tensor(idist.all_reduce(torch.from_numpy(self.total_overlap))).cpu().numpy()
             self.total_weight = float(idist.all_reduce(self.total_weight))
-            self.objects = int(idist.all_reduce(self.objects))
 
 
 def image_weight(object_sizes: NDArray[np.integer], dims: int) -> float:
