@@ -186,6 +186,22 @@ class TestCalibration:
         calibration({"pred": long_objects(step=1.7) - 20, "label": annotation((0, LENGTH)), "mask": mask})
         assert calibration.chosen()["merge_threshold"] > PREFERRED["estimated"]
 
+    def test_what_has_another_class_cannot_swallow_an_object(self) -> None:
+        """As instances are sought in the region of each class by itself."""
+        road = np.repeat([0.0, 1.5, 2.7, 2.7], LENGTH // 2)  # beside an object that drifts, of the class 26
+        noise = np.random.default_rng(0).normal(0, 0.02, (1, 20, 2 * LENGTH))
+        embeddings = torch.from_numpy((road + noise).astype(np.float32))
+        mask = torch.full((1, 20, 2 * LENGTH), 7)
+        mask[..., :LENGTH] = 26
+
+        def threshold(classes: list[int] | None) -> float:
+            calibration = ThresholdCalibration(embedding_dim=1, classes=classes)
+            calibration({"pred": embeddings, "label": annotation((0, LENGTH)), "mask": mask})
+            return calibration.chosen()["merge_threshold"]
+
+        assert threshold(None) < threshold([26]) == threshold([24, 26])
+        assert threshold([24]) == PREFERRED["estimated"]  # no object in its region
+
     def test_thresholds_are_added_and_nothing_is_changed(self) -> None:
         data = {"pred": long_objects(step=1.7), "label": annotation((0, LENGTH))}
         calibration = ThresholdCalibration(embedding_dim=1)

@@ -24,6 +24,7 @@ from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
+from ..transforms.classes import regions_of_classes
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import resample_nearest
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
@@ -33,6 +34,7 @@ Mask = NDArray[np.bool_]
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = {"estimated": 2.0, "everywhere": 2.8}  # by foreground: in dense tissue a term of the loss asks for jumps
 FOREGROUND_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+NO_OVERLAP = np.stack([np.zeros(len(THRESHOLDS)), np.ones(len(THRESHOLDS))])  # as of `mutual_overlaps`
 WORSE = 0.04  # an overlap lower by as much counts 1/e in the mean of the foreground thresholds
 TOLERANCE = 0.015  # so much better must the best threshold be than one nearer to the preferred one: objects are few
 
@@ -52,7 +54,8 @@ class ThresholdCalibration(Transform):
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
         merge_threshold, foreground_threshold: thresholds that are used as they are; None: choose one.
-        mask_key: where there is such a map, objects are where it is not 0.
+        classes, mask_key: where there is such a map, objects are in the regions of these classes, each by itself, or
+            where it is not 0 (None).
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ThresholdCalibration(Transform):
         smallest_instance: float = 1,
         merge_threshold: float | None = None,
         foreground_threshold: float | None = None,
+        classes: Sequence[int] | None = None,
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
@@ -79,7 +83,7 @@ class ThresholdCalibration(Transform):
         usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
         may_choose = foreground_threshold is None and foreground == "estimated"
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
-        self.special = (background_label, ignore_label)
+        self.special, self.classes = (background_label, ignore_label), classes
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self._forget()
 
@@ -125,18 +129,35 @@ class ThresholdCalibration(Transform):
     def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer], seen: Mask) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds."""
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
-        grid = embeddings.shape[1:]
         smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
         if self.mask_key in data:
-            known = plain_tensor(torch.as_tensor(data[self.mask_key])).cpu()[0] > 0
+            mask = torch.as_tensor(data[self.mask_key]).cpu().numpy()[0]
+            overlaps = self._overlaps_in_mask(embeddings, mask, labels, seen, smallest)[None]
         elif self.foreground == "everywhere":
-            known = torch.ones(grid, dtype=torch.bool)
+            everywhere = torch.ones(labels.shape, dtype=torch.bool)
+            overlaps = self._overlaps_in(embeddings, everywhere, labels, seen, smallest)[None]
         else:
             probability = foreground_logit(embeddings).sigmoid()
             foregrounds = [probability > threshold for threshold in self.foreground_thresholds]
-            return np.stack([self._overlaps_in(embeddings, one, labels, seen, smallest) for one in foregrounds])
-        alone = self._overlaps_in(embeddings, known, labels, seen, smallest)
-        return np.stack([alone] * len(self.foreground_thresholds))
+            overlaps = np.stack([self._overlaps_in(embeddings, one, labels, seen, smallest) for one in foregrounds])
+        sums, weights = np.broadcast_to(overlaps, (len(self.foreground_thresholds), *overlaps.shape[1:])).swapaxes(0, 1)
+        return sums / weights
+
+    def _overlaps_in_mask(
+        self,
+        embeddings: torch.Tensor,
+        mask: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        seen: Mask,
+        smallest: int,
+    ) -> NDArray[np.float64]:
+        """As `_overlaps_in`, with the region of each class by itself, as instances are sought there."""
+        totals = np.zeros((2, len(THRESHOLDS)))
+        for region in regions_of_classes(mask, self.classes):
+            if labels[region].any():
+                own = np.where(region, labels, 0)
+                totals += self._overlaps_in(embeddings, torch.from_numpy(region), own, seen, smallest)
+        return totals if totals.any() else NO_OVERLAP
 
     def _overlaps_in(
         self,
@@ -146,12 +167,11 @@ class ThresholdCalibration(Transform):
         seen: Mask,
         smallest: int,
     ) -> NDArray[np.float64]:
-        """The mean of `mutual_overlaps` at each threshold, (T,), of the instances in one foreground (*spatial)."""
+        """`mutual_overlaps` of the instances in one foreground (*spatial)."""
         if not foreground.any():
-            return np.zeros(len(THRESHOLDS))
+            return NO_OVERLAP
         hierarchy = on_host_if_too_large(build_hierarchy, embeddings, foreground, self.delta_var, THRESHOLDS[-1])
-        overlaps, weights = mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest, seen)
-        return overlaps / weights
+        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest, seen)
 
     def _forget(self) -> None:
         self.total_overlap = np.zeros((len(self.foreground_thresholds), len(THRESHOLDS)))  # summed over the images

@@ -130,6 +130,11 @@ def _ids_in(path: PathLike) -> list[int]:
     return np.unique(array).tolist()
 
 
+def regions_of_classes(mask: NDArray[np.integer], classes: Sequence[int] | None) -> list[Mask]:
+    """Where each class is in a map of classes, (*spatial) each; None takes all that is not 0 for one class."""
+    return [mask != 0] if classes is None else [mask == class_ for class_ in classes]
+
+
 def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes: Sequence[int] | None) -> Labels:
     """Cluster separately inside the region of each class.
 
@@ -141,11 +146,12 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
     Returns:
         (*spatial) instances 1..K. Of more than 1000 instances of a class, which has no more ids, the largest are kept.
     """
+    regions = regions_of_classes(mask, classes)
     if classes is None:
-        return cluster(mask != 0)
+        return cluster(regions[0])
     result, count = np.zeros(mask.shape, np.int32), 0
-    for class_ in classes:
-        instances = cluster(mask == class_)
+    for region in regions:
+        instances = cluster(region)
         sizes = np.bincount(instances.ravel())
         sizes[0] = 0
         largest = largest_of_a_class(sizes)
