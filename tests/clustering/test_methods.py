@@ -459,6 +459,11 @@ class TestRefused:
         self.refuses(method, "^embeddings must be finite, got 2 NaN", embeddings)
         self.refuses(method, "^embeddings must be finite, got 2 NaN", torch.from_numpy(embeddings).half())
 
+    def test_embeddings_that_are_a_sparse_tensor(self, method: str) -> None:
+        self.refuses(
+            method, "dense tensor, got the layout torch.sparse_coo", torch.from_numpy(self.EMBEDDINGS).to_sparse()
+        )
+
     def test_embeddings_that_do_not_fit_into_float32(self, method: str) -> None:
         self.refuses(method, "finite, got 60 NaN or infinite", np.full((2, 5, 6), 1e300))
 
@@ -505,6 +510,10 @@ class TestRefused:
     def test_a_foreground_that_is_no_mask(self, method: str, value: Any) -> None:
         foreground = np.full((5, 6), value)
         self.refuses(method, "foreground must be a mask of 0 and 1, got", foreground=foreground)
+
+    def test_a_negative_foreground(self, method: str) -> None:
+        foreground = np.array([[1, 1, 0, 0, -7, 0]] * 5)
+        self.refuses(method, "foreground must be a mask, 0 outside, got the negative value -7", foreground=foreground)
 
 
 class TestRefusedOnce:

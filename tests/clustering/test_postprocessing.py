@@ -132,6 +132,12 @@ def test_the_teachers_embeddings_follow_the_students() -> None:
     assert cluster({"pred": silent})["pred"].max() == 0
 
 
+def test_a_refusal_names_the_image() -> None:
+    pred = MetaTensor(torch.full((2, 6, 6), torch.nan), meta={"filename_or_obj": "a.tif"})
+    with pytest.raises(ValueError, match=r"^a\.tif: embeddings must be finite, got 72 NaN or infinite values$"):
+        ClusterEmbeddingsd("pred", embedding_dim=2)({"pred": pred})
+
+
 def test_refuses_unknown_choices() -> None:
     with pytest.raises(ValueError, match="method must be one of auto, .* got 'kmeans'"):
         ClusterEmbeddingsd("pred", 2, method="kmeans")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nibabel
 import numpy as np
@@ -19,7 +20,9 @@ from ignite.metrics import Metric
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
+from scripts.losses.spoco import SpocoLoss
 from scripts.run.errors import refusal_behind
 from scripts.synthetic.images import synthetic_nuclei
 
@@ -160,6 +163,18 @@ def curves(log_dir: Path) -> dict[str, dict[int, float]]:
 
 
 # ----------------------------------------------------------------------------------- metrics and handlers
+
+
+class LossWithOneAnchor(SpocoLoss):
+    """The loss with the first unlabelled voxel of each image as its only anchor."""
+
+    def _terms(self, *args: Any) -> dict[str, Tensor]:
+        def first_unlabeled(embeddings: Tensor, unlabeled: Tensor, delta_var: float) -> tuple[Tensor, Tensor]:
+            first = unlabeled.byte().argmax(1, keepdim=True)
+            return first, unlabeled.gather(1, first)
+
+        with patch("scripts.losses.spoco.draw_anchors", first_unlabeled):
+            return super()._terms(*args)
 
 
 class Falling(Metric):

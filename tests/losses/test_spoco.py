@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from torch import Tensor
 
+from scripts.losses import spoco
 from scripts.losses.spoco import TERMS, SpocoLoss, spoco_terms
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
@@ -147,6 +148,12 @@ class TestByHand:
         term.backward()
         assert term == 0
         assert student.grad.abs().max() < 1e-6
+
+    def test_consistency_with_a_teacher_that_is_no_number_is_none(self) -> None:
+        """Or a training of which the teacher is ruined would look perfect."""
+        teacher = on_a_line([0.0, 0.0], [math.nan, 1.8])
+        term = spoco_terms(on_a_line([0.0, 0.0], [1.7, 1.8]), teacher, torch.zeros(2, 2).int(), torch.tensor([[0, 0]]))
+        assert term["consistency"].isnan()
 
     def test_consistency_sums_over_anchors_before_it_divides(self) -> None:
         student, teacher = on_a_line([0.0, 0.0, 9.0]), on_a_line([0.0, 5.0, 9.0])
@@ -397,6 +404,28 @@ class TestNeverNan:
         student, labels, options = degenerate_cases()[name]
         terms = spoco_terms(student, student.roll(1, 1), labels, **options)
         assert {name: term.item() for name, term in terms.items()} == dict.fromkeys(TERMS, 0.0)
+
+    def test_so_many_objects_that_their_pairs_are_taken_in_portions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        student, teacher, _ = random_case()
+        labels = torch.arange(student[0].numel()).view(student.shape[1:]) % 50  # 49 objects, near one another
+        near = 0.1 * student
+
+        def distance(leaf: Tensor) -> Tensor:
+            return spoco_terms(leaf, teacher, labels)["distance"]
+
+        expected, gradient = distance(near), gradients(near, distance)
+        monkeypatch.setattr(spoco, "PAIRS_AT_ONCE", 200)
+        torch.testing.assert_close(distance(near), expected)
+        torch.testing.assert_close(gradients(near, distance), gradient)
+        assert expected > 0
+
+    def test_one_spatial_axis(self) -> None:
+        student, teacher, labels = (values.flatten(values.dim() - 3) for values in random_case())
+        terms = spoco_terms(student, teacher, labels)
+        flat = spoco_terms(student[..., None], teacher[..., None], labels[..., None])
+        for name in set(TERMS) - {"consistency"}:  # whose anchors are random
+            torch.testing.assert_close(terms[name], flat[name], msg=name)
+        assert math.isfinite(SpocoLoss()(student[None], teacher[None], labels[None, None]))
 
     def test_a_patch_without_objects_still_trains(self) -> None:
         student, labels, _ = degenerate_cases()["no object"]

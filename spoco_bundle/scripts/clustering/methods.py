@@ -102,6 +102,8 @@ def _checked_embeddings(embeddings: ArrayLike | Tensor, name: str) -> Tensor:
             vectors = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
     if vectors.is_complex():
         raise InputError(f"{name} must be real numbers, got the data type {vectors.dtype}")
+    if vectors.layout != torch.strided:
+        raise InputError(f"{name} must be a dense tensor, got the layout {vectors.layout}")
     if vectors.ndim not in (3, 4):
         raise InputError(f"{name} must have the shape (E, *spatial) in 2D or 3D, got {tuple(vectors.shape)}")
     if not vectors.numel():
@@ -126,6 +128,8 @@ def _checked_foreground(foreground: ArrayLike | Tensor | None, shape: tuple[int,
         raise InputError(f"foreground must be a mask of 0 and 1, got the data type {mask.dtype}")
     if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
         raise InputError("foreground must be a mask of 0 and 1, got other floating-point values")
+    if mask.dtype.kind == "i" and (mask < 0).any():
+        raise InputError(f"foreground must be a mask, 0 outside, got the negative value {mask.min()}")
     if mask.shape != shape:
         raise InputError(f"foreground must have the embeddings' spatial shape {shape}, got {mask.shape}")
     return mask.astype(bool)

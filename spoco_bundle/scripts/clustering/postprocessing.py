@@ -109,18 +109,21 @@ class ClusterEmbeddingsd(MapTransform):
                 teacher_embeddings=teacher if len(teacher) else None,
                 merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
             )
-            if result.get(self.blank_key):
-                logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
-                instances = np.zeros(student.shape[1:], np.int32)
-            elif self.mask_key in result:
-                mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
-                instances = cluster_each_class(cluster, mask, self.classes)
-            elif self.foreground == "estimated":
-                threshold = chosen.get("foreground_threshold", self.foreground_threshold)
-                instances = cluster(is_foreground(student, threshold))
-                instances = drop_fragments(instances, student, self.position_scale, min_size)
-            else:
-                instances = cluster(None)
+            try:
+                if result.get(self.blank_key):
+                    logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
+                    instances = np.zeros(student.shape[1:], np.int32)
+                elif self.mask_key in result:
+                    mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
+                    instances = cluster_each_class(cluster, mask, self.classes)
+                elif self.foreground == "estimated":
+                    threshold = chosen.get("foreground_threshold", self.foreground_threshold)
+                    instances = cluster(is_foreground(student, threshold))
+                    instances = drop_fragments(instances, student, self.position_scale, min_size)
+                else:
+                    instances = cluster(None)
+            except InputError as error:  # as embeddings that are no numbers, of broken weights
+                raise InputError(f"{file_of(pred, key)}: {error}") from error
             scores = instance_scores(instances, student, self.delta_var)
             instances, scores = drop_unsure(instances, scores, self.min_score)
             result[f"{key}_{SCORES_POSTFIX}"] = torch.from_numpy(scores)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..network.foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
 from ..refusals import InputError
@@ -27,6 +28,7 @@ from .pairwise import FAR_AWAY, HingeAndKernel, KernelsOfTwo, PairFunctions, fit
 from .triton_support import runs_triton
 
 REACHED = 0.01  # voxels that the anchors select in both networks: with fewer a slice says nothing about them
+PAIRS_AT_ONCE = 2**24  # of objects
 SMALLEST_DELTA_VAR = 1e-6  # smaller ones have no square in float32
 LARGEST_DELTA_DIST = FAR_AWAY / 4  # or centres that an image does not have would be in reach
 TERMS = ("variance", "distance", "regularizer", "unlabeled_push", "instance", "consistency")
@@ -249,10 +251,26 @@ def _variance(own_distance: Tensor, annotation: Annotation, delta_var: float) ->
 
 def _distance(means: Tensor, annotation: Annotation, delta_dist: float) -> Tensor:
     """Mean over ordered pairs of objects of max(0, 2 delta_dist - |mu_i - mu_j|)^2."""
-    distance = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")  # (B, C, C)
+    exist, count = annotation.exist, means.shape[1]
+    rows = max(1, PAIRS_AT_ONCE // max(1, count))
+    if rows >= count:
+        total = _crowding(means, exist, 0, count, delta_dist)
+    else:  # of tens of thousands of objects no table of all pairs fits into memory, nor into the graph
+        portions = [
+            checkpoint(_crowding, means, exist, first, rows, delta_dist, use_reentrant=False, preserve_rng_state=False)
+            for first in range(0, count, rows)
+        ]
+        total = torch.stack(portions).sum(0)
+    return total / (annotation.objects * (annotation.objects - 1) // 2).clamp_min(1)
+
+
+def _crowding(means: Tensor, exist: Tensor, first: int, rows: int, delta_dist: float) -> Tensor:
+    """Sum of max(0, 2 delta_dist - |mu_i - mu_j|)^2 over j > i, for some i, (B,)."""
+    some = means[:, first : first + rows]
+    distance = torch.cdist(some, means, compute_mode="donot_use_mm_for_euclid_dist")  # (B, rows, C)
     gap = (2 * delta_dist - distance).clamp_min(0)
-    pairs = (annotation.exist[:, :, None] & annotation.exist[:, None]).triu(1)
-    return (gap.square() * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
+    pairs = (exist[:, first : first + rows, None] & exist[:, None]).triu(first + 1)
+    return (gap.square() * pairs).sum((1, 2))
 
 
 def _regularizer(means: Tensor, embeddings: Tensor, annotation: Annotation) -> Tensor:
@@ -296,8 +314,10 @@ def _consistency(
     overlap, area, other_area = sums.unbind(1)  # (B, S)
     both = area + other_area
     disagreement = torch.where(both > REACHED, 1 - 2 * overlap / both.clamp_min(REACHED), 0)
-    slices = known[:, 0].flatten(2).any(2).sum(1)  # (B,)
-    return disagreement.sum(1) / slices.clamp_min(1)
+    slices = known.reshape(len(known), known.shape[2], -1).any(2).sum(1)  # (B,)
+    # What is no number is out of every anchor's reach: a ruined teacher must not look like one that agrees
+    ruined = 0 * torch.linalg.vector_norm(teacher.flatten(1), math.inf, dim=1)  # NaN if it is, else 0
+    return disagreement.sum(1) / slices.clamp_min(1) + ruined
 
 
 def _sums(
