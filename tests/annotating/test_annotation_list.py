@@ -115,11 +115,12 @@ class TestList:
         assert {line["image"] for line in lines} == {"cells", "others"}
         assert [line["rank"] for line in lines] == ["1", "2", "3", "4"]
 
-    def test_nothing_found_leaves_a_header(self, tmp_path):
+    def test_nothing_found_leaves_a_header_and_a_warning(self, tmp_path, caplog):
         empty = scene()
         empty["pred"] *= 0
         empty["embeddings"][:1] = -9
         assert written(tmp_path, find(empty)) == []
+        assert [message[:29] for message in caplog.messages] == ["found no place to annotate: a"]
 
     def test_a_list_of_none_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="count must be at least 1, got 0"):

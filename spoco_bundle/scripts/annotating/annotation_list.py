@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ from ..refusals import InputError
 from ..transforms.label_convention import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
+
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotationCandidates(NamedTuple):
@@ -161,6 +165,8 @@ class NextObjectsWriter:
     def _write(self, engine: Engine) -> None:
         known = np.concatenate([image.known for image in self.images])
         chosen = rank([image.found for image in self.images], known, self.count)
+        if not chosen:
+            logger.warning("found no place to annotate: all that is to be seen is annotated, or looks like background")
         names = unique_names([image.path for image in self.images])
         axes = "zyx"[-self.images[0].voxels.shape[1] :]
         units = {UNIT_SYMBOLS.get(image.unit, UNSTATED) for image in self.images}
