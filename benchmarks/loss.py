@@ -35,7 +35,7 @@ from measuring import extra_megabytes, median_seconds, report, results_name  # n
 from reference_loss import reference_terms  # noqa: E402
 
 from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
-from scripts.network.coordinates import add_positions  # noqa: E402
+from scripts.network.positions import add_positions  # noqa: E402
 from scripts.training.cuda_graphs import recorded  # noqa: E402
 from scripts.training.steps import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E402
 

@@ -44,8 +44,8 @@ from scripts.files.datalist import image_label_pairs  # noqa: E402
 from scripts.files.readers import read_volume  # noqa: E402
 from scripts.metrics import instance_metrics  # noqa: E402
 from scripts.network.checkpoints import load_weights  # noqa: E402
-from scripts.network.coordinates import add_positions  # noqa: E402
 from scripts.network.inferers import EmbeddingInferer  # noqa: E402
+from scripts.network.positions import add_positions  # noqa: E402
 from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 from scripts.transforms.resampling import resample_nearest  # noqa: E402
 

@@ -193,7 +193,7 @@ class TestTrainingFollowsTheForeground:
         loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
         assert {name: loss.weights[name] for name in terms} == terms
 
-    @pytest.mark.parametrize("ids", [{"pretrained": None}, {"background_label": 9}, {"coordinate_period": 16.0}])
+    @pytest.mark.parametrize("ids", [{"pretrained": None}, {"background_label": 9}])
     def test_there_may_be_no_foreground_to_keep(self, ids: dict[str, Any]) -> None:
         train = parser("train.json", foreground="estimated", voxel_shape=[1.0] * 3, **ids)
         assert train.get_parsed_content("loss").weights["first_foreground"] == 0
@@ -309,9 +309,7 @@ class TestTrainingAndInferenceAgree:
             entry = transform(entry)
         assert seen.shape == (CHANNELS, 16, 30, 28)
         assert torch.equal(validated, seen)
-        assert torch.equal(
-            entry["image"], seen[:1]
-        )  # where there are coordinate channels, training adds them to patches
+        assert torch.equal(entry["image"], seen)
         assert entry["label"].shape[1:] == seen.shape[1:]
 
     @pytest.mark.parametrize("config", [["inference.json"], ["train.json", "evaluate.json"]])
@@ -453,7 +451,7 @@ class TestMetadata:
     def test_each_input_channel_is_described(self) -> None:
         image = METADATA["network_data_format"]["inputs"]["image"]
         assert len(image["channel_def"]) == image["num_channels"]
-        assert parser("inference.json").get_parsed_content("network_channels") == image["num_channels"]
+        assert parser("inference.json").get_parsed_content("in_channels") == image["num_channels"]
 
     def test_its_licence_is_that_of_the_project(self) -> None:
         bundled, outer = ((folder / "LICENSE").read_text(encoding="utf-8") for folder in (BUNDLE, REPOSITORY))

@@ -18,9 +18,9 @@ from torch import Tensor
 from scripts.clustering.confidence import instance_scores
 from scripts.clustering.methods import METHODS, cluster_embeddings
 from scripts.losses import SpocoLoss, spoco_terms
-from scripts.network.coordinates import add_positions
 from scripts.network.dynunet import embedding_network
 from scripts.network.inferers import EmbeddingInferer
+from scripts.network.positions import add_positions
 from scripts.run.determinism import set_determinism
 from scripts.synthetic.images import synthetic_nuclei
 from scripts.training.best_weights import BestWeightsSaver

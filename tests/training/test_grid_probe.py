@@ -153,7 +153,6 @@ def probe(samples: Sequence[dict[str, MetaTensor]], inferer: Any = embed, **opti
         data=[{"index": index} for index in range(len(samples))],
         suggested=[1.0, 1.0],
         read=lambda entry: samples[entry["index"]],
-        finish=lambda sample: sample,
         network=options.pop("network", nn.Identity()),
         inferer=inferer,
         device="cpu",

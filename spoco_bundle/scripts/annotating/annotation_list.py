@@ -26,7 +26,6 @@ from ..transforms.label_convention import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
 
-
 logger = logging.getLogger(__name__)
 
 

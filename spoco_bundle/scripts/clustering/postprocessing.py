@@ -47,7 +47,7 @@ class ClusterEmbeddingsd(MapTransform):
         foreground: ``estimated`` keeps the voxels that the foreground axis tells are objects (see `foreground`),
             ``everywhere`` is for tissue in which every voxel belongs to an object.
         foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`.
-        position_scale: of the positions in the embeddings (see `coordinates.add_positions`); with them, and where
+        position_scale: of the positions in the embeddings (see `positions.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
         classes: values of the mask to look at, see `classes.cluster_each_class`.
         merge_threshold: see `clustering.cluster_embeddings`.

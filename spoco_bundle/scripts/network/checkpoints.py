@@ -1,7 +1,7 @@
 """Weights on disk: `model.pt` holds the network's bare state_dict, `model.json` beside it what inference must know.
 
-A state_dict alone does not say at which voxel size the network saw its images, nor how many embedding dimensions or
-coordinate channels it has. Training writes these settings, inference and evaluation read them, so that nobody has to
+A state_dict alone does not say at which voxel size the network saw its images, nor how many embedding dimensions it
+has. Training writes these settings, inference and evaluation read them, so that nobody has to
 repeat a training option at inference.
 """
 

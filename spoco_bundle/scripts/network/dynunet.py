@@ -30,7 +30,7 @@ def embedding_network(
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: image channels, plus the coordinate channels if there are any.
+        in_channels: channels of the image.
         embedding_dim: E, the number of output channels.
         filters: channels of each level, multiples of 8; one entry a level, at least 3.
         voxel_size: voxel edge per axis in any unit, isotropic by default. An axis with voxels at least twice as

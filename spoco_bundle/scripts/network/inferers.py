@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 
 from ..refusals import InputError
 from .checkpoints import load_weights
-from .coordinates import add_positions_
 from .features import UnsupportedLayer, image_features
+from .positions import add_positions_
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class EmbeddingInferer(SlidingWindowInferer):
             which no such multiple makes one window is continued by its outermost voxels.
         overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
         window_voxels: how many voxels a window may have where `roi_size` is 0, and an image that is seen at once.
-        position_scale: see `coordinates.add_positions`; positions are those in the whole image.
+        position_scale: see `positions.add_positions`; positions are those in the whole image.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
         others: see `SlidingWindowInferer`.

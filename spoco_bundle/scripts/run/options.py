@@ -152,7 +152,7 @@ RULES: dict[str, Rule] = {
     "early_stop_patience": _or_null(_whole(1)),
     **dict.fromkeys(("background_label", "ignore_label"), _or_null(_whole(1, most=LARGEST_ID))),
     **dict.fromkeys(("learning_rate", "delta_var", "smallest_instance"), POSITIVE),
-    **dict.fromkeys(("merge_threshold", "coordinate_period"), _or_null(POSITIVE)),
+    "merge_threshold": _or_null(POSITIVE),
     **dict.fromkeys(("position_scale", "foreground_weight", "first_foreground_weight", "border_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("cache_rate", "upside_down", "min_score"), SHARE),
     **dict.fromkeys(("patch_size", "largest_patch"), _each_axis(_whole(1))),

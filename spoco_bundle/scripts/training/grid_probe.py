@@ -135,7 +135,6 @@ class GridProbe:
         suggested: the voxel size of a grid, on which as much of the images is looked at as `SAMPLED_VOXELS`.
         read: reads one entry of `data`: image (C, *spatial) and label (1, *spatial), MetaTensors that know their voxel
             size, the image's contrast as the network expects it.
-        finish: what the image needs after resampling.
         network, inferer, device: what looks at images, and where.
         embedding_dim, delta_var: as for `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
@@ -146,7 +145,6 @@ class GridProbe:
         data: Sequence[Mapping[str, Any]],
         suggested: Sequence[float],
         read: Transform,
-        finish: Transform,
         network: nn.Module,
         inferer: Inferer,
         device: torch.device | str,
@@ -155,7 +153,7 @@ class GridProbe:
         background_label: int | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        self.data, self.suggested, self.read, self.finish = data, suggested, read, finish
+        self.data, self.suggested, self.read = data, suggested, read
         self.network, self.inferer, self.device = network, inferer, device
         self.embedding_dim, self.delta_var = embedding_dim, delta_var
         self.special = (background_label, ignore_label)
@@ -206,7 +204,7 @@ class GridProbe:
     def _overlaps(self, sample: Mapping[Any, Any], spacing: Spacing) -> NDArray[np.float64]:
         """For each of `PREFERRED` the sum over the objects of an image of their best IoU with an instance."""
         try:
-            resampled = self.finish(ResampleToSpacingd(["image", "label"], spacing, "label")(sample))
+            resampled = ResampleToSpacingd(["image", "label"], spacing, "label")(sample)
         except InputError:
             return np.full(len(PREFERRED), math.nan)
         objects = self._objects(resampled["label"]).numpy()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..losses.first_foreground import FIRST_FOREGROUND
 from ..losses.spoco import SpocoLoss
 from ..losses.triton_support import runs_triton
-from ..network.coordinates import add_positions
+from ..network.positions import add_positions
 from .cuda_graphs import Recorded
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
@@ -46,7 +46,7 @@ class TeacherLoss(nn.Module):
     Args:
         loss: the `SpocoLoss`.
         teacher: the momentum network (`momentum_copy`), never trained by gradient.
-        position_scale: see `coordinates.add_positions`.
+        position_scale: see `positions.add_positions`.
         inferer: how to run the teacher; as the trainer runs the student.
         cuda_graphs: record what a GPU does, see `cuda_graphs`.
     """
