@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -182,6 +182,8 @@ class TestWorkflows:
 
 
 class TestTrainingFollowsTheForeground:
+    SEEN: ClassVar = {"voxel_shape": [1.0] * 3, "few_objects": True}  # what else the training files would tell
+
     @pytest.mark.parametrize(
         ("foreground", "terms"),
         [
@@ -190,12 +192,25 @@ class TestTrainingFollowsTheForeground:
         ],
     )
     def test_terms_of_the_loss(self, foreground: str, terms: dict[str, float]) -> None:
-        loss = parser("train.json", foreground=foreground, voxel_shape=[1.0] * 3).get_parsed_content("loss")
+        loss = parser("train.json", **self.SEEN, foreground=foreground).get_parsed_content("loss")
         assert {name: loss.weights[name] for name in terms} == terms
+
+    @pytest.mark.parametrize(
+        ("ids", "weight"),
+        [
+            ({"pretrained": None}, 0.1),  # few objects are soon learned by heart, and all others taken for background
+            ({"pretrained": None, "few_objects": False}, 1.0),
+            ({"few_objects": False}, 0.1),
+            ({"background_label": 9}, 1.0),
+        ],
+    )
+    def test_weight_of_the_foreground(self, ids: dict[str, Any], weight: float) -> None:
+        train = parser("train.json", **{**self.SEEN, "foreground": "estimated", **ids})
+        assert train.get_parsed_content("foreground_weight") == weight
 
     @pytest.mark.parametrize("ids", [{"pretrained": None}, {"background_label": 9}])
     def test_there_may_be_no_foreground_to_keep(self, ids: dict[str, Any]) -> None:
-        train = parser("train.json", foreground="estimated", voxel_shape=[1.0] * 3, **ids)
+        train = parser("train.json", **self.SEEN, foreground="estimated", **ids)
         assert train.get_parsed_content("loss").weights["first_foreground"] == 0
         assert train.get_parsed_content("train#maps") == ["image", "label"]
 
