@@ -1,13 +1,14 @@
 """How fast, how small and how right is the clustering?
 
     python benchmarks/clustering.py [--voxels 1e4 1e6] [--dims 8] [--ndim 2] [--kinds tight loose] [--methods auto]
+        [--fields 6]
     python benchmarks/clustering.py --dataset_dir D --ckpt_dir R [--config 2d.json] [--images 5] [--name "nuclei in 2D"]
 
 The first line clusters generated embedding fields (see `fields`), the second one those of the network in R on the
-images of D, whose labels must be complete; D and R as for the bundle's commands. With a name, the images are summed up
-in one row for each method: means, and on how many fields another method is better by more than 0.01. Every method runs
-in a process of its own, which is ended after `limit` seconds; of scikit-learn's methods the clusters are split into
-connected components and cleaned as ours are. A table for each size is printed and added to
+images of D, whose labels must be complete; D and R as for the bundle's commands. With a name, or with several fields of
+each kind, they are summed up in one row for each method: means, and on how many another method is better by more than
+0.01. Every method runs in a process of its own, which is ended after `limit` seconds; of scikit-learn's methods the
+clusters are split into connected components and cleaned as ours are. A table for each size is printed and added to
 ``benchmarks/results/clustering.json``, with seconds of processor time (of all cores together, so that a busy machine
 does not show), memory beyond that of the embeddings in units of them, and AP50. With ``--device cuda`` our methods run
 there, and the table, in ``clustering_cuda.json``, has seconds of wall time and the GPU's memory. Run it in parts: what
@@ -174,6 +175,7 @@ if __name__ == "__main__":
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--ndim", type=int, choices=[2, 3], default=3, help="of the image")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--fields", type=int, default=1, help="of each kind")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *SKLEARN], default=[*METHODS, *SKLEARN])
     parser.add_argument("--limit", type=int, default=60, help="seconds after which a method is given up")
     parser.add_argument("--dataset_dir", help="images and complete labels, for trained fields")
@@ -200,6 +202,13 @@ if __name__ == "__main__":
             for dim in options.dims:
                 title = f"{voxels} voxels, {OBJECTS[voxels]} objects, E = {dim}" + ", 2D" * (options.ndim == 2)
                 for kind in options.kinds:
-                    field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim, options.ndim)
-                    rows = measure(field, kind, options.methods, options.limit, options.device)
-                    add_to_report(rows, title, options.device)
+                    measured = []
+                    for seed in range(options.fields):
+                        field = synthetic_field(KINDS[kind], voxels, OBJECTS[voxels], dim, options.ndim, seed)
+                        name = kind if options.fields == 1 else f"{seed}, {kind}"
+                        measured += measure(field, name, options.methods, options.limit, options.device)
+                    if options.fields == 1:
+                        add_to_report(measured, title, options.device)
+                    else:
+                        several = summed_up(measured, f"{options.fields} fields")
+                        add_to_report(several, f"{title}, means", options.device)

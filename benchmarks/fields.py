@@ -52,6 +52,8 @@ KINDS = {
     "thin": Kind(flatness=3.0, blur=0.7),
     "drifting": Kind(drift=0.1),
     "dense": Kind(dense=True),
+    "blurred": Kind(blur=1.0, dense=True),
+    "smeared": Kind(blur=1.5, dense=True),
 }
 
 
