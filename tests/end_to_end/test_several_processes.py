@@ -45,7 +45,7 @@ SAME_PATCHES = {
     },
 }
 SAME_ANCHORS = {"loss#_target_": "bundle_runs.LossWithOneAnchor"}
-PLAIN_STEPS = {"optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01}}
+PLAIN_STEPS = {"optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.003}}
 # what each process ends with, written before the process group is left
 KEEP = (
     "$torch.save({'network': @network.state_dict(), 'teacher': @teacher.state_dict(), "
@@ -116,7 +116,7 @@ class TestTheSameAsOneProcessWithTwiceTheBatch:
         assert len(names) == 8
         for name in names:
             assert list(one[name]) == list(range(1, LAST_EPOCH + 1))
-            assert several[name] == pytest.approx(one[name], rel=5e-5, abs=1e-7), name
+            assert several[name] == pytest.approx(one[name], rel=5e-4, abs=1e-7), name
         assert one["terms/consistency"][LAST_EPOCH] > 1e-4  # or it would compare 0 with 0
 
     def test_network_and_teacher(self, folder: Path) -> None:
