@@ -9,7 +9,7 @@ https://github.com/mcordts/cityscapesScripts, "Dataset Structure". Without class
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,9 @@ def _ids_in(path: PathLike) -> list[int]:
     return np.unique(array).tolist()
 
 
-def regions_of_classes(mask: NDArray[np.integer], classes: Sequence[int] | None) -> list[Mask]:
+def regions_of_classes(mask: NDArray[np.integer], classes: Sequence[int] | None) -> Iterator[Mask]:
     """Where each class is in a map of classes, (*spatial) each; None takes all that is not 0 for one class."""
-    return [mask != 0] if classes is None else [mask == class_ for class_ in classes]
+    return iter([mask != 0]) if classes is None else (mask == class_ for class_ in classes)
 
 
 def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes: Sequence[int] | None) -> Labels:
@@ -148,7 +148,7 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
     """
     regions = regions_of_classes(mask, classes)
     if classes is None:
-        return cluster(regions[0])
+        return cluster(next(regions))
     result, count = np.zeros(mask.shape, np.int32), 0
     for region in regions:
         instances = cluster(region)
