@@ -19,7 +19,6 @@ from scripts.transforms.resampling import resample_nearest
 
 BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 DELTA_VAR = 0.5
-APART = 4.0  # 2 delta_dist: how far the loss wants touching objects to be
 VECTORS = 24  # that there are for objects to share, more than an object has neighbours
 
 Floats = NDArray[np.float32]
@@ -43,6 +42,7 @@ class Kind(NamedTuple):
     blur: float = 0.0  # standard deviation in voxels: at a border, embeddings go over into the neighbour's
     drift: float = 0.0  # change of the embedding from voxel to voxel, along each axis
     dense: bool = False  # objects fill the image, as cells of a tissue do
+    apart: float = 4.0  # how far at least touching objects are; the loss wants 2 delta_dist
 
 
 KINDS = {
@@ -54,6 +54,7 @@ KINDS = {
     "dense": Kind(dense=True),
     "blurred": Kind(blur=1.0, dense=True),
     "smeared": Kind(blur=1.5, dense=True),
+    "far": Kind(blur=1.0, dense=True, apart=8.0),
 }
 
 
@@ -67,7 +68,7 @@ def synthetic_field(kind: Kind, voxels: int, objects: int, dim: int, ndim: int =
     else:
         foreground = distance_to_center <= np.partition(distance_to_center.ravel(), voxels)[voxels]
     embeddings = np.empty((dim, *labels.shape), np.float32)
-    vectors = _vectors(labels, dim, kind.shared, random)
+    vectors = _vectors(labels, dim, kind, random)
     axes = random.permutation(dim)[:ndim]  # along which the embedding drifts
     for index, channel in enumerate(embeddings):
         channel[:] = vectors[labels, index]
@@ -124,18 +125,18 @@ def _cells(shape: tuple[int, ...], count: int, flatness: float, random: np.rando
     return labels, distances
 
 
-def _vectors(labels: Labels, dim: int, shared: bool, random: np.random.Generator) -> Floats:
-    """A vector for each label, (K + 1, E), `APART` or more from those of the labels it touches."""
+def _vectors(labels: Labels, dim: int, kind: Kind, random: np.random.Generator) -> Floats:
+    """A vector for each label, (K + 1, E), `kind.apart` or more from those of the labels it touches."""
     touched: dict[int, list[int]] = {}
     for first, second in touching_regions(labels).tolist():
         touched.setdefault(second, []).append(first)  # the smaller id comes first
-    choices = _apart(VECTORS, dim, random) if shared else None
+    choices = _apart(VECTORS, dim, kind.apart, random) if kind.shared else None
     vectors = np.zeros((labels.max() + 1, dim), np.float32)
     for label in range(1, len(vectors)):
         others = vectors[touched.get(label, [])]
         while True:
             vector = random.normal(0, 2, dim) if choices is None else choices[random.integers(VECTORS)]
-            if (np.linalg.norm(others - vector, axis=1) >= APART).all():
+            if (np.linalg.norm(others - vector, axis=1) >= kind.apart).all():
                 break
         vectors[label] = vector
     return vectors
@@ -152,12 +153,12 @@ def touching_regions(regions: Labels) -> NDArray[np.int64]:
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
-def _apart(count: int, dim: int, random: np.random.Generator) -> Floats:
-    """Vectors with gaps of `APART` or more, (count, E)."""
+def _apart(count: int, dim: int, apart: float, random: np.random.Generator) -> Floats:
+    """Vectors with gaps of `apart` or more, (count, E)."""
     vectors: Floats = np.empty((0, dim), np.float32)
     while len(vectors) < count:
         vector = random.normal(0, 2, (1, dim))
-        if (np.linalg.norm(vectors - vector, axis=1) >= APART).all():
+        if (np.linalg.norm(vectors - vector, axis=1) >= apart).all():
             vectors = np.concatenate([vectors, vector])
     return vectors
 

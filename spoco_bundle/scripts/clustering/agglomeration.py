@@ -26,6 +26,7 @@ from torch import Tensor
 from ..geometry.voxels import ForegroundVoxels
 from .interfaces import Interfaces, measure_interfaces
 from .regions import small_regions, typical_steps
+from .sheets import give_sheets_to_neighbors
 
 Labels = NDArray[np.int32]
 
@@ -69,7 +70,7 @@ def agglomerate(
         (*spatial) instance map, 0 outside the foreground.
     """
     hierarchy = build_hierarchy(embeddings, foreground, delta_var, threshold)
-    return hierarchy.cut(math.inf)[hierarchy.regions]
+    return give_sheets_to_neighbors(hierarchy.cut(math.inf)[hierarchy.regions], embeddings)
 
 
 def estimated_threshold(voxels: ForegroundVoxels, delta_var: float) -> float:

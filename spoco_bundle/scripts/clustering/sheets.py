@@ -1,0 +1,121 @@
+"""Sheets between objects: voxels whose embeddings go over from those of one object to those of the next one.
+
+Networks need some voxels to go over. Where the two objects lie far apart in embedding space, each layer of such voxels
+is as far from both as objects are from one another, so that it becomes an instance. Its embeddings tell: they lie on
+the straight line between those of the two objects, and this change begins before the first face of the sheet and goes
+on behind its second one. A thin object may lie on such a line by chance, but its embeddings jump at its two faces and
+nowhere else. (Right instances in real images have at most a tenth of their voxels on such lines.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..geometry.pieces import give_to_neighbors
+from .regions import PAIRS
+
+Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+THICKEST = 4  # voxels from one face of a sheet to the other
+SIDE = 3  # voxels from a face to where the embedding of the object on that side is taken; fewer in a thinner object
+OFF_LINE = 0.2  # of the distance between both sides: as far from their line a voxel may be
+AT_FACES = 0.97  # of the change from one side to the other: what jumps at both faces for more is an object
+SHARE = 0.25  # of an instance's voxels, if it is to be a sheet
+
+
+class Crossings(NamedTuple):
+    """R straight lines along one axis, each from an instance through a thin place of another one into a third one.
+
+    Flat indices; from one voxel to the next one along the axis they grow by `stride`.
+    """
+
+    stride: int
+    first: Indices  # (R,) voxel in the thin place
+    lengths: Indices  # (R,) voxels of the thin place
+    before: Indices  # (R,) voxels of the line in the instance before, and
+    after: Indices  # (R,) in the one behind
+
+
+def give_sheets_to_neighbors(instances: Labels, embeddings: Tensor) -> Labels:
+    """Let the instances on both sides of each sheet grow into it.
+
+    Args:
+        instances: (*spatial), 0 = background.
+        embeddings: (E, *spatial), on any device.
+    """
+    crumbs = find_sheets(instances, embeddings)[instances]
+    if not crumbs.any():
+        return instances
+    grown = give_to_neighbors(np.where(crumbs, 0, instances), crumbs, instances > 0)
+    return np.where(grown > 0, grown, instances)  # sheets around which there are only sheets stay
+
+
+def find_sheets(instances: Labels, embeddings: Tensor) -> Mask:
+    """Which instances are sheets: (K + 1,); the arguments are those of `give_sheets_to_neighbors`."""
+    vectors, owner = embeddings.flatten(1), instances.ravel()
+    on_line = np.zeros(owner.size, bool)
+    counts, at_faces = np.zeros((2, int(instances.max()) + 1))
+    for axis in range(instances.ndim):
+        for crossings in thin_crossings(instances, axis):
+            for voxels, jumps in voxels_on_line(crossings, vectors):
+                on_line[voxels] = True
+                counts += np.bincount(owner[voxels], minlength=len(counts))
+                at_faces += np.bincount(owner[voxels], jumps, minlength=len(counts))
+    share = np.bincount(owner, on_line) / np.maximum(np.bincount(owner), 1)
+    return (share >= SHARE) & (at_faces <= AT_FACES * counts) & (counts > 0)
+
+
+def thin_crossings(instances: Labels, axis: int) -> Iterator[Crossings]:
+    """All places up to `THICKEST` thick between two instances along `axis`, `PAIRS` at a time."""
+    # a voxel of background at the end of each line parts it from the next one
+    lines = np.pad(np.moveaxis(instances, axis, -1), [(0, 0)] * (instances.ndim - 1) + [(0, 1)])
+    starts = np.flatnonzero(np.diff(lines.ravel(), prepend=-1))
+    lengths, ids = np.diff(starts, append=lines.size), lines.ravel()[starts]
+    inside = (ids[:-2] > 0) & (ids[1:-1] > 0) & (ids[2:] > 0)
+    thin = np.flatnonzero(inside & (ids[:-2] != ids[2:]) & (lengths[1:-1] <= THICKEST)) + 1
+    stride = int(np.prod(instances.shape[axis + 1 :]))
+    for start in range(0, len(thin), PAIRS):
+        runs = thin[start : start + PAIRS]
+        *place, along = np.unravel_index(starts[runs], lines.shape)
+        place.insert(axis, along)
+        first = np.ravel_multi_index(tuple(place), instances.shape)
+        yield Crossings(stride, first, lengths[runs], lengths[runs - 1], lengths[runs + 1])
+
+
+def voxels_on_line(crossings: Crossings, vectors: Tensor) -> Iterator[tuple[Indices, NDArray[np.float64]]]:
+    """The voxels of the thin places whose embeddings lie on the line between those of both sides.
+
+    Args:
+        vectors: (E, N), the embeddings of all voxels.
+
+    Yields:
+        Their flat indices, and for each how much of the change from one side to the other is at the two faces.
+    """
+    stride, first, lengths, before, after = crossings
+
+    def at(voxels: Indices) -> Tensor:
+        return vectors.index_select(1, torch.from_numpy(voxels).to(vectors.device)).double()
+
+    last = first + (lengths - 1) * stride
+    one = at(first - np.minimum(before, SIDE) * stride)
+    whole = at(last + np.minimum(after, SIDE) * stride) - one
+    squared = (whole * whole).sum(0)
+    jumps = at(first) - at(first - stride) + at(last + stride) - at(last)
+    at_faces = ((jumps * whole).sum(0) / squared).cpu().numpy()
+    for step in range(THICKEST):
+        here = np.flatnonzero(lengths > step)
+        voxels, which = first[here] + step * stride, torch.from_numpy(here).to(vectors.device)
+        way, line, length = at(voxels) - one[:, which], whole[:, which], squared[which]
+        along = (way * line).sum(0)  # times the length of the line, as is what follows
+        off_line = (way * way).sum(0) * length - along**2
+        between = (along > 0) & (along < length) & (off_line < (OFF_LINE * length) ** 2)
+        chosen = between.cpu().numpy()
+        yield voxels[chosen], at_faces[here][chosen]
