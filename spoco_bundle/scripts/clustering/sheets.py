@@ -67,8 +67,8 @@ def find_sheets(instances: Labels, embeddings: Tensor) -> Mask:
         for crossings in thin_crossings(instances, axis):
             for voxels, jumps in voxels_on_line(crossings, vectors):
                 on_line[voxels] = True
-                counts += np.bincount(owner[voxels], minlength=len(counts))
-                at_faces += np.bincount(owner[voxels], jumps, minlength=len(counts))
+                np.add.at(counts, owner[voxels], 1)
+                np.add.at(at_faces, owner[voxels], jumps)
     share = np.bincount(owner, on_line) / np.maximum(np.bincount(owner), 1)
     return (share >= SHARE) & (at_faces <= AT_FACES * counts) & (counts > 0)
 
@@ -77,8 +77,9 @@ def thin_crossings(instances: Labels, axis: int) -> Iterator[Crossings]:
     """All places up to `THICKEST` thick between two instances along `axis`, `PAIRS` at a time."""
     # a voxel of background at the end of each line parts it from the next one
     lines = np.pad(np.moveaxis(instances, axis, -1), [(0, 0)] * (instances.ndim - 1) + [(0, 1)])
-    starts = np.flatnonzero(np.diff(lines.ravel(), prepend=-1))
-    lengths, ids = np.diff(starts, append=lines.size), lines.ravel()[starts]
+    flat = lines.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])  # of runs of voxels of one instance
+    lengths, ids = np.diff(starts, append=flat.size), flat[starts]
     inside = (ids[:-2] > 0) & (ids[1:-1] > 0) & (ids[2:] > 0)
     thin = np.flatnonzero(inside & (ids[:-2] != ids[2:]) & (lengths[1:-1] <= THICKEST)) + 1
     stride = int(np.prod(instances.shape[axis + 1 :]))
