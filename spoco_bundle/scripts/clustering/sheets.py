@@ -3,8 +3,9 @@
 Networks need some voxels to go over. Where the two objects lie far apart in embedding space, each layer of such voxels
 is as far from both as objects are from one another, so that it becomes an instance. Its embeddings tell: they lie on
 the straight line between those of the two objects, and this change begins before the first face of the sheet and goes
-on behind its second one. A thin object may lie on such a line by chance, but its embeddings jump at its two faces and
-nowhere else. (Right instances in real images have at most a tenth of their voxels on such lines.)
+on behind its second one. The embeddings of a thin object jump at its two faces, and hardly change elsewhere. A place of
+three voxels is an object in any case, and so is what lies between objects that are thin themselves. (Right instances in
+real images have at most a tenth of their voxels on such lines.)
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
-THICKEST = 4  # voxels from one face of a sheet to the other
-SIDE = 3  # voxels from a face to where the embedding of the object on that side is taken; fewer in a thinner object
+THICKEST = 2  # voxels from one face of a sheet to the other; the objects on both sides are thicker
+SIDE = 3  # voxels from a face to where the embedding of the object on that side is taken
 OFF_LINE = 0.2  # of the distance between both sides: as far from their line a voxel may be
-AT_FACES = 0.97  # of the change from one side to the other: what jumps at both faces for more is an object
-SHARE = 0.25  # of an instance's voxels, if it is to be a sheet
+AT_FACES = 0.9  # of the change from one side to the other: what jumps at both faces for more is an object
+SHARE = 0.5  # of an instance's voxels, if it is to be a sheet
 
 
 class Crossings(NamedTuple):
-    """R straight lines along one axis, each from an instance through a thin place of another one into a third one.
+    """R straight lines along one axis, each out of one object through a thin place into another object.
 
     Flat indices; from one voxel to the next one along the axis they grow by `stride`.
     """
@@ -40,8 +41,6 @@ class Crossings(NamedTuple):
     stride: int
     first: Indices  # (R,) voxel in the thin place
     lengths: Indices  # (R,) voxels of the thin place
-    before: Indices  # (R,) voxels of the line in the instance before, and
-    after: Indices  # (R,) in the one behind
 
 
 def give_sheets_to_neighbors(instances: Labels, embeddings: Tensor) -> Labels:
@@ -70,25 +69,32 @@ def find_sheets(instances: Labels, embeddings: Tensor) -> Mask:
                 np.add.at(counts, owner[voxels], 1)
                 np.add.at(at_faces, owner[voxels], jumps)
     share = np.bincount(owner, on_line) / np.maximum(np.bincount(owner), 1)
-    return (share >= SHARE) & (at_faces <= AT_FACES * counts) & (counts > 0)
+    return (share >= SHARE) & (at_faces <= AT_FACES * counts)
 
 
 def thin_crossings(instances: Labels, axis: int) -> Iterator[Crossings]:
-    """All places up to `THICKEST` thick between two instances along `axis`, `PAIRS` at a time."""
+    """All places up to `THICKEST` thick between two instances that are thicker there, along `axis`.
+
+    `PAIRS` at a time. A place may hold several instances, one behind the other.
+    """
     # a voxel of background at the end of each line parts it from the next one
     lines = np.pad(np.moveaxis(instances, axis, -1), [(0, 0)] * (instances.ndim - 1) + [(0, 1)])
     flat = lines.ravel()
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])  # of runs of voxels of one instance
     lengths, ids = np.diff(starts, append=flat.size), flat[starts]
-    inside = (ids[:-2] > 0) & (ids[1:-1] > 0) & (ids[2:] > 0)
-    thin = np.flatnonzero(inside & (ids[:-2] != ids[2:]) & (lengths[1:-1] <= THICKEST)) + 1
+    thick = np.flatnonzero((lengths > THICKEST) | (ids == 0))
+    one, other = thick[:-1], thick[1:]
+    firsts = starts[one] + lengths[one]
+    thickness = starts[other] - firsts
+    chosen = (thickness > 0) & (thickness <= THICKEST)
+    chosen &= (ids[one] > 0) & (ids[other] > 0) & (ids[one] != ids[other])
+    firsts, thickness = firsts[chosen], thickness[chosen]
     stride = int(np.prod(instances.shape[axis + 1 :]))
-    for start in range(0, len(thin), PAIRS):
-        runs = thin[start : start + PAIRS]
-        *place, along = np.unravel_index(starts[runs], lines.shape)
+    for start in range(0, len(firsts), PAIRS):
+        portion = slice(start, start + PAIRS)
+        *place, along = np.unravel_index(firsts[portion], lines.shape)
         place.insert(axis, along)
-        first = np.ravel_multi_index(tuple(place), instances.shape)
-        yield Crossings(stride, first, lengths[runs], lengths[runs - 1], lengths[runs + 1])
+        yield Crossings(stride, np.ravel_multi_index(tuple(place), instances.shape), thickness[portion])
 
 
 def voxels_on_line(crossings: Crossings, vectors: Tensor) -> Iterator[tuple[Indices, NDArray[np.float64]]]:
@@ -100,14 +106,14 @@ def voxels_on_line(crossings: Crossings, vectors: Tensor) -> Iterator[tuple[Indi
     Yields:
         Their flat indices, and for each how much of the change from one side to the other is at the two faces.
     """
-    stride, first, lengths, before, after = crossings
+    stride, first, lengths = crossings
 
     def at(voxels: Indices) -> Tensor:
         return vectors.index_select(1, torch.from_numpy(voxels).to(vectors.device)).double()
 
     last = first + (lengths - 1) * stride
-    one = at(first - np.minimum(before, SIDE) * stride)
-    whole = at(last + np.minimum(after, SIDE) * stride) - one
+    one = at(first - SIDE * stride)
+    whole = at(last + SIDE * stride) - one
     squared = (whole * whole).sum(0)
     jumps = at(first) - at(first - stride) + at(last + stride) - at(last)
     at_faces = ((jumps * whole).sum(0) / squared).cpu().numpy()
