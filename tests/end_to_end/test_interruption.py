@@ -140,6 +140,29 @@ def test_another_training_does_not_go_on_from_it(
     assert not (tmp_path / "weights").exists()
 
 
+def test_nor_does_one_with_another_nested_id(killed: Path, dataset: Path, tmp_path: Path) -> None:
+    """On the command line, where all is compared as it is written."""
+    shutil.copytree(killed / "output", tmp_path / "output")
+    options = {**training(tmp_path, dataset, "Falling"), "loss#delta_dist": 3.0}
+    command = run_command([*TRAIN, str(killed / "killed.json")], "training", **options)
+    process = subprocess.run(command, cwd=tmp_path, env=shell_environment(), capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "resume.pt: found an interrupted training with configuration " in process.stderr
+    assert "loss#delta_dist" in process.stderr
+
+
+def test_nor_does_one_from_other_weights_of_the_same_name(
+    killed: Path, at_once: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(killed / "output", tmp_path / "output")
+    weights = str(at_once["Rising"] / "weights" / "model.pt")
+    state = torch.load(tmp_path / "output" / "resume.pt", weights_only=True)
+    state["options"] |= {"pretrained": weights, "pretrained_content": "another"}
+    torch.save(state, tmp_path / "output" / "resume.pt")
+    message = refusal_of(TRAIN, **{**training(tmp_path, dataset, "Falling"), "pretrained": weights})
+    assert "found an interrupted training with pretrained_content another, " in message
+
+
 def test_nor_does_one_on_other_labels_of_the_same_name(killed: Path, dataset: Path, tmp_path: Path) -> None:
     """Corrected in between, as annotators do."""
     shutil.copytree(killed / "output", tmp_path / "output")

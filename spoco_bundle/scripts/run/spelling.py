@@ -10,10 +10,8 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..refusals import InputError
-from .errors import is_bundle_command
+from .command_line import config_paths, first_part, given_ids, is_run_command, typed_ids
 from .options import FOLDER, PATH_OR_NULL, PATHS_OR_NULL, RULES
 
 logger = logging.getLogger(__name__)
@@ -44,26 +42,21 @@ def check_spelling(command: Sequence[str]) -> None:
     Raises:
         ValueError: naming the id and the one that was probably meant, or what can be written in the place of a value.
     """
-    if not is_bundle_command(command) or command[1:2] not in (["run"], ["run_workflow"]):
-        return
-    typed = dict(_options(command))
-    given: dict[str, Any] = dict(typed)
-    if Path(given.get("args_file", "")).is_file():  # Fire makes a dictionary of some other values
-        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    given = given_ids(command) if is_run_command(command) else {}
     if "config_file" not in given:
         return
-    files = _paths(given["config_file"])
+    files = config_paths(given["config_file"])
     config = ConfigParser.load_config_files(files)
-    known = {_first_part(name) for name in config} | _known_to_monai(given)
+    known = {first_part(name) for name in config} | _known_to_monai(given)
     names = ", ".join(Path(file).name for file in files)
-    for name in dict.fromkeys(map(_first_part, given)):
+    for name in dict.fromkeys(map(first_part, given)):
         if name in known:
             continue
         meant = get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)
         if meant and name not in RULES:
             raise InputError(f"--{name}: found no such id in {names}; expected --{meant[0]}?")
         logger.warning("--%s: there is no such id in %s, so it changes nothing", name, names)
-    for name, value in typed.items():
+    for name, value in dict(typed_ids(command)).items():
         _check_value(name, value, config)
 
 
@@ -93,40 +86,3 @@ def _known_to_monai(given: dict[str, Any]) -> set[str]:
     all_tracking: Mapping[str, Mapping[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
     tracking = all_tracking.get(str(given.get("tracking")), {"configs": {}})
     return {*names, *tracking["configs"], ConfigParser.meta_key, "initialize", "run", "finalize"}
-
-
-def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each id and its value, in the forms that Fire reads: ``--id value``, ``--id=value``, ``-id value``.
-
-    ``--noid`` without a value, which is Fire's ``--id False``, is given as ``id``; what follows ``--`` is for Fire.
-    """
-    arguments = list(takewhile(lambda argument: argument != "--", command))
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        if not _is_id(argument):
-            continue
-        name, equals, value = argument.lstrip("-").partition("=")
-        name, has_value = name.replace("-", "_"), bool(equals) or not _is_id(following)
-        if not has_value and name.startswith("no"):
-            name = name[2:]
-        yield name, value if equals else following
-
-
-def _is_id(argument: str) -> bool:
-    """Fire takes one dash as well, before a letter: ``-8`` is a number."""
-    return argument.startswith("--") or re.match("-[a-zA-Z]", argument) is not None
-
-
-def _first_part(name: str) -> str:
-    return name.split("#")[0].split("::")[0]
-
-
-def _paths(value: str | Sequence[str]) -> list[str]:
-    """Of ``a.json`` or ``['a.json','b.json']``, as the command line has them, or a list, as a file has it."""
-    if not isinstance(value, str):
-        paths = value
-    else:
-        try:
-            paths = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            return [value]
-    return [str(path) for path in paths] if isinstance(paths, list | tuple) else [str(paths)]
