@@ -97,6 +97,17 @@ def test_with_classes_the_json_file_has_a_section_for_each(tmp_path: Path, caplo
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("annotated", "told"), [([False, False], True), ([False, True], False)])
+def test_annotation_that_no_image_holds_is_told(
+    annotated: list[bool], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = [sample(number, f"{number}.tif") for number in range(2)]
+    for item, is_annotated in zip(samples, annotated, strict=True):
+        item["label"] = item["label"] * is_annotated
+    evaluator(samples, key_val_metric={"annotated_iou": InstanceMetricsHandler(sparse=True)}).run()
+    assert ("no image of this validation holds an annotated object" in caplog.text) == told
+
+
 def test_classes_that_no_image_holds_are_told(caplog: pytest.LogCaptureFixture) -> None:
     evaluator([sample(0, "a.tif")], key_val_metric={"ap50": InstanceMetricsHandler(classes=[99])}).run()
     assert "no image holds an object of the classes ['99'], so the metrics say nothing" in caplog.text

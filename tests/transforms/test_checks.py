@@ -52,7 +52,9 @@ class TestImages:
             check_image(ramp(1, 5, 7))
 
     def test_a_stack_whose_planes_are_called_channels(self) -> None:
-        with pytest.raises(ValueError, match=r"found a 2D image, 5 x 7 \(y, x\), with 3 channels, expected a 3D"):
+        with pytest.raises(
+            ValueError, match=r"found a 2D image, 5 x 7 \(y, x\), with 3 channels, expected a 3D.* colours"
+        ):
             check_image(ramp(3, 5, 7))
 
     def test_a_3d_image_under_the_2d_config(self) -> None:

@@ -33,6 +33,22 @@ class TestTypicalExtents:
         labels[1:4, 2:7] = 1
         assert extents(labels) == pytest.approx([4 / math.pi * 3, 4 / math.pi * 5])
 
+    def test_an_ignored_band_cuts_no_object(self) -> None:
+        labels = torch.zeros(20, 20, dtype=torch.int)
+        labels[1:15, 2:8] = 1
+        ignored = torch.zeros(20, 20, dtype=torch.bool)
+        ignored[7:9], labels[7:9] = True, 0
+        along_first, along_second = measure_objects(labels, ignored).chords[0]
+        assert along_first == 14 - 2  # one chord in each column, but for what is ignored of it
+        assert along_second == 6
+        assert measure_objects(labels).chords[0][0] == 6
+
+    def test_an_ignored_band_between_two_objects_joins_none(self) -> None:
+        labels = torch.tensor([0, 1, 1, 1, 0, 0, 2, 2, 2, 2, 0, 2, 2])
+        ignored = torch.tensor([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0], dtype=torch.bool)
+        assert measure_objects(labels, ignored).chords[:, 0].tolist() == [3, 3]
+        assert measure_objects([0, 5, 5], [True, False, False]).chords.tolist() == [[2]]
+
     def test_long_and_bent_objects_are_as_thick_as_they_are(self) -> None:
         straight, bent = torch.zeros(2, 30, 30, dtype=torch.int)
         straight[5:9, 2:28] = 1

@@ -356,6 +356,10 @@ class InstanceMetrics(CumulativeIterationMetric):
         """The values of each image, process after process: (N, len(METRIC_NAMES)) float64."""
         return gathered(self)[0]
 
+    def has_seen_objects(self) -> bool:
+        """Whether an image of any process holds an annotated object."""
+        return bool(gathered(self)[1].any())
+
     def aggregate(self) -> dict[str, float]:
         """The mean of each metric over all images of all processes.
 

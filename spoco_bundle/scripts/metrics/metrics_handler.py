@@ -85,6 +85,8 @@ class InstanceMetricsHandler(Metric):
         super().completed(engine, name)
         details = vars(engine.state).setdefault("metric_details", {})  # MONAI's; another engine may have none
         details[DETAILS_KEY] = self.metric.per_image()
+        if self.metric.sparse and not self.metric.has_seen_objects():
+            logger.warning("no image of this validation holds an annotated object, so annotated_iou says nothing")
         if self.class_metric is not None:
             per_class = self.class_metric.aggregate()
             if not self.class_metric.has_seen_objects():

@@ -65,11 +65,12 @@ class CheckImaged(MapTransform):
     def _check(self, file: str, image: torch.Tensor) -> None:
         found_dims = image.ndim - 1
         if found_dims != self.spatial_dims:
-            hint = (
-                "leave out configs/2d.json for stacks; of channels the file must say that they are"
-                if self.spatial_dims == 2
-                else "add configs/2d.json for 2D images"
-            )
+            if self.spatial_dims == 2:
+                hint = "leave out configs/2d.json for stacks; of channels the file must say that they are"
+            elif image.shape[0] == 1:
+                hint = "add configs/2d.json for 2D images"
+            else:
+                hint = "add configs/2d.json for 2D images; of slices the file must not say that they are colours"
             shape = describe_shape(file, image.shape[1:])
             # a stack whose planes the file calls channels is a frequent slip of the program that wrote it
             channels = f", with {_channels(image)}" if image.shape[0] != self.in_channels else ""
@@ -181,7 +182,8 @@ class CheckLabelsd(MapTransform):
         check_ids(file, label)
         if not self.allow_empty and not without_special(label, *self.special).any():
             others = ", ".join(map(str, sorted({0, *(label for label in self.special if label is not None)})))
-            raise refusal(file, f"no annotated object, only the values {others}", "at least one object id")
+            expected = "at least one object id; leave out images in which nothing is annotated"
+            raise refusal(file, f"no annotated object, only the values {others}", expected)
 
 
 def check_one_channel(file: str, channels: int) -> None:

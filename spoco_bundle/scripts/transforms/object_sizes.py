@@ -26,8 +26,11 @@ class ObjectSizes(NamedTuple):
         return ObjectSizes(self.volumes * edges.prod(), self.chords * edges)
 
 
-def measure_objects(label_map: ArrayLike) -> ObjectSizes:
-    """Measure the objects of a label map (*spatial); 0 is none."""
+def measure_objects(label_map: ArrayLike, ignored: ArrayLike | None = None) -> ObjectSizes:
+    """Measure the objects of a label map (*spatial); 0 is none.
+
+    A line that goes on in the same object behind `ignored` voxels, (*spatial), has not left it.
+    """
     labels = np.asarray(label_map)
     ids, owner = np.unique(labels, return_inverse=True)
     owner = owner.reshape(labels.shape)
@@ -35,7 +38,12 @@ def measure_objects(label_map: ArrayLike) -> ObjectSizes:
     chords = []
     for axis in range(labels.ndim):
         along = np.moveaxis(owner, axis, 0)
-        starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != along[:-1]]])
+        before = along[:-1]
+        if ignored is not None:
+            position = np.arange(len(along)).reshape(-1, *[1] * (along.ndim - 1))
+            known = np.where(np.moveaxis(np.asarray(ignored), axis, 0), 0, position)
+            before = np.take_along_axis(along, np.maximum.accumulate(known, axis=0)[:-1], axis=0)
+        starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != before]])
         chords.append(volumes / np.bincount(starts, minlength=len(ids)))
     return ObjectSizes(volumes[ids > 0], np.stack(chords, axis=1)[ids > 0])
 

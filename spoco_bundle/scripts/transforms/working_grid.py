@@ -77,9 +77,11 @@ def survey_objects(
         in_pixels.append(counts_pixels(image))
         labels = label.as_tensor()[0]
         absent = {name: id_ for name, id_ in absent.items() if id_ is not None and not where_id(labels, id_).any()}
+        ignored = where_id(labels, ignore_label)
         labels = without_special(labels, background_label, ignore_label)
         shapes.append(labels.shape)
-        objects.append(measure_objects(labels))  # not the label maps, which may not fit into memory together
+        # not the label maps, which may not fit into memory together
+        objects.append(measure_objects(labels, ignored if ignored.any() else None))
         if len(objects[-1].volumes) == 1:
             _warn_of_a_mask(file_of(label, "label"), labels)
     for name, id_ in absent.items():
