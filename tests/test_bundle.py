@@ -181,6 +181,15 @@ class TestWorkflows:
         assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
 
 
+@pytest.mark.parametrize(("images", "trained", "validated"), [(1, 1, 1), (12, 12, 9), (29, 29, 9), (30, 27, 3)])
+def test_a_tenth_of_the_images_is_held_out_where_there_are_many(images: int, trained: int, validated: int) -> None:
+    config = ConfigParser({name: TRAIN[name] for name in ("held_out", "training_data", "validation_data")})
+    config["data"] = list(range(images))
+    training, validation = map(config.get_parsed_content, ("training_data", "validation_data"))
+    assert (len(training), len(validation)) == (trained, validated)
+    assert trained == images or not set(training) & set(validation)
+
+
 class TestTrainingFollowsTheForeground:
     SEEN: ClassVar = {"voxel_shape": [1.0] * 3, "few_objects": True}  # what else the training files would tell
 

@@ -248,7 +248,9 @@ def fitting_patch(
     if len(largest) != len(spacing):
         raise InputError(f"largest must have {len(spacing)} entries, one an axis, got {list(largest)}")
     shape = working_shape([1] * len(spacing), survey.smallest_sides, spacing)
-    return [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
+    patch = [max(step, min(n, most) // step * step) for n, most, step in zip(shape, largest, divisor, strict=True)]
+    logger.info("patch_size: %s, which lies in all images, of at most %s", patch, list(largest))
+    return patch
 
 
 def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 0) -> float:
