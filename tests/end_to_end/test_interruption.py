@@ -147,8 +147,8 @@ def test_nor_does_one_with_another_nested_id(killed: Path, dataset: Path, tmp_pa
     command = run_command([*TRAIN, str(killed / "killed.json")], "training", **options)
     process = subprocess.run(command, cwd=tmp_path, env=shell_environment(), capture_output=True, text=True)
     assert process.returncode == 1
-    assert "resume.pt: found an interrupted training with configuration " in process.stderr
-    assert "loss#delta_dist" in process.stderr
+    assert "resume.pt: found an interrupted training with given ids " in process.stderr
+    assert '"loss#delta_dist": "3.0"' in process.stderr
 
 
 def test_nor_does_one_from_other_weights_of_the_same_name(

@@ -17,7 +17,7 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-def text(config: str, *given: str) -> str:
+def text(config: str, *given: str) -> dict[str, str]:
     return configuration(
         [PROGRAM, "run", "training", "--config_file", config, *given], without=["epochs", "output_dir"]
     )
@@ -25,7 +25,7 @@ def text(config: str, *given: str) -> str:
 
 def test_a_nested_id_makes_a_difference(config: str) -> None:
     assert text(config) != text(config, "--loss#delta_dist", "3.0")
-    assert "3.0" in text(config, "--loss#delta_dist", "3.0")
+    assert text(config, "--loss#delta_dist", "3.0")["given ids"] == '{"loss#delta_dist": "3.0"}'
 
 
 def test_so_does_an_overlay(config: str, tmp_path: Path) -> None:
@@ -59,5 +59,5 @@ def test_ids_of_a_file_of_arguments_count(config: str, tmp_path: Path) -> None:
 
 
 def test_of_another_program_nothing_is_said(config: str) -> None:
-    assert configuration(["pytest", "run", "--config_file", config]) == ""
-    assert configuration([PROGRAM, "run", "training"]) == ""
+    assert configuration(["pytest", "run", "--config_file", config]) == {}
+    assert configuration([PROGRAM, "run", "training"]) == {}

@@ -61,23 +61,25 @@ def first_part(name: str) -> str:
     return name.split("#")[0].split("::")[0]
 
 
-def configuration(command: Sequence[str], without: Collection[str] = ()) -> str:
-    """The configs of a command as they are written, one over the other, and what its ids change in them.
+def configuration(command: Sequence[str], without: Collection[str] = ()) -> dict[str, str]:
+    """What a command gives, and its configs, one over the other, as they are written.
 
     Args:
         command: as in `sys.argv`.
         without: ids at the top of a config that are left out, with all that is nested in them.
 
     Returns:
-        JSON, the same for commands that come to the same; empty where no such command runs.
+        ``given ids`` and ``configs`` as JSON, the same for commands that come to the same; nothing where no such
+        command runs.
     """
     given = given_ids(command) if is_run_command(command) else {}
     if "config_file" not in given:
-        return ""
+        return {}
     config = ConfigParser.load_config_files(config_paths(given["config_file"]))
     written = {name: value for name, value in config.items() if name not in without}
     changed = {name: value for name, value in given.items() if first_part(name) in written}
-    return json.dumps({"given": changed, **written}, sort_keys=True, default=str)
+    texts = {"given ids": changed, "configs": written}
+    return {name: json.dumps(content, sort_keys=True, default=str) for name, content in texts.items()}
 
 
 def _is_id(argument: str) -> bool:
