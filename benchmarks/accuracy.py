@@ -42,7 +42,7 @@ BUNDLE = ROOT / "spoco_bundle"
 sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
 
 from accuracy_table import CLASSICAL, FULL, SPARSE, draw_curves, markdown_table  # noqa: E402
-from budget import Times, epochs_within, read_times, validation_interval  # noqa: E402
+from budget import Times, epochs_within, read_times, training_seconds, validation_interval  # noqa: E402
 from classical import segment_cells, segment_nuclei  # noqa: E402
 from datasets import SETS, Pair, count_objects, find_pairs, paint_background  # noqa: E402
 from measuring import RESULTS, Row, machine  # noqa: E402
@@ -146,7 +146,8 @@ def measure(options: argparse.Namespace, folder: Path) -> Row:
     if epochs is None:
         times = experiment.warm_up()
         epochs = epochs_within(options.budget, ITERATIONS_PER_EPOCH, times)
-        print(f"{times}: {epochs} epochs fit into {options.budget:g} minutes", flush=True)
+        needed = training_seconds(epochs, ITERATIONS_PER_EPOCH, times) / 60
+        print(f"{times}: {epochs} epochs need {needed:.1f} minutes, the budget is {options.budget:g}", flush=True)
     minutes = experiment.train(epochs)
     metrics = experiment.test()
     if options.picture:
