@@ -18,9 +18,8 @@ def config(tmp_path: Path) -> str:
 
 
 def text(config: str, *given: str) -> dict[str, str]:
-    return configuration(
-        [PROGRAM, "run", "training", "--config_file", config, *given], without=["epochs", "output_dir"]
-    )
+    command = [PROGRAM, "run", "training", "--config_file", config, *given]
+    return configuration(command, without=["epochs", "output_dir"])
 
 
 def test_a_nested_id_makes_a_difference(config: str) -> None:
