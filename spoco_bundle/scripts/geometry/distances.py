@@ -16,14 +16,19 @@ SMALLEST_SQUARE = 1e-30  # in the place of a squared distance of 0, so that its 
 def squared_distances(centers: Tensor, columns: Tensor) -> Tensor:
     """|center - column|^2 of every pair: (C, E), (E, N) -> (C, N)."""
     origin = centers.median(0).values  # a centre far away shall not take the digits of all others
-    columns, centers = extended_columns(columns - origin[:, None]), extended_centers(centers - origin)
+    columns, centers = extended_columns(columns, origin[:, None]), extended_centers(centers - origin)
     return squared_from_extended(columns[None], centers[None])[0]
 
 
-def extended_columns(columns: Tensor) -> Tensor:
-    """e -> (e, 1, |e|^2): (..., E, n) -> (..., E + 2, n)."""
-    square = torch.linalg.vecdot(columns, columns, dim=-2).unsqueeze(-2)
-    return torch.cat([columns, torch.ones_like(square), square], -2)
+def extended_columns(columns: Tensor, origin: Tensor) -> Tensor:
+    """e = column - origin -> (e, 1, |e|^2): (..., E, n) and (..., E, 1) -> (..., E + 2, n)."""
+    *first, dim, count = columns.shape
+    extended = columns.new_empty(*first, dim + 2, count)
+    relative, one, square = extended.split([dim, 1, 1], -2)  # written in place: large ones are not copied again
+    torch.sub(columns, origin, out=relative)
+    one.fill_(1)
+    torch.sum(relative.square(), -2, keepdim=True, out=square)
+    return extended
 
 
 def extended_centers(centers: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class Annotation:
             means = sums_of_objects(embeddings, self._own, self.most) / sizes
             return means, distances_to_own(embeddings, means, self._own)
         image, voxel = self._voxels
-        objects = embeddings[image, :, voxel]  # (L, E)
+        objects = embeddings.mT[image, voxel]  # (L, E)
         means = self.sum_over_objects(objects) / sizes
         return means, (objects - means.flatten(0, 1).index_select(0, self._object_of)).norm(dim=1)
 

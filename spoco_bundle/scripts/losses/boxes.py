@@ -29,7 +29,7 @@ class Boxes:
         boxes = to_boxes(embeddings.detach(), edges, padding="replicate")
         least, most = boxes.amin(2), boxes.amax(2)
         middles = (least + most) / 2
-        columns = extended_columns(boxes - middles[:, :, None])
+        columns = extended_columns(boxes, middles[:, :, None])
         return cls(edges, columns, middles, columns[:, -1].amax(1).sqrt(), most - middles)
 
 
@@ -53,16 +53,17 @@ def to_boxes(images: Tensor, edges: Sequence[int], padding: str = "constant") ->
         images = torch.nn.functional.pad(images, [n for size in reversed(missing) for n in (0, size)], padding)
     split = [n for size, edge in zip(images.shape[2:], edges, strict=True) for n in (size // edge, edge)]
     axes = range(2, 2 + len(split))
-    parts = images.reshape(*images.shape[:2], *split).permute(0, *axes[::2], 1, *axes[1::2])
-    return parts.reshape(-1, images.shape[1], math.prod(edges))
+    # Channels last, as a network leaves them: a row of a box is copied at once
+    parts = images.reshape(*images.shape[:2], *split).permute(0, *axes[::2], *axes[1::2], 1)
+    return parts.reshape(-1, math.prod(edges), images.shape[1]).mT.contiguous()
 
 
 def from_boxes(boxes: Tensor, shape: Sequence[int], edges: Sequence[int]) -> Tensor:
     """The inverse of `to_boxes`, without the padding: (T, channels, w) -> (B, channels, *shape)."""
     dims = len(shape)
     numbers = [-(-size // edge) for size, edge in zip(shape, edges, strict=True)]
-    parts = boxes.view(-1, *numbers, boxes.shape[1], *edges)
-    order = itertools.chain.from_iterable((1 + axis, 2 + dims + axis) for axis in range(dims))
+    parts = boxes.mT.contiguous().view(-1, *numbers, *edges, boxes.shape[1])
+    order = itertools.chain.from_iterable((1 + axis, 1 + dims + axis) for axis in range(dims))
     padded = [number * edge for number, edge in zip(numbers, edges, strict=True)]
-    images = parts.permute(0, 1 + dims, *order).reshape(-1, boxes.shape[1], *padded)
+    images = parts.permute(0, *order, -1).reshape(-1, *padded, boxes.shape[1]).movedim(-1, 1)
     return images[(slice(None), slice(None), *(slice(size) for size in shape))]

@@ -249,7 +249,7 @@ class _PairwiseSums(torch.autograd.Function):
         ctx.functions, ctx.spaces, ctx.portions = functions, spaces, portions
         ctx.save_for_backward(weights)
         weighted = from_boxes(voxel_sums, embeddings.shape[2:], boxes.edges) * weights
-        return weighted.reshape(*weights.shape[:3], -1).sum(3)
+        return weighted.contiguous().view(*weights.shape[:3], -1).sum(3)
 
     @staticmethod
     @once_differentiable
@@ -266,7 +266,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     factors = upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights
     factors = to_boxes(factors, own.boxes.edges)  # (T, F, w)
     to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
-    to_centers = upstream.new_zeros(images * centers, dim)
+    to_centers = upstream.new_zeros(dim, images * centers)  # sums along rows take a quarter of the time
     for some, near in ctx.portions:
         columns, nearest = own.select(some, near)
         own_squared, (box, center, voxel), difference = squared_and_close(columns, nearest, ctx.functions.largest)
@@ -281,5 +281,5 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
         to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
         drawn.index_put_((box, center), -pull, accumulate=True)
-        to_centers.index_add_(0, own.index(some, near).flatten(), drawn.flatten(0, 1))
-    return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.view_as(own.centers)
+        to_centers.index_add_(1, own.index(some, near).flatten(), drawn.flatten(0, 1).mT.contiguous())
+    return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.mT.reshape(own.centers.shape)
