@@ -36,7 +36,9 @@ class MovingAverage:
         momentum_warmup: float = 0.02,
         warmup_iters: int = 1,
     ) -> None:
-        self.student, self.teacher = student, teacher
+        self.moved: list[Tensor] = list(teacher.parameters())
+        self.towards: list[Tensor] = list(student.parameters())
+        self.buffers = list(zip(teacher.buffers(), student.buffers(), strict=True))
         self.warm_up = EMAWarmUp(momentum_warmup, warmup_iters, momentum)
 
     def attach(self, engine: Engine) -> None:
@@ -46,9 +48,7 @@ class MovingAverage:
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
         share = self.warm_up(engine.state.iteration)
-        moved: list[Tensor] = list(self.teacher.parameters())
-        towards: list[Tensor] = list(self.student.parameters())
-        torch._foreach_mul_(moved, 1 - share)
-        torch._foreach_add_(moved, towards, alpha=share)
-        for buffer, newest in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+        torch._foreach_mul_(self.moved, 1 - share)
+        torch._foreach_add_(self.moved, self.towards, alpha=share)
+        for buffer, newest in self.buffers:
             buffer.copy_(newest)  # such as the statistics of a BatchNorm, which are averages already
