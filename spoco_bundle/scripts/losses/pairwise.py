@@ -265,7 +265,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     images, centers, dim = own.centers.shape
     factors = upstream.view(*upstream.shape, *[1] * (weights.dim() - 3)) * weights
     factors = to_boxes(factors, own.boxes.edges)  # (T, F, w)
-    to_embeddings = torch.zeros_like(own.boxes.columns[:, :dim])
+    to_embeddings = upstream.new_zeros(len(factors), factors.shape[2], dim).mT  # (T, E, w), as `from_boxes` likes it
     to_centers = upstream.new_zeros(dim, images * centers)  # sums along rows take a quarter of the time
     for some, near in ctx.portions:
         columns, nearest = own.select(some, near)
