@@ -228,7 +228,8 @@ class SpocoLoss(nn.Module):
         """The terms of each image, (B,)."""
         anchors = None if self.weights["consistency"] else _no_anchors(annotation.labels)  # not worth computing
         terms = _terms(student, teacher, annotation, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
-        logit = foreground_logit(student.movedim(1, -1), axis=-1).flatten(1)
+        embeddings = student.movedim(1, -1)  # as they lie in memory, so that gradients of parts lie so, too
+        logit = foreground_logit(embeddings, axis=-1).flatten(1)
         if self.weights["foreground"]:
             terms["foreground"] = foreground_term(logit, annotation.annotated, annotation.known, annotation.background)
         if self.weights["first_foreground"] and first_foreground is not None:
@@ -237,8 +238,8 @@ class SpocoLoss(nn.Module):
         if self.weights["border"]:
             voxels = (annotation.labels, annotation.annotated, annotation.known)
             labels, annotated, known = (one.view(len(student), *student.shape[2:]) for one in voxels)
-            directions = student[:, FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
-            terms["border"] = border_term(directions, labels, annotated, known, self.delta_var, self.delta_dist)
+            directions = embeddings[..., FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
+            terms["border"] = border_term(directions.movedim(-1, 1), labels, annotated, known, self.delta_var, self.delta_dist)
         return terms
 
 
