@@ -72,11 +72,11 @@ def embeddings_at_random(dim: int, shape: tuple[int, ...], labels: Tensor) -> tu
 
 
 def default_network(name: str) -> torch.nn.Module:
-    """That of the configs, for isotropic voxels."""
+    """That of the configs, for isotropic voxels; its weights, and so its embeddings, lie as in a training."""
     config = ConfigParser()
     config.read_config([str(BUNDLE / "configs" / part) for part in ("train.json", *OVERLAYS[name])])
     config.update({"bundle_root": str(BUNDLE), "voxel_shape": [1.0] * len(GPU_PATCHES[name][1:])})
-    return config.get_parsed_content("network_def")
+    return config.get_parsed_content("network_def").to(memory_format=config.get_parsed_content("memory_format"))
 
 
 def loss_against_network(device: str, repeats: int) -> None:

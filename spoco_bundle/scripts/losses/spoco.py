@@ -238,8 +238,8 @@ class SpocoLoss(nn.Module):
         if self.weights["border"]:
             voxels = (annotation.labels, annotation.annotated, annotation.known)
             labels, annotated, known = (one.view(len(student), *student.shape[2:]) for one in voxels)
-            directions = embeddings[..., FOREGROUND_AXIS + 1 :]  # the foreground axis has a term of its own
-            terms["border"] = border_term(directions.movedim(-1, 1), labels, annotated, known, self.delta_var, self.delta_dist)
+            directions = embeddings[..., FOREGROUND_AXIS + 1 :].movedim(-1, 1)  # that axis has a term of its own
+            terms["border"] = border_term(directions, labels, annotated, known, self.delta_var, self.delta_dist)
         return terms
 
 
