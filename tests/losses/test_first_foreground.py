@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 from torch import nn
 
@@ -75,6 +76,23 @@ class TestAdd:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(add, [{"image": torch.zeros(1, 4, 4)}] * 8))
         assert together == [1] * 8
+
+    def test_an_image_is_segmented_once(self) -> None:
+        """A cache may have no room for it, and it is read again for each patch."""
+        segmented = []
+
+        def infer(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
+            segmented.append(image)
+            return network(image)
+
+        add = AddFirstForegroundd("image", self.network(), infer)
+        images = [
+            MetaTensor(torch.full((1, 2, 2), value), meta={"filename_or_obj": f"{value}.tif"}) for value in (1.0, 2.0)
+        ]
+        once, again = ([add({"image": image})[FIRST_FOREGROUND] for image in images] for _ in range(2))
+        assert len(segmented) == 2
+        assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))
+        assert not torch.equal(*once)
 
     def test_the_probability_of_each_voxel(self) -> None:
         image = torch.tensor([[[-1.0, 0.0, 0.5]]])

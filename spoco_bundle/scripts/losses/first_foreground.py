@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import get_worker_info
 
+from ..files.image_files import file_of
 from ..geometry.tensors import plain_tensor
 from ..network.foreground import foreground_logit
 
@@ -33,8 +34,10 @@ ONE_AT_A_TIME = Lock()
 class AddFirstForegroundd(MapTransform):
     """Add the foreground probability (1, *spatial) that a network sees now, also if it is trained later.
 
+    It is kept for each file: an image that a cache has no room for is read again for each patch, but not segmented.
+
     Args:
-        keys: the image (C, *spatial), as the network takes it.
+        keys: the image (C, *spatial), as the network takes it; of one file always the same.
         network: of which a copy is kept.
         inferer: how to run it on a whole image.
         device: where to run it; processes that load data take the CPU.
@@ -46,17 +49,27 @@ class AddFirstForegroundd(MapTransform):
         super().__init__(keys)
         self.network = copy.deepcopy(network).requires_grad_(False).eval().cpu()
         self.inferer, self.device = inferer, device
+        self.probabilities: dict[str, Tensor] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        device = torch.device("cpu" if get_worker_info() else self.device)
         for key in self.key_iterator(result):
-            with ONE_AT_A_TIME, torch.no_grad():
-                network = self.network if device.type == "cpu" else copy.deepcopy(self.network).to(device)
-                image = plain_tensor(torch.as_tensor(result[key]))[None].to(device)
-                probability = foreground_logit(self.inferer(image, network), axis=1).float().sigmoid().cpu()
+            file = file_of(result[key])
+            with ONE_AT_A_TIME:
+                probability = self.probabilities.get(file)
+                if probability is None:
+                    probability = self._segment(result[key])
+                if file:
+                    self.probabilities[file] = probability
             result[FIRST_FOREGROUND] = probability
         return result
+
+    @torch.no_grad()
+    def _segment(self, image: Any) -> Tensor:
+        device = torch.device("cpu" if get_worker_info() else self.device)
+        network = self.network if device.type == "cpu" else copy.deepcopy(self.network).to(device)
+        images = plain_tensor(torch.as_tensor(image))[None].to(device)
+        return foreground_logit(self.inferer(images, network), axis=1).float().sigmoid().cpu()
 
 
 def keeping_term(logit: Tensor, first: Tensor, unlabeled: Tensor) -> Tensor:
