@@ -176,6 +176,33 @@ def test_nor_does_one_on_other_labels_of_the_same_name(killed: Path, dataset: Pa
     assert f"found an interrupted training with the content of {labels}, " in message
 
 
+@pytest.fixture
+def with_own_weights(at_once: dict[str, Path], dataset: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A training whose weights to start from lie where its own will, as the shipped ones do, and its ids."""
+    folder = tmp_path / "own weights"
+    shutil.copytree(at_once["Rising"] / "weights", folder / "weights")
+    (folder / "weights" / "teacher.pt").unlink()
+    pretrained = folder / "weights" / "model.pt"
+    return folder, {**training(folder, dataset, "Rising"), "pretrained": pretrained, "foreground": "estimated"}
+
+
+def test_its_own_weights_may_have_taken_the_place_of_those_it_started_from(
+    with_own_weights: tuple[Path, dict[str, Any]], killed: Path, tmp_path: Path
+) -> None:
+    """The grid, the foreground and what is kept of it follow from those, in the second run as in the first."""
+    folder, ids = with_own_weights
+    shutil.copytree(folder, tmp_path / "before")
+    run_here(TRAIN, **ids)
+    shutil.move(folder, tmp_path / "at once")
+    shutil.move(tmp_path / "before", folder)
+    command = run_command([*TRAIN, str(killed / "killed.json")], "training", **ids)
+    process = subprocess.run(command, cwd=tmp_path, env=shell_environment(), capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert (folder / "weights" / "model_before_1.pt").is_file()
+    run_here(TRAIN, **ids)
+    assert_same_end(folder, tmp_path / "at once")
+
+
 def test_a_finished_training_leaves_nothing_to_resume(at_once: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(at_once["Rising"], tmp_path, dirs_exist_ok=True)
     run_here(TRAIN, **training(tmp_path, dataset, "Rising"))  # a new training, which keeps the weights of the first

@@ -7,6 +7,7 @@ repeat a training option at inference.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from ..refusals import InputError
 
 SETTINGS_NAME = "model.json"
 NUMBERS = ("spacing", "voxel_size", "voxel_shape")  # one for each axis
+ASIDE = "_before_"  # and a number: what is added to the names of weights that others take the place of
 logger = logging.getLogger(__name__)
 
 
@@ -71,6 +73,11 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
     return path
 
 
+def moved_aside(path: Path) -> list[Path]:
+    """Where weights lie that were at `path` before."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}{ASIDE}*{path.suffix}"))
+
+
 def start_from(network: nn.Module, path: Path | None, shipped: Path | str) -> nn.Module:
     """Start from the weights at `path`, or from random ones, and say which; returns the network.
 
@@ -88,7 +95,7 @@ def start_from(network: nn.Module, path: Path | None, shipped: Path | str) -> nn
         load_weights(network, path)
         logger.info("training starts from the weights %s", path)
     except InputError as error:
-        if not _is_same_file(path, shipped):
+        if not any(_is_same_file(path, one) for one in (shipped, *moved_aside(Path(shipped)))):
             raise
         logger.warning("training starts from random weights: %s", error)
     return network

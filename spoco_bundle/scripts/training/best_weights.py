@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..files.whole_files import content_digest, json_text, remove_leftovers, whole_file, write_tensors
-from ..network.checkpoints import SETTINGS_NAME
+from ..network.checkpoints import ASIDE, SETTINGS_NAME
 from .validation import key_score
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _checksum(path: Path) -> str | None:
 def _move_aside(folder: Path, names: Sequence[str]) -> None:
     """Rename those that are there to NAME_before_N.EXT, with the first number N that none of them has yet."""
     for number in itertools.count(1):
-        aside = {folder / name: folder / f"{Path(name).stem}_before_{number}{Path(name).suffix}" for name in names}
+        aside = {folder / name: folder / f"{Path(name).stem}{ASIDE}{number}{Path(name).suffix}" for name in names}
         if not any(path.exists() for path in aside.values()):
             break
     for path, target in aside.items():

@@ -22,11 +22,13 @@ from ..files.whole_files import (
     whole_file,
     write_tensors,
 )
+from ..network.checkpoints import moved_aside
 from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
 
 LONGEST, BEFORE = 200, 60  # characters of an option in a message, and before the first that is unlike
+STARTED_FROM = "pretrained_content"  # the option that holds the checksum of the weights to start from
 CONTENT = {"options": dict, "objects": dict, "epoch": int, "iteration": int}  # of a checkpoint
 
 
@@ -57,6 +59,31 @@ class UnusableCheckpoint(InputError):
     """A checkpoint that no training can go on from."""
 
 
+def weights_at_start(path: Path | str | None, checkpoint: Path | str) -> Path | str | None:
+    """Where the weights lie that a training starts from, or, if it was interrupted, has started from.
+
+    Its own best weights may have taken their place, and theirs were moved aside (see `best_weights`). What a training
+    finds out from them at its start it must find out again from the same ones.
+
+    Args:
+        path: of the weights; None, or the text ``null``, for random ones.
+        checkpoint: of the interrupted training, if there is one.
+    """
+    if path is None or path == "null":
+        return path
+    newest = Path(checkpoint)
+    for found in (newest, _previous(newest)):
+        if not found.is_file():
+            continue
+        try:
+            digest = read_tensors(found, "a checkpoint")["options"][STARTED_FROM]
+        except (InputError, LookupError, TypeError):
+            continue  # broken or something else, of which the training will say so
+        kept = [one for one in (Path(path), *moved_aside(Path(path))) if one.is_file()]
+        return next((one for one in kept if content_digest(one) == digest), path)
+    return path
+
+
 class ResumeCheckpoint:
     """Handler that saves the whole training after each epoch, and takes it up again when it finds such a file.
 
@@ -80,7 +107,7 @@ class ResumeCheckpoint:
         data: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self.path, self.objects = Path(path), objects
-        self.previous = self.path.with_stem(f"{self.path.stem}_previous")
+        self.previous = _previous(self.path)
         files = [{key: os.path.abspath(file) for key, file in entry.items()} for entry in data]
         each_file = dict.fromkeys(file for entry in files for file in entry.values())
         contents = {f"the content of {file},": content_digest(file) for file in each_file}
@@ -172,6 +199,11 @@ class ResumeCheckpoint:
     def _remove(self, engine: Engine) -> None:
         for path in (self.path, self.previous):
             path.unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    """The checkpoint of the epoch before."""
+    return path.with_stem(f"{path.stem}_previous")
 
 
 def _where_they_differ(one: str, other: str) -> tuple[str, str]:
