@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel
@@ -26,7 +29,7 @@ from bundle_runs import (
     run_here,
     write,
 )
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, run
 from monai.transforms import LoadImaged, SaveImaged
 
 ROTATED = [[0.0, -0.5, 0.0, 5.0], [0.5, 0.0, 0.0, -2.0], [0.0, 0.0, 1.1, 7.0], [0.0, 0.0, 0.0, 1.0]]
@@ -113,3 +116,39 @@ def test_the_learning_rate_falls_within_the_epochs_that_it_asks_for(trained: Pat
     rates = curves(trained / "tensorboard")["learning_rate"]
     quarters = [math.cos(math.pi * quarter / 8) ** 2 for quarter in range(4)]  # the cosine of four iterations
     np.testing.assert_allclose(list(rates.values()), np.array(quarters) * 0.001, rtol=1e-6)
+
+
+@pytest.fixture
+def in_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "monailabel", ModuleType("monailabel"))
+
+
+def request_training(folder: Path, run_id: str, epochs: int) -> None:
+    """As it does, without the steps before and after."""
+    pair = {"image": str(folder / "image.nii.gz"), "label": str(folder / "label.nii.gz")}
+    overrides = {"train#dataset#data": [pair], "validate#dataset#data": [], "train#trainer#max_epochs": epochs}
+    options = {**TINY_TRAINING, "ckpt_dir": str(folder / "models"), "output_dir": str(folder / "output")}
+    config = {"config_file": str(BUNDLE / "configs" / "train.json"), "meta_file": None}
+    run(run_id=run_id, init_id=None, final_id=None, bundle_root=str(BUNDLE), **config, **options, **overrides)
+
+
+@pytest.mark.usefixtures("in_monai_label")
+def test_a_request_may_name_no_part_of_the_config(trained: Path, tmp_path: Path) -> None:
+    """3D Slicer sends an empty one, and all is evaluated: a folder of data that is not there, and each way to train."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    request_training(tmp_path, run_id="", epochs=2)
+    assert (tmp_path / "models" / "model.pt").is_file()
+    assert not (tmp_path / "models" / "model_before_1.pt").exists()  # of a second training
+
+
+@pytest.mark.usefixtures("in_monai_label")
+def test_a_training_that_was_stopped_is_forgotten(trained: Path, tmp_path: Path) -> None:
+    """Who stops one and corrects the labels wants a new one."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    request_training(tmp_path, run_id="run", epochs=2)
+    checkpoint = {"options": {"data": "other images"}, "objects": {}, "epoch": 1, "iteration": 2}
+    for name in ("resume.pt", "resume_previous.pt"):
+        torch.save(checkpoint, tmp_path / "output" / name)
+    request_training(tmp_path, run_id="run", epochs=1)
+    assert (tmp_path / "models" / "model_before_1.pt").is_file()
+    assert not list((tmp_path / "output").glob("resume*.pt"))

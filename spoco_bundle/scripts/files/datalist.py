@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def image_label_pairs(
-    dataset_dir: PathLike, images: Paths = None, labels: Paths = None, masks: Paths = None
+    dataset_dir: PathLike,
+    images: Paths = None,
+    labels: Paths = None,
+    masks: Paths = None,
+    asked_elsewhere: bool = False,
 ) -> list[dict[str, str]]:
     """List the images of a dataset with their label maps, sorted by name.
 
@@ -35,6 +39,7 @@ def image_label_pairs(
     differ. Any other layout is given by ``images`` and ``labels`` together: two lists of paths, paired by their
     order, or two glob patterns, paired by what their wildcards stand for; if that never agrees, by their sorted order.
     ``masks``, a list or pattern as well, adds to each image the mask inside which it is clustered.
+    ``asked_elsewhere`` says that somebody puts another list in the place of this one: it is empty.
 
     Returns:
         One ``{"image": path, "label": path}`` for each image, with ``"mask"`` where masks are given.
@@ -44,6 +49,8 @@ def image_label_pairs(
         ValueError: nothing found, an image or a label without its counterpart, two files of one name, lists
             of different length, or patterns of which one lacks a file.
     """
+    if asked_elsewhere:
+        return []
     if (images is None) != (labels is None):
         given, missing = ("images", "labels") if labels is None else ("labels", "images")
         raise InputError(f"Found {given} without {missing}, expected both lists or neither.")

@@ -59,7 +59,7 @@ class UnusableCheckpoint(InputError):
     """A checkpoint that no training can go on from."""
 
 
-def weights_at_start(path: Path | str | None, checkpoint: Path | str) -> Path | str | None:
+def weights_at_start(path: Path | str | None, checkpoint: Path | str | None) -> Path | str | None:
     """Where the weights lie that a training starts from, or, if it was interrupted, has started from.
 
     Its own best weights may have taken their place, and theirs were moved aside (see `best_weights`). What a training
@@ -67,9 +67,9 @@ def weights_at_start(path: Path | str | None, checkpoint: Path | str) -> Path | 
 
     Args:
         path: of the weights; None, or the text ``null``, for random ones.
-        checkpoint: of the interrupted training, if there is one.
+        checkpoint: of the interrupted training, if there is one; None: nobody goes on with it.
     """
-    if path is None or path == "null":
+    if path is None or path == "null" or checkpoint is None:
         return path
     newest = Path(checkpoint)
     for found in (newest, _previous(newest)):
@@ -97,6 +97,8 @@ class ResumeCheckpoint:
         options: name -> value; a training goes on only with those it began with. Compared as text.
         data: the training files, name -> path of each; a training goes on only with these, and with the content that
             they had at its beginning.
+        anew: a checkpoint that is found is removed. Who asks a server for a training means another one than the one
+            that was stopped.
     """
 
     def __init__(
@@ -105,8 +107,9 @@ class ResumeCheckpoint:
         objects: Mapping[str, Any],
         options: Mapping[str, Any],
         data: Sequence[Mapping[str, str]] = (),
+        anew: bool = False,
     ) -> None:
-        self.path, self.objects = Path(path), objects
+        self.path, self.objects, self.anew = Path(path), objects, anew
         self.previous = _previous(self.path)
         files = [{key: os.path.abspath(file) for key, file in entry.items()} for entry in data]
         each_file = dict.fromkeys(file for entry in files for file in entry.values())
@@ -125,6 +128,10 @@ class ResumeCheckpoint:
     def _load(self, engine: Engine) -> None:
         remove_leftovers(self.path)
         found = [path for path in (self.path, self.previous) if path.is_file()]
+        if found and self.anew:
+            logger.warning("%s: found a training that was stopped, a new one begins", self.path)
+            self._remove(engine)
+            return
         for path in found:
             try:
                 state = self._restore(path, engine)
