@@ -319,6 +319,38 @@ class TestSaveInstancesd:
         (line,) = (tmp_path / "a_instances.csv").read_text(encoding="utf-8").splitlines()[1:]
         assert line.startswith("2,0.2,1,")
 
+    def test_a_map_that_was_corrected_is_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data = {
+            **self.data(write_source(tmp_path / "a.ome.tif", **FLAVOURS["OME"])),
+            "pred_scores": np.ones(INSTANCES.max()),
+        }
+        save = SaveInstancesd("pred", output_dir=tmp_path / "out")
+        for largest in (3, 2, 1):  # each corrected by hand before the next run
+            save(data)
+            written = tmp_path / "out" / "a_instances.ome.tif"
+            tifffile.imwrite(written, np.minimum(tifffile.imread(written), largest))
+        assert "changed since it was written" in caplog.text
+        kept = [tifffile.imread(tmp_path / "out" / f"a_instances_before_{number}.ome.tif").max() for number in (1, 2)]
+        assert kept == [3, 2]
+        assert not (tmp_path / "out" / "a_instances_before_3.ome.tif").exists()
+
+    def test_one_that_is_as_it_was_written_is_replaced(self, tmp_path: Path) -> None:
+        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        save = SaveInstancesd("pred", output_dir=tmp_path / "out")
+        save(data)
+        save({**data, "pred": (data["pred"] > 0).int()})  # as with another threshold
+        save({**data, "pred": 0 * data["pred"]})
+        save(data)
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_instances.tif", "a_instances.csv"}
+
+    @pytest.mark.parametrize("content", [b"", b"some text"])
+    def test_nor_is_anything_else_of_that_name_lost(self, content: bytes, tmp_path: Path) -> None:
+        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "a_instances.tif").write_bytes(content)
+        SaveInstancesd("pred", output_dir=tmp_path / "out")(data)
+        assert (tmp_path / "out" / "a_instances_before_1.tif").read_bytes() == content
+
     def test_named_in_a_config(self, tmp_path: Path) -> None:
         config = {"_target_": "scripts.files.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
         parser = ConfigParser({"output_dir": str(tmp_path / "out"), "saver": config})

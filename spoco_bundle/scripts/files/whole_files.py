@@ -23,6 +23,7 @@ from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
 
+ASIDE = "_before_"  # and a number: what is added to the name of a file whose place another one takes
 IN_USE = 300  # seconds that no file takes to be written
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..refusals import InputError, refusal
+from .corrections import keep_corrected
 from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, split_suffix
 from .nifti_files import nifti_spatial_shape, open_nifti
 from .png_files import read_png
@@ -234,7 +235,8 @@ class SaveInstancesd(SaveImaged):
         postfix: what is put between the name and the extension of the source.
 
     Where there are scores of ``pred``, (K,), under ``pred_scores``, what they and the map say of each instance is
-    written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`.
+    written to ``OUTPUT_DIR/NAME_instances.csv``, see `tables.instance_table`; a map there that somebody has corrected
+    since is kept, see `corrections`.
     """
 
     def __init__(
@@ -256,9 +258,12 @@ class SaveInstancesd(SaveImaged):
             meta: dict[str, Any] = getattr(result[self.image_key], "meta", {})
             writer.set_metadata(meta)
             target = Path(self.saver.folder_layout.filename(subject=writer.source))
-            writer.write(target)
+            table_path = target.with_name(f"{split_suffix(target)[0]}.csv")
             scores = result.get(f"{key}_{SCORES_POSTFIX}")
             if scores is not None:
+                keep_corrected(target, table_path)
+            writer.write(target)
+            if scores is not None:
                 table = instance_table(writer.data_obj, scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
-                write_table(target.with_name(f"{split_suffix(target)[0]}.csv"), table)
+                write_table(table_path, table)
         return result

@@ -19,12 +19,11 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import read_tensors
+from ..files.whole_files import ASIDE, read_tensors
 from ..refusals import InputError
 
 SETTINGS_NAME = "model.json"
 NUMBERS = ("spacing", "voxel_size", "voxel_shape")  # one for each axis
-ASIDE = "_before_"  # and a number: what is added to the names of weights that others take the place of
 logger = logging.getLogger(__name__)
 
 

@@ -13,8 +13,8 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import content_digest, json_text, remove_leftovers, whole_file, write_tensors
-from ..network.checkpoints import ASIDE, SETTINGS_NAME
+from ..files.whole_files import ASIDE, content_digest, json_text, remove_leftovers, whole_file, write_tensors
+from ..network.checkpoints import SETTINGS_NAME
 from .validation import key_score
 
 logger = logging.getLogger(__name__)

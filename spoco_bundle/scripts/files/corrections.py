@@ -1,0 +1,45 @@
+"""Instance maps that somebody has corrected since they were written: no later run may destroy them."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from .image_files import split_suffix
+from .readers import read_volume
+from .whole_files import ASIDE
+
+logger = logging.getLogger(__name__)
+
+
+def keep_corrected(target: Path, table: Path) -> None:
+    """Rename a map that is not what the table beside it says: ``a_instances.tif`` to ``a_instances_before_1.tif``.
+
+    A correction is told by the voxels of each id, of which the table has the number, see `tables.instance_table`.
+    """
+    if not target.is_file() or _is_as_written(target, table):
+        return
+    name, suffix = split_suffix(target)
+    names = (target.with_name(f"{name}{ASIDE}{number}{suffix}") for number in itertools.count(1))
+    kept = next(path for path in names if not path.exists())
+    target.rename(kept)
+    logger.warning(
+        "%s: found a map that was changed since it was written, or another one; it is kept as %s", target, kept
+    )
+
+
+def _is_as_written(target: Path, table: Path) -> bool:
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            voxels = {int(row["id"]): int(row["voxels"]) for row in csv.DictReader(file)}
+        instances = read_volume(target).array
+    except (OSError, ValueError, LookupError, TypeError):  # broken, or none of ours
+        return False
+    if instances.dtype.kind not in "biu" or not 0 <= instances.min() <= instances.max() == max(voxels, default=0):
+        return False
+    sizes = np.bincount(instances.ravel())
+    return {int(id_): int(sizes[id_]) for id_ in np.flatnonzero(sizes) if id_} == voxels
