@@ -118,7 +118,7 @@ def rank(images: list[Candidates], annotated: Values, count: int) -> list[tuple[
 
     Returns:
         for each its image, its number there, and its score in [0, 1], which never rises along the list. No two of one
-        image are nearer than the extent of the one chosen first, so that no object is listed twice.
+        image are nearer than the extent of the one chosen first, so that no region is listed twice.
     """
     owners = np.concatenate([np.full(len(found.doubts), image) for image, found in enumerate(images)])
     numbers = np.concatenate([np.arange(len(found.doubts)) for found in images])

@@ -164,7 +164,11 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
 
 def largest_of_a_class(sizes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Indices, ascending, of the largest of some sizes, as many as a class has ids; not of those that are 0."""
-    return np.sort(np.argsort(-sizes, kind="stable")[: min(IDS_OF_A_CLASS, np.count_nonzero(sizes))])
+    count = np.count_nonzero(sizes)
+    if count > IDS_OF_A_CLASS:
+        message = "found %d instances of a class, which has %d ids; the smallest ones are left out"
+        logger.warning(message, count, IDS_OF_A_CLASS)
+    return np.sort(np.argsort(-sizes, kind="stable")[: min(IDS_OF_A_CLASS, count)])
 
 
 class NumberByClassd(MapTransform):
