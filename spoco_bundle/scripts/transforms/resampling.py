@@ -118,9 +118,11 @@ class ResampleToSpacingd(MapTransform):
             )
         factors = [new / old for new, old in zip(spacing, voxel_size, strict=True)]
         if max(max(factors), 1 / min(factors)) > IMPLAUSIBLE_FACTOR:
+            unit = image.meta.get("unit", "unknown")
             raise InputError(
-                f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]}, expected one near the "
-                f"working voxel size {[float(f'{v:.4g}') for v in spacing]}; the units probably differ."
+                f"{name}: found the voxel size {[float(f'{v:.4g}') for v in voxel_size]} (unit: {unit}), expected one "
+                f"near the working voxel size {[float(f'{v:.4g}') for v in spacing]}; the units probably differ: give "
+                "all files one."
             )
 
     def _check_growth(self, image: MetaTensor, shape: Sequence[int]) -> None:
