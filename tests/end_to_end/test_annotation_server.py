@@ -124,9 +124,10 @@ def in_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def request_training(folder: Path, run_id: str, epochs: int) -> None:
-    """As it does, without the steps before and after."""
-    pair = {"image": str(folder / "image.nii.gz"), "label": str(folder / "label.nii.gz")}
-    overrides = {"train#dataset#data": [pair], "validate#dataset#data": [], "train#trainer#max_epochs": epochs}
+    """As it does with all label maps in the folder, without the steps before and after."""
+    labels = sorted(folder.glob("label*.nii.gz"))
+    pairs = [{"image": str(path.with_name(path.name.replace("label", "image"))), "label": str(path)} for path in labels]
+    overrides = {"train#dataset#data": pairs, "validate#dataset#data": [], "train#trainer#max_epochs": epochs}
     options = {**TINY_TRAINING, "ckpt_dir": str(folder / "models"), "output_dir": str(folder / "output")}
     config = {"config_file": str(BUNDLE / "configs" / "train.json"), "meta_file": None}
     run(run_id=run_id, init_id=None, final_id=None, bundle_root=str(BUNDLE), **config, **options, **overrides)
@@ -152,3 +153,14 @@ def test_a_training_that_was_stopped_is_forgotten(trained: Path, tmp_path: Path)
     request_training(tmp_path, run_id="run", epochs=1)
     assert (tmp_path / "models" / "model_before_1.pt").is_file()
     assert not list((tmp_path / "output").glob("resume*.pt"))
+
+
+@pytest.mark.usefixtures("in_monai_label")
+def test_a_label_map_that_was_sent_in_empty_hinders_nothing(trained: Path, tmp_path: Path) -> None:
+    """Nobody there can leave it out."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    image, labels = nuclei(seed=2)
+    write(tmp_path / "image_2.nii.gz", image)
+    write(tmp_path / "label_2.nii.gz", np.zeros_like(labels))
+    request_training(tmp_path, run_id="run", epochs=1)
+    assert (tmp_path / "models" / "model.pt").is_file()

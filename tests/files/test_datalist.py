@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.files.datalist import annotated_so_far, image_label_pairs, image_list
+from scripts.files.datalist import annotated_so_far, image_label_pairs, image_list, not_held_out
 
 
 def dataset(folder: Path, images: list[str], labels: list[str]) -> Path:
@@ -269,3 +269,19 @@ class TestAnnotatedSoFar:
         (dataset / "labels" / "b.tif").touch()
         with pytest.raises(ValueError, match="found b.nii.gz and b.tif, expected one file a name"):
             annotated_so_far(dataset)
+
+
+class TestNotHeldOut:
+    DATA = [{"image": name} for name in "abc"]
+
+    def test_the_first_ones_are(self) -> None:
+        assert not_held_out(self.DATA, 2) == [{"image": "c"}]
+        assert not_held_out(self.DATA, 0) == self.DATA
+
+    @pytest.mark.parametrize("held_out", [-2, 2.5, 3, True])
+    def test_refuses_what_is_no_number_of_images(self, held_out: float) -> None:
+        with pytest.raises(ValueError, match=f"held_out: found {held_out}, expected a whole number from 0 to 2, as"):
+            not_held_out(self.DATA, held_out)
+
+    def test_who_asks_for_other_images_holds_out_none(self) -> None:
+        assert not_held_out(image_label_pairs("nowhere", asked_elsewhere=True), 0) == []

@@ -59,8 +59,6 @@ def test_accepted(name: str, value: Any) -> None:
         ("object_fraction", 2, "a number in (0, 1]"),
         ("overlap", 1.0, "a number in [0, 1)"),
         ("spacing", [1, 1], "one of objects, image, or a list with one entry for each axis of the images, each a"),
-        ("held_out", -2, "a whole number of at least 0"),
-        ("held_out", 2.5, "a whole number of at least 0"),
         ("patch_size", [0, 0, 0], "a list with one entry for each axis of the images, each a whole number of at least"),
         ("patch_size", 32, "a list with one entry for each axis"),
         ("patch_size", "abc", "a list with one entry for each axis"),

@@ -66,6 +66,18 @@ def image_label_pairs(
     return _with(entries, "mask", masks)
 
 
+def not_held_out(data: Sequence[Mapping[str, str]], held_out: int) -> list[Mapping[str, str]]:
+    """The images to train on: all but the first ones.
+
+    Raises:
+        ValueError: no whole number, a negative one, or one that leaves no image.
+    """
+    if isinstance(held_out, bool) or not isinstance(held_out, int) or not 0 <= held_out < max(1, len(data)):
+        expected = f"a whole number from 0 to {len(data) - 1}, as there are {len(data)} images"
+        raise InputError(f"held_out: found {held_out!r}, expected {expected}.")
+    return list(data[held_out:])
+
+
 def image_list(dataset_dir: PathLike, images: Paths = None, masks: Paths = None) -> list[dict[str, str]]:
     """List the images to segment: those in ``dataset_dir/images``, sorted by name, or those given.
 

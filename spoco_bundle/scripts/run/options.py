@@ -148,7 +148,7 @@ RULES: dict[str, Rule] = {
         ("epochs", "iterations_per_epoch", "val_interval", "batch_size", "places", "window_voxels"), _whole(1)
     ),
     **dict.fromkeys(("in_channels", "embedding_dim"), _whole(1)),
-    **dict.fromkeys(("seed", "num_workers", "min_size", "held_out"), _whole(0)),
+    **dict.fromkeys(("seed", "num_workers", "min_size"), _whole(0)),
     "early_stop_patience": _or_null(_whole(1)),
     **dict.fromkeys(("background_label", "ignore_label"), _or_null(_whole(1, most=LARGEST_ID))),
     **dict.fromkeys(("learning_rate", "delta_var", "smallest_instance"), POSITIVE),
