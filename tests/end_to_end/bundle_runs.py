@@ -46,12 +46,13 @@ TINY_TRAINING = {
 EAGER_INFERENCE = {"foreground": "everywhere", "min_size": 1, **DEVICE}
 
 
-def run_here(configs: Sequence[str], **ids: Any) -> None:
+def run_here(configs: Sequence[str], run_id: str = "run", **ids: Any) -> None:
     """Run configs in this process and leave no trace in it; the files are those a run from a shell writes."""
     hook, path, directory = sys.excepthook, sys.path.copy(), Path.cwd()
     try:
         workflow = ConfigWorkflow(
             config_file=[str(BUNDLE / "configs" / name) for name in configs],
+            run_id=run_id,
             logging_file=False,
             bundle_root=str(BUNDLE),
             **_texts(ids),

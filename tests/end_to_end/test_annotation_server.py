@@ -29,7 +29,7 @@ from bundle_runs import (
     run_here,
     write,
 )
-from monai.bundle import ConfigParser, run
+from monai.bundle import ConfigParser
 from monai.transforms import LoadImaged, SaveImaged
 
 ROTATED = [[0.0, -0.5, 0.0, 5.0], [0.5, 0.0, 0.0, -2.0], [0.0, 0.0, 1.1, 7.0], [0.0, 0.0, 0.0, 1.0]]
@@ -128,9 +128,7 @@ def request_training(folder: Path, run_id: str, epochs: int) -> None:
     labels = sorted(folder.glob("label*.nii.gz"))
     pairs = [{"image": str(path.with_name(path.name.replace("label", "image"))), "label": str(path)} for path in labels]
     overrides = {"train#dataset#data": pairs, "validate#dataset#data": [], "train#trainer#max_epochs": epochs}
-    options = {**TINY_TRAINING, "ckpt_dir": str(folder / "models"), "output_dir": str(folder / "output")}
-    config = {"config_file": str(BUNDLE / "configs" / "train.json"), "meta_file": None}
-    run(run_id=run_id, init_id=None, final_id=None, bundle_root=str(BUNDLE), **config, **options, **overrides)
+    run_here(TRAIN, run_id, **TINY_TRAINING, ckpt_dir=folder / "models", output_dir=folder / "output", **overrides)
 
 
 @pytest.mark.usefixtures("in_monai_label")

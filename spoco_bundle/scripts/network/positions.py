@@ -32,9 +32,7 @@ def add_positions(embeddings: Tensor, scale: float) -> Tensor:
     """
     if not scale:
         return embeddings
-    dtype = torch.promote_types(embeddings.dtype, torch.float32)
-    positions = add_positions_(torch.zeros_like(embeddings[:1], dtype=dtype, requires_grad=False), scale)
-    return embeddings + positions  # at once: a gradient would have to go back through each addition in place
+    return add_positions_(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32), copy=True), scale)
 
 
 def add_positions_(embeddings: Tensor, scale: float) -> Tensor:
