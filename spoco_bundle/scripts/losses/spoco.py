@@ -315,8 +315,8 @@ def _consistency(
     index, drawn = anchors  # (B, A)
     if index.shape[1] == 0:
         return student.new_zeros(len(student))
-    image = torch.arange(len(index), device=index.device)[:, None]
-    centers, other_centers = (space.flatten(2).mT[image, index] for space in (student, teacher))  # (B, A, E)
+    every_dimension = index[:, None].expand(-1, student.shape[1], -1)
+    centers, other_centers = (space.flatten(2).gather(2, every_dimension).mT for space in (student, teacher))
     weights = known.expand(-1, KernelsOfTwo.count, *known.shape[2:])
     other = teacher, other_centers
     sums = _sums(student, centers, drawn, weights, KernelsOfTwo(two_sigma), boxes, other)

@@ -62,8 +62,8 @@ class UnusableCheckpoint(InputError):
 def weights_at_start(path: Path | str | None, checkpoint: Path | str | None) -> Path | str | None:
     """Where the weights lie that a training starts from, or, if it was interrupted, has started from.
 
-    Its own best weights may have taken their place, and theirs were moved aside (see `best_weights`). What a training
-    finds out from them at its start it must find out again from the same ones.
+    Its own best weights may have taken their place, and what lay there was moved aside (see `best_weights`). What a
+    training finds out from them at its start it must find out again from the same ones.
 
     Args:
         path: of the weights; None, or the text ``null``, for random ones.
