@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scripts.clustering import regions
-from scripts.clustering.regions import local_change, lowest_around, small_regions, smoothed, wall_height
+from scripts.clustering.regions import local_change, lowest_around, small_regions, smoothed, typical_steps, wall_height
 from scripts.geometry import voxels as voxels_module
 from scripts.geometry.voxels import ForegroundVoxels
 
@@ -88,6 +88,13 @@ class TestByHand:
     def test_borders_of_thin_objects_are_no_scatter(self) -> None:
         stripes = torch.arange(30.0).mul(4).view(1, 30, 1).repeat(1, 1, 20)  # more borders than steps inside
         assert wall_height(everywhere(stripes), delta_var=0.5) == 2
+
+    def test_steps_are_looked_at_in_the_whole_volume(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not on one face of it, as every tenth voxel of rows of ten would be."""
+        monkeypatch.setattr(regions, "SAMPLE", 20)
+        embeddings = strip(0, *[1] * 9, height=20)
+        assert typical_steps(everywhere(embeddings)) == (0, 1)
+        assert typical_steps(everywhere(embeddings.flip(-1))) == (0, 1)
 
     def test_one_voxel_has_no_steps(self) -> None:
         assert wall_height(everywhere(torch.ones(3, 1, 1, 1)), delta_var=0.5) == 2

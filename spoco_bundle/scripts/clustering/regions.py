@@ -49,7 +49,11 @@ def typical_steps(voxels: ForegroundVoxels) -> tuple[float, float]:
 
     0 where no two voxels touch.
     """
-    chosen = torch.arange(0, voxels.count, -(-voxels.count // SAMPLE), device=voxels.vectors.device)
+    stride = -(-voxels.count // SAMPLE)
+    # with a common divisor the sample of a volume that is all foreground could lie on one of its faces
+    while math.gcd(stride, math.prod(voxels.foreground.shape)) > 1:
+        stride += 1
+    chosen = torch.arange(0, voxels.count, stride, device=voxels.vectors.device)
     jumps = []
     for axis in range(voxels.foreground.ndim):
         after = voxels.after(axis, chosen)
