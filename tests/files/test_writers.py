@@ -334,6 +334,16 @@ class TestSaveInstancesd:
         assert kept == [3, 2]
         assert not (tmp_path / "out" / "a_instances_before_3.ome.tif").exists()
 
+    def test_a_correction_that_leaves_all_sizes_is_one(self, tmp_path: Path) -> None:
+        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        save = SaveInstancesd("pred", output_dir=tmp_path / "out")
+        save(data)
+        written = tmp_path / "out" / "a_instances.tif"
+        tifffile.imwrite(written, np.flip(tifffile.imread(written), axis=-1))
+        corrected = written.read_bytes()
+        save(data)
+        assert (tmp_path / "out" / "a_instances_before_1.tif").read_bytes() == corrected
+
     def test_one_that_is_as_it_was_written_is_replaced(self, tmp_path: Path) -> None:
         data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
         save = SaveInstancesd("pred", output_dir=tmp_path / "out")

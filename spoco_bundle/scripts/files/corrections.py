@@ -7,10 +7,9 @@ import itertools
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from .image_files import split_suffix
 from .readers import read_volume
+from .tables import table_rows, voxel_columns
 from .whole_files import ASIDE
 
 logger = logging.getLogger(__name__)
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 def keep_corrected(target: Path, table: Path) -> None:
     """Rename a map that is not what the table beside it says: ``a_instances.tif`` to ``a_instances_before_1.tif``.
 
-    A correction is told by the voxels of each id, of which the table has the number, see `tables.instance_table`.
+    A correction is told by the number of voxels of an instance, or by where they lie, see `tables.instance_table`.
     """
     if not target.is_file() or _is_as_written(target, table):
         return
@@ -35,11 +34,12 @@ def keep_corrected(target: Path, table: Path) -> None:
 def _is_as_written(target: Path, table: Path) -> bool:
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            voxels = {int(row["id"]): int(row["voxels"]) for row in csv.DictReader(file)}
+            rows = list(csv.DictReader(file))
         instances = read_volume(target).array
+        largest_id = max((int(row["id"]) for row in rows), default=0)
+        if instances.dtype.kind not in "biu" or not 0 <= instances.min() <= instances.max() == largest_id:
+            return False
+        columns = voxel_columns(instances)
+        return table_rows(columns) == [[row[name] for name in columns] for row in rows]
     except (OSError, ValueError, LookupError, TypeError):  # broken, or none of ours
         return False
-    if instances.dtype.kind not in "biu" or not 0 <= instances.min() <= instances.max() == max(voxels, default=0):
-        return False
-    sizes = np.bincount(instances.ravel())
-    return {int(id_): int(sizes[id_]) for id_ in np.flatnonzero(sizes) if id_} == voxels

@@ -47,19 +47,35 @@ def instance_table(instances: NDArray[np.integer], scores: ArrayLike, affine: Ar
         ====================  ============================================================================
     """
     axes = "zyx"[-instances.ndim :]
+    columns = voxel_columns(instances)
     symbol = UNIT_SYMBOLS.get(unit, UNSTATED)
     size_name = f"area_{symbol}2" if instances.ndim == 2 else f"volume_{symbol}3"
     linear = np.asarray(affine)[: instances.ndim, : instances.ndim]
     voxel_size, voxel_volume = affine_to_spacing(linear, r=instances.ndim), abs(np.linalg.det(linear))
-    found = regionprops_table(instances, properties=("label", "num_pixels", "centroid", "bbox"))
-    ids, centroids = found["label"], [found[f"centroid-{axis}"] for axis in range(len(axes))]
-    corners = [found[f"bbox-{side}"] for side in range(2 * len(axes))]  # the last ones do not belong to the box
+    places = {
+        f"centroid_{axis}_{symbol}": columns[f"centroid_{axis}_voxel"] * edge
+        for axis, edge in zip(axes, voxel_size, strict=True)
+    }
+    ids, sizes = columns.pop("id"), columns.pop("voxels")
     return {
         "id": ids,
         "score": np.asarray(scores, np.float64)[ids - 1],
+        "voxels": sizes,
+        size_name: sizes * voxel_volume,
+        **places,
+        **columns,
+    }
+
+
+def voxel_columns(instances: NDArray[np.integer]) -> Table:
+    """The columns of `instance_table` that the map alone tells: ids, sizes and places in voxels."""
+    axes = "zyx"[-instances.ndim :]
+    found = regionprops_table(instances, properties=("label", "num_pixels", "centroid", "bbox"))
+    centroids = [found[f"centroid-{axis}"] for axis in range(len(axes))]
+    corners = [found[f"bbox-{side}"] for side in range(2 * len(axes))]  # the last ones do not belong to the box
+    return {
+        "id": found["label"],
         "voxels": found["num_pixels"],
-        size_name: found["num_pixels"] * voxel_volume,
-        **{f"centroid_{a}_{symbol}": index * edge for a, index, edge in zip(axes, centroids, voxel_size, strict=True)},
         **{f"centroid_{a}_voxel": index for a, index in zip(axes, centroids, strict=True)},
         **{f"min_{a}_voxel": corner for a, corner in zip(axes, corners, strict=False)},
         **{f"max_{a}_voxel": corner - 1 for a, corner in zip(axes, corners[len(axes) :], strict=True)},
@@ -68,9 +84,14 @@ def instance_table(instances: NDArray[np.integer], scores: ArrayLike, affine: Ar
 
 def write_table(target: Path, table: Mapping[str, NDArray]) -> None:
     """Write a table as CSV: a header and one line for each instance; the file appears whole or not at all."""
-    rows = [[_text(value) for value in row] for row in zip(*table.values(), strict=True)]
+    rows = table_rows(table)
     with whole_file(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([list(table), *rows])
+
+
+def table_rows(table: Mapping[str, NDArray]) -> list[list[str]]:
+    """What `write_table` writes of each instance."""
+    return [[_text(value) for value in row] for row in zip(*table.values(), strict=True)]
 
 
 def _text(value: Any) -> str:
