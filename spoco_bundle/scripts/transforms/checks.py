@@ -26,7 +26,7 @@ class CheckImaged(MapTransform):
     """Refuse images that the network would take for something else; what passes is unchanged.
 
     Refused are images of another number of spatial dimensions or channels, with not-a-number or infinite
-    values, or with one value throughout.
+    values, or with one value throughout, in each channel its own.
 
     Args:
         keys: keys of the images, channel first: (C, *spatial).
@@ -55,11 +55,12 @@ class CheckImaged(MapTransform):
         for key in self.key_iterator(result):
             file, image = file_of(result[key], key), result[key]
             self._check(file, image)
-            is_blank = bool(image.min() == image.max())
+            is_blank = all(bool(channel.min() == channel.max()) for channel in image)
             if self.blank_key is not None:
                 result[self.blank_key] = is_blank
             if is_blank and self.blank_key is None:
-                raise refusal(file, f"the value {image.min().item():g} everywhere", "an image with contrast")
+                values = ", ".join(f"{channel.min().item():g}" for channel in image)
+                raise refusal(file, f"the value {values} everywhere", "an image with contrast")
         return result
 
     def _check(self, file: str, image: torch.Tensor) -> None:
