@@ -40,6 +40,21 @@ def test_with_sparse_truth_images_without_annotated_objects_say_nothing() -> Non
     assert metric.aggregate()["26"]["images"] == 1
 
 
+def test_with_sparse_truth_an_annotated_object_of_another_class_is_known_to_be_none_of_this_one() -> None:
+    metric = ClassMetrics([24, 26], sparse=True)
+    metric(maps([24000, 24001, 24001, 24002]), maps([24000, 26000, 26000, 0]))
+    assert {class_: score["ap50"] for class_, score in metric.aggregate().items()} == {"24": 0.5, "26": 0.0}
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("background_label", [5, 24003, 2**32 + 5])
+def test_painted_background_is_no_object_of_any_class(background_label: int, sparse: bool) -> None:
+    metric = ClassMetrics([24], sparse=sparse, background_label=background_label)
+    truth = maps([24000, 24000, 0, background_label])
+    metric(maps([24000, 24000, 0, 24001]), truth.int() if background_label < 2**31 else truth)
+    assert metric.aggregate()["24"]["ap50"] == 0.5
+
+
 def test_it_starts_anew_after_a_reset() -> None:
     metric = ClassMetrics([26])
     metric(maps([0]), maps([26000]))

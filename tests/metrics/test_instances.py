@@ -203,6 +203,12 @@ class TestEmpty:
         assert metrics["dic"] == 2
         assert (metrics["voi_split"], metrics["voi_merge"]) == (0, 1)  # two objects of one size: 1 bit
 
+    def test_nothing_predicted_but_where_nobody_looked(self) -> None:
+        truth = labels(1, 1, 0, 0, 0)
+        elsewhere, everywhere = labels(0, 0, 3, 3, 3), labels(3, 3, 3, 3, 3)
+        assert instance_metrics(elsewhere, truth, sparse=True)["arand"] == 1
+        assert instance_metrics(everywhere, truth, sparse=True)["arand"] == 0  # both voxels are together
+
     def test_nothing_annotated_in_a_fully_annotated_image(self) -> None:
         metrics = instance_metrics(labels(1, 1, 2, 2, 0), labels(0, 0, 0, 0, 0))
         for name in ("ap50", "ap", "f1", "sbd", "pq", "annotated_iou"):
@@ -352,6 +358,11 @@ class TestInstanceMetrics:
         metric([nothing, missed], [missed, nothing])
         assert metric.aggregate()["annotated_iou"] == 0
         assert metric.per_image()[:, METRIC_NAMES.index("annotated_iou")].tolist() == [0, 1]
+
+    def test_a_label_that_the_map_cannot_hold_is_nowhere_in_it(self) -> None:
+        metric = InstanceMetrics(sparse=True, background_label=2**32 + 1)  # 1 in 32 bits
+        metric([torch.ones(1, 3, dtype=torch.int32)], [torch.ones(1, 3, dtype=torch.int32)])
+        assert metric.has_seen_objects()
 
     def test_sparse_without_any_annotation_is_still_a_number(self) -> None:
         metric = InstanceMetrics(sparse=True)

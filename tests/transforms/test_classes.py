@@ -47,6 +47,11 @@ class TestSelectClasses:
             0,
         ]
 
+    def test_crowds_are_ignored_also_under_an_id_that_the_map_cannot_hold(self) -> None:
+        labels = MetaTensor(torch.tensor([[IDS]], dtype=torch.int32), meta={"filename_or_obj": "a.png"})
+        selected = SelectClassesd("label", [24], ignore_label=2**32 - 1)({"label": labels})["label"]
+        assert selected.flatten().tolist() == [0, 0, 2**32 - 1, 24000, 24001, 0, 0, 0]
+
     def test_objects_that_were_not_drawn_become_unlabelled(self) -> None:
         assert select(classes=[24], ignore_label=255, drawn={"a.png": [24001]}) == [0, 0, 255, 0, 24001, 0, 0, 0]
         assert select(classes=[24], ignore_label=255, drawn={"b.png": [24001]}) == [0, 0, 255, 0, 0, 0, 0, 0]

@@ -26,7 +26,7 @@ NOTHING = np.iinfo(np.int32).max  # above all numbers of instances
 
 
 class Claims(NamedTuple):
-    """Of each voxel of a grid (*spatial): the instance that fills most of it, and how much more than background."""
+    """Of each voxel of a grid (*spatial): the instance that fills most of it, and how it shares with background."""
 
     instance: Labels  # 0 where none fills any of it
     share: Floats  # of that instance, divided by what it and background fill together

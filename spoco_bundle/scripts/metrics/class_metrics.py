@@ -9,9 +9,11 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 
 from ..refusals import InputError
-from ..transforms.classes import objects_of_class
+from ..transforms.classes import IDS_OF_A_CLASS, objects_of_class
 from ..transforms.label_convention import where_id
 from .instances import METRIC_NAMES, gathered, instance_metrics
+
+NONE = 1  # id of what is known to be no object of a class; those of objects are larger
 
 
 class ClassMetrics(CumulativeIterationMetric):
@@ -43,11 +45,15 @@ class ClassMetrics(CumulativeIterationMetric):
                 found, annotated = (objects_of_class(torch.as_tensor(ids), class_) for ids in (prediction, truth))
                 holds[image, position] = annotated.any()
                 if holds[image, position] or (found.any() and not self.sparse):
-                    background = where_id(torch.as_tensor(truth), self.background_label)
-                    labels = annotated.masked_fill(background, self.background_label or 0)
-                    row = instance_metrics(found, labels, self.sparse, self.background_label)
+                    labels = annotated.masked_fill(self._is_none(torch.as_tensor(truth), class_), NONE)
+                    row = instance_metrics(found, labels, self.sparse, background_label=NONE)
                     values[image, position] = values.new_tensor([row[name] for name in METRIC_NAMES])
         return [values, holds]
+
+    def _is_none(self, truth: torch.Tensor, class_: int) -> torch.Tensor:
+        """Where somebody looked and found no object of a class: painted background, and objects of other classes."""
+        class_of = truth // IDS_OF_A_CLASS
+        return where_id(truth, self.background_label) | ((class_of > 0) & (class_of != class_))
 
     def has_seen_objects(self) -> bool:
         """Whether an image of any process holds an annotated object of one of the classes."""

@@ -18,7 +18,7 @@ from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 
 from ..refusals import InputError
-from ..transforms.label_convention import check_special_label
+from ..transforms.label_convention import check_special_label, without_special
 
 Labels = NDArray[np.integer] | torch.Tensor
 
@@ -290,8 +290,8 @@ def _adapted_rand_error(overlaps: _Overlaps, counted: _Overlaps) -> float:
     """1 - (pairs of voxels together in both maps) / (mean of the pairs together in each of the maps)."""
     if overlaps.truth_count == 0:
         return float(counted.prediction_count > 0)
-    if len(overlaps.prediction_sizes) == 1:  # background would pass as one segment, perfect for a single object
-        return 1.0
+    if counted.prediction_count == 0 and not overlaps.between_objects.any():
+        return 1.0  # background would pass as one segment, perfect for a single object
     voxels, truth_sizes, prediction_sizes = _annotated(overlaps)
     # The sum of n (n - 1) over objects is that of n_entry (size - 1) over the entries of the table.
     pairs_both = float(voxels @ (voxels - 1))
@@ -348,8 +348,7 @@ class InstanceMetrics(CumulativeIterationMetric):
             for prediction, truth in zip(predictions, truths, strict=True)
         ]
         values = [[row[name] for name in METRIC_NAMES] for row in rows]
-        background = self.background_label or 0
-        annotated = [bool(((truth != 0) & (truth != background)).any()) for truth in truths]
+        annotated = [bool(without_special(truth, self.background_label, None).any()) for truth in truths]
         return [torch.tensor(values, dtype=torch.float64), torch.tensor(annotated)]
 
     def per_image(self) -> torch.Tensor:

@@ -84,8 +84,10 @@ class SelectClassesd(MapTransform):
             if self.drawn is not None:
                 kept &= torch.isin(labels, torch.as_tensor([*self.drawn.get(path, ())], dtype=labels.dtype))
             kept |= where_id(labels, self.background_label) | where_id(labels, self.ignore_label)
-            crowd = torch.isin(labels, classes)
-            result[key] = labels.masked_fill(~kept, 0).masked_fill(crowd, self.ignore_label or 0)
+            crowd, ignored = torch.isin(labels, classes), self.ignore_label or 0
+            if ignored > torch.iinfo(labels.dtype).max:  # the map itself holds no ignored voxel
+                labels = labels.long()
+            result[key] = labels.masked_fill(~kept, 0).masked_fill(crowd, ignored)
         return result
 
 
