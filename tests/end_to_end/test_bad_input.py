@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -205,6 +206,14 @@ class TestInference:
         assert not tifffile.imread(results / "blank_instances.tif").any()
         assert len((results / "blank_instances.csv").read_text(encoding="utf-8").splitlines()) == 1  # the header
         assert tifffile.imread(results / "nuclei_instances.tif").any()
+
+    def test_nor_is_anything_expected_there(self, dataset: Path, trained: Training) -> None:
+        write(dataset / "images" / "blank.tif", np.full_like(IMAGE, 7))
+        write(dataset / "labels" / "blank.tif", np.zeros(IMAGE.shape, np.uint16))
+        outputs = {"ckpt_dir": trained.ckpt_dir, "output_dir": dataset.parent / "evaluation"}
+        run_here(EVALUATE, dataset_dir=dataset, **outputs)
+        metrics = json.loads((outputs["output_dir"] / "metrics.json").read_text(encoding="utf-8"))["images"]
+        assert metrics["blank"]["ap50"] == 1.0
 
     def test_no_weights(self, dataset: Path, tmp_path: Path) -> None:
         self.assert_refused(dataset, r"none/model\.pt: found no such file, expected the weights", tmp_path / "none")

@@ -13,6 +13,7 @@ from scripts.network.checkpoints import (
     WeightsLoader,
     load_weights,
     read_settings,
+    remind_of_special_labels,
     start_from,
     starting_weights,
     trained_voxel_shape,
@@ -132,6 +133,20 @@ class TestStartFrom:
     def test_refuses_weights_that_somebody_named_and_that_do_not_fit(self, saved: Path) -> None:
         with pytest.raises(ValueError, match=r"model\.pt: found weights of another architecture"):
             start_from(nn.Linear(4, 2), saved, shipped="shipped.pt")
+
+
+class TestSpecialLabels:
+    def test_what_is_not_given_again_is_an_object(self, caplog: pytest.LogCaptureFixture) -> None:
+        trained = {"background_label": 7, "ignore_label": None}
+        remind_of_special_labels(trained, background_label=None, ignore_label=9)
+        assert [record.getMessage() for record in caplog.records] == [
+            "the weights were trained with background_label 7, which is not given now: 7 is an object"
+        ]
+
+    @pytest.mark.parametrize("trained", [{}, {"background_label": None}, {"background_label": 7}])
+    def test_what_is_given_needs_no_word(self, trained: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+        remind_of_special_labels(trained, background_label=7, ignore_label=None)
+        assert caplog.records == []
 
 
 class TestSettings:

@@ -145,6 +145,20 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: s
     return settings
 
 
+def remind_of_special_labels(settings: Mapping[str, Any], **given: int | None) -> None:
+    """Warn where the weights were trained with an id that is no object, and their labels are now read without it.
+
+    Args:
+        settings: of the weights, see `read_settings`.
+        given: ``background_label`` and ``ignore_label``, as the user gives them this time.
+    """
+    for name, label in given.items():
+        if label is None and (trained := settings.get(name)) is not None:
+            logger.warning(
+                "the weights were trained with %s %s, which is not given now: %s is an object", name, trained, trained
+            )
+
+
 def trained_voxel_shape(path: Path | None, **architecture: Any) -> list[float] | None:
     """Which voxels the network of some weights was made for, see `working_grid.voxel_shape`.
 
