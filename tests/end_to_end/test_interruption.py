@@ -157,7 +157,7 @@ def test_nor_does_one_from_other_weights_of_the_same_name(
     shutil.copytree(killed / "output", tmp_path / "output")
     weights = str(at_once["Rising"] / "weights" / "model.pt")
     state = torch.load(tmp_path / "output" / "resume.pt", weights_only=True)
-    state["options"] |= {"pretrained": weights, "pretrained_content": "another"}
+    state["options"] |= {"pretrained_content": "another"}
     torch.save(state, tmp_path / "output" / "resume.pt")
     message = refusal_of(TRAIN, **{**training(tmp_path, dataset, "Falling"), "pretrained": weights})
     assert "found an interrupted training with pretrained_content another, " in message
@@ -173,7 +173,7 @@ def test_nor_does_one_on_other_labels_of_the_same_name(killed: Path, dataset: Pa
         message = refusal_of(TRAIN, **training(tmp_path, dataset, "Falling"))
     finally:
         labels.write_bytes(before)
-    assert f"found an interrupted training with the content of {labels}, " in message
+    assert f"found an interrupted training with the content of the label {labels.name}, " in message
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def training(folder: Path, killed_after: int | None = None, size: int = 1, **opt
     network = nn.Linear(size, 1, bias=False)
     nn.init.zeros_(network.weight)
     engine = Engine(lambda engine, batch: nn.init.constant_(network.weight, network.weight[0, 0].item() + 1))
-    data = [{"image": str(path)} for path in sorted(folder.glob("*.tif"))]
+    data = [{"image": str(path)} for path in sorted(folder.rglob("*.tif"))]
     ResumeCheckpoint(str(folder / "resume.pt"), {"network": network}, {**OPTIONS, **options}, data).attach(engine)
     epochs: list[tuple[int, float]] = []
 
@@ -211,12 +211,22 @@ class TestAnotherTraining:
         labels.write_bytes(b"two objects")
         training(tmp_path, killed_after=3)
         labels.write_bytes(b"three objects")
-        message = r"interrupted training with the content of .*labels\.tif, \w{16}, expected \w{16}; give .* the images"
+        message = (
+            r"interrupted training with the content of the \w+ labels\.tif, \w{16}, expected \w{16}; give .* the images"
+        )
         with pytest.raises(ValueError, match=message):
             training(tmp_path)
         with pytest.raises(ValueError, match=message):  # and not what follows from the labels, such as a working grid
             training(tmp_path, patch_size=[16, 16])
         labels.write_bytes(b"two objects")  # again, at another time
+        assert training(tmp_path)[0] == (4, 4.0)
+
+    def test_the_same_files_in_another_folder_are_taken(self, tmp_path: Path) -> None:
+        (tmp_path / "here").mkdir()
+        for file, content in (("a.tif", b"objects"), ("here/a.tif", b"other objects")):
+            (tmp_path / file).write_bytes(content)
+        training(tmp_path, killed_after=3)
+        (tmp_path / "here").rename(tmp_path / "there")
         assert training(tmp_path)[0] == (4, 4.0)
 
     def test_other_files_of_the_same_content_are_refused(self, tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ class ResumeCheckpoint:
         path: of the newest checkpoint; the one before has `_previous` in its name.
         objects: name -> anything with `state_dict` and `load_state_dict`: network, teacher, optimizer, schedule.
         options: name -> value; a training goes on only with those it began with. Compared as text.
-        data: the training files, name -> path of each; a training goes on only with these, and with the content that
-            they had at its beginning.
+        data: the training files, name -> path of each; a training goes on only with files of these names, in whatever
+            folder, and with the content that they had at its beginning.
         anew: a checkpoint that is found is removed. Who asks a server for a training means another one than the one
             that was stopped.
     """
@@ -111,11 +111,13 @@ class ResumeCheckpoint:
     ) -> None:
         self.path, self.objects, self.anew = Path(path), objects, anew
         self.previous = _previous(self.path)
-        files = [{key: os.path.abspath(file) for key, file in entry.items()} for entry in data]
-        each_file = dict.fromkeys(file for entry in files for file in entry.values())
-        contents = {f"the content of {file},": content_digest(file) for file in each_file}
+        names = [{key: Path(file).name for key, file in entry.items()} for entry in data]
+        contents: dict[str, str] = {}
+        for key, file in sorted({(key, os.path.abspath(file)) for entry in data for key, file in entry.items()}):
+            name = f"the content of the {key} {Path(file).name},"  # of one name there may be several, in other folders
+            contents[name] = " ".join([*contents.get(name, "").split(), content_digest(file)])
         # Files come first, as other values follow from them, and a refusal names the first that differs
-        described: dict[str, Any] = {"data": files, **contents, **options}
+        described: dict[str, Any] = {"data": names, **contents, **options}
         self.options = {name: str(value) for name, value in described.items()}
         self.path_is_whole = False  # until it was read or written
 
