@@ -7,6 +7,7 @@ import torch
 from scripts.training.pictures import (
     embedding_picture,
     gray_picture,
+    image_picture,
     label_picture,
     middle_plane,
     middle_slice,
@@ -34,6 +35,14 @@ def test_gray_is_stretched_and_survives_a_constant_image() -> None:
     assert gray.min() == 0
     assert gray.max() == 255
     assert (gray_picture(np.ones((4, 4))) == 0).all()
+
+
+def test_three_channels_are_colours_and_others_grey() -> None:
+    red = np.zeros((3, 4, 4))
+    red[0, :2] = 5
+    assert image_picture(red)[0, 0].tolist() == [255, 0, 0]
+    assert image_picture(red[:2])[0, 0].tolist() == [255, 255, 255]
+    assert (image_picture(red[:1]) == gray_picture(red[0])).all()
 
 
 def test_unlabelled_is_black_and_an_id_has_one_colour_everywhere() -> None:

@@ -45,6 +45,14 @@ def gray_picture(image: ArrayLike) -> Picture:
     return np.repeat((gray * 255).astype(np.uint8)[..., None], 3, axis=-1)
 
 
+def image_picture(image: ArrayLike) -> Picture:
+    """Middle slice of an image (C, *spatial): three channels as red, green and blue, others as their mean."""
+    channels = np.asarray(image)
+    if len(channels) != 3:
+        return gray_picture(channels.mean(0))
+    return np.stack([gray_picture(channel)[..., 0] for channel in channels], axis=-1)
+
+
 def label_picture(labels: ArrayLike) -> Picture:
     """Middle slice of a label map (*spatial): a colour for each id that stays the same in every picture."""
     plane = middle_slice(labels).astype(np.uint64)
@@ -113,7 +121,7 @@ class PictureHandler:
             for key in ("image", "label", "embeddings", "pred")
         )
         objects = label.masked_fill(where_id(label, self.background_label), 0)
-        pictures = gray_picture(image[0]), label_picture(objects[0]), embedding_picture(embeddings)
+        pictures = image_picture(image), label_picture(objects[0]), embedding_picture(embeddings)
         self.first = side_by_side([*pictures, label_picture(instances[0])])
 
     @one_rank_only()
