@@ -171,6 +171,17 @@ class TestCityscapes:
             assert 0 <= metrics["per_class"][str(class_)]["ap50"] <= 1
         assert metrics["per_class"]["31"] == {"images": 0}
 
+    def test_no_object_of_the_truth_is_left_out_in_whatever_order_configs_stand(
+        self, cities: Path, weights: Path, tmp_path: Path
+    ) -> None:
+        """Objects are drawn for training alone."""
+        folders = {"dataset_dir": cities, "ckpt_dir": weights, "output_dir": tmp_path}
+        scores = []
+        for configs in ([TRAIN[0], "cityscapes.json", EVALUATE[1]], [*EVALUATE, "cityscapes.json"]):
+            run_here(configs, **folders, **DEVICE, split="val", object_fraction=0.1)
+            scores.append(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")))
+        assert scores[0] == scores[1]
+
     def test_instances_lie_inside_their_class_and_their_ids_tell_it(
         self, cities: Path, weights: Path, tmp_path: Path
     ) -> None:
