@@ -115,6 +115,15 @@ class TestList:
         assert {line["image"] for line in lines} == {"cells", "others"}
         assert [line["rank"] for line in lines] == ["1", "2", "3", "4"]
 
+    def test_each_unit_has_columns_of_its_own(self, tmp_path):
+        other = scene()
+        for item in other.values():
+            item.meta |= {"filename_or_obj": "others.tif", "unit": "pixel"}
+        for line in written(tmp_path, find(scene()), find(other)):
+            stated, other_unit = ("um", "unit") if line["image"] == "cells" else ("unit", "um")
+            assert float(line[f"y_{stated}"]) == int(line["y_voxel"]) / 2
+            assert line[f"y_{other_unit}"] == "nan"
+
     def test_nothing_found_leaves_a_header_and_a_warning(self, tmp_path, caplog):
         empty = scene()
         empty["pred"] *= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +140,8 @@ class NextObjectsWriter:
     """Evaluator handler: rank what `FindNextObjectsd` found in all images, and write ``OUTPUT_DIR/next_objects.csv``.
 
     One line for each place: ``rank`` from 1, ``image``, ``score`` in [0, 1], and along each axis the index of a voxel
-    in the image's file (``z_voxel``) and its distance from the first voxel's middle (``z_um``, see `tables`).
+    in the image's file (``z_voxel``) and its distance from the first voxel's middle (``z_um``, see `tables`), each unit
+    in columns of its own.
 
     Args:
         output_dir: folder to write to.
@@ -168,8 +170,7 @@ class NextObjectsWriter:
             logger.warning("found no place to annotate: all that is to be seen is annotated, or looks like background")
         names = unique_names([image.path for image in self.images])
         axes = "zyx"[-self.images[0].voxels.shape[1] :]
-        units = {UNIT_SYMBOLS.get(image.unit, UNSTATED) for image in self.images}
-        unit = units.pop() if len(units) == 1 else UNSTATED
+        units = np.array([UNIT_SYMBOLS.get(self.images[image].unit, UNSTATED) for image, _, _ in chosen], str)
         voxels = np.array([self.images[image].voxels[number] for image, number, _ in chosen]).reshape(-1, len(axes))
         sizes = np.array([self.images[image].voxel_size for image, _, _ in chosen]).reshape(-1, len(axes))
         table = {
@@ -177,8 +178,10 @@ class NextObjectsWriter:
             "image": np.array([names[image] for image, _, _ in chosen]),
             "score": np.array([score for _, _, score in chosen]),
             **{f"{axis}_voxel": column for axis, column in zip(axes, voxels.T, strict=True)},
-            **{f"{axis}_{unit}": column for axis, column in zip(axes, (voxels * sizes).T, strict=True)},
         }
+        for unit in dict.fromkeys(units) or [UNSTATED]:
+            lengths = np.where(units[:, None] == unit, voxels * sizes, math.nan)
+            table |= {f"{axis}_{unit}": column for axis, column in zip(axes, lengths.T, strict=True)}
         write_table(self.target, table)
 
 
