@@ -6,10 +6,14 @@ Triton's kernels are interpreted, which must be settled before Triton is importe
 
 from __future__ import annotations
 
+import logging
 import os
 
+import pytest
 import torch
 from hypothesis import settings
+
+from scripts.notices import SaidOnce
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -17,3 +21,12 @@ if not torch.cuda.is_available():
 settings.register_profile("quick", max_examples=250, deadline=None)
 settings.register_profile("thorough", max_examples=10_000, deadline=None)
 settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said() -> None:
+    """Each test hears what an earlier one has heard."""
+    for logger in logging.Logger.manager.loggerDict.values():
+        for said in getattr(logger, "filters", ()):
+            if isinstance(said, SaidOnce):
+                said.said.clear()

@@ -34,9 +34,12 @@ def test_image_and_label_may_differ_in_extension(tmp_path: Path) -> None:
     assert names(image_label_pairs(tmp_path)) == [("a.b.ome.tif", "a.b.nii.gz"), ("c.TIFF", "c.nii")]
 
 
-def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
-    dataset(tmp_path, ["a.tif", "._a.tif", "notes.txt"], ["a.tif", "Thumbs.db"])
+def test_hidden_and_other_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset(tmp_path, ["a.tif", "._a.tif", "b.jpg", "c.bmp", "d.bmp", "notes.txt"], ["a.tif"])
     assert names(image_label_pairs(tmp_path)) == [("a.tif", "a.tif")]
+    assert [message.split(", expected")[0] for message in caplog.messages] == [
+        f"{tmp_path / 'images'}: left out b.jpg, c.bmp, d.bmp and 1 more"
+    ]
 
 
 def test_images_alone(tmp_path: Path) -> None:

@@ -11,6 +11,17 @@ import torch
 from image_samples import PLANE, STACK, TIFF_FLAVOURS, assert_refused, load, write_tiff
 
 
+def test_values_of_which_the_lowest_is_white_stay_and_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", photometric="miniswhite")
+    for _ in range(2):
+        assert np.array_equal(load(path).numpy(), STACK[None])
+    assert [message.split(", which")[0] for message in caplog.messages] == [
+        f"{path}: says that its lowest value is white"
+    ]
+
+
 class TestAxes:
     @pytest.mark.parametrize("options", TIFF_FLAVOURS.values(), ids=TIFF_FLAVOURS.keys())
     def test_a_stack_is_one_channel_of_z_y_x(self, tmp_path: Path, options: dict) -> None:

@@ -73,6 +73,15 @@ class TestTiff:
         write_instances(INSTANCES[0], source, tmp_path / "b.tif")
         assert np.array_equal(read_tiff(tmp_path / "b.tif").array, INSTANCES[0])
 
+    @pytest.mark.parametrize("metadata", [None, {"axes": "ZYX"}])
+    def test_resolution_tags_are_the_sources(self, tmp_path: Path, metadata: dict | None) -> None:
+        tags = {"resolution": (300, 150), "resolutionunit": "centimeter"}
+        source = write_source(tmp_path / "a.tif", metadata=metadata, **tags)
+        write_instances(INSTANCES, source, tmp_path / "b.tif")
+        header = read_tiff_header(tmp_path / "b.tif")
+        assert (header.resolution, header.resolution_unit) == ((300, 150), tifffile.RESUNIT.CENTIMETER)
+        assert header.voxel_size == {}
+
     def test_axis_order_is_the_sources(self, tmp_path: Path) -> None:
         source = write_source(tmp_path / "a.tif", STACK.transpose(2, 0, 1).copy(), metadata={"axes": "XZY"})
         write_instances(INSTANCES, source, tmp_path / "b.tif")
@@ -258,6 +267,14 @@ class TestTargets:
     def test_a_mask_with_the_name_of_a_result(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a_instances\.tif: found an input"):
             check_targets([{"image": "images/a.tif", "mask": f"{tmp_path}/a_instances.tif"}], tmp_path, tmp_path)
+
+    def test_ids_that_the_format_cannot_hold(self, tmp_path: Path) -> None:
+        data = [{"image": "a.tif"}, {"image": "b.PNG"}]
+        check_targets(data, tmp_path, tmp_path, largest_id=65000)
+        with pytest.raises(
+            ValueError, match=r"b\.PNG: found a PNG, and ids such as 66000 .*, expected ids up to 65535"
+        ):
+            check_targets(data, tmp_path, tmp_path, largest_id=66000)
 
     @pytest.mark.parametrize("name", ["images", "labels"])
     def test_a_folder_of_inputs_is_refused(self, tmp_path: Path, name: str) -> None:

@@ -193,8 +193,12 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected the folders images and labels in dataset_dir.")
     by_name: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or path.is_dir():
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
+    others = [path for path in files if not path.name.lower().endswith(SUFFIXES)]
+    if others:
+        logger.warning("%s: left out %s, expected %s", folder, _first_names(others), ", ".join(SUFFIXES))
+    for path in files:
+        if path in others:
             continue
         name = split_suffix(path)[0]
         if name in by_name:
@@ -208,9 +212,14 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
 def _check_counterparts(
     by_name: Mapping[Any, str], others: Mapping[Any, str], kind: str, other_kind: str, other_folder: Path | str
 ) -> None:
-    alone = [Path(path).name for name, path in by_name.items() if name not in others]
+    alone = [Path(path) for name, path in by_name.items() if name not in others]
     if alone:
-        names = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
+        names = _first_names(alone)
         raise InputError(
             f"{other_folder}: found no {other_kind} for the {kind} {names}, expected one of the same name."
         )
+
+
+def _first_names(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(path.name for path in paths[:3]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import tifffile
 from monai.config import PathLike
 
+from ..notices import SaidOnce
 from ..refusals import refusal
 from .tiff_completeness import check_tiff_is_complete
 from .tiff_headers import image_series, open_tiff, series_header
@@ -16,13 +18,17 @@ from .volumes import Volume, make_volume
 
 ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 
+logger = logging.getLogger(__name__)
+logger.addFilter(SaidOnce())
+
 
 def read_tiff(path: PathLike) -> Volume:
     """Read a plain, ImageJ or OME TIFF; axes come out as (C, Z, Y, X), without those of length one.
 
     The stack axis of a plain file is Z. An alpha channel is left out. The affine is the voxel size in
     micrometres where OME or ImageJ metadata state it. Resolution tags alone are ignored: in plain files they
-    are the 72 or 96 dots an inch of some screen. What is not stated is 1.
+    are the 72 or 96 dots an inch of some screen. What is not stated is 1. Values are those of the file, also where it
+    says that the lowest is white, as ImageJ does of masks that it only shows inverted.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,6 +54,12 @@ def read_tiff(path: PathLike) -> Volume:
     array = array.transpose(order)
     if "S" in header.axes and set(page.extrasamples) & ALPHA:
         array = array[:-1]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        logger.warning(
+            "%s: says that its lowest value is white, which is not looked at: 0 is dark in an image, and nothing in a "
+            "label map; if it should be the other way round, save the file inverted",
+            path,
+        )
     has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
     stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
     affine = np.diag([*spacing, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class TiffHeader:
         unit: "micrometre", or "pixel" where no physical length is stated.
         flavour: "ome", "imagej", "shaped" (written by tifffile) or "plain".
         is_bigtiff: whether the file has 64-bit offsets.
+        resolution: pixels along X and Y in one `resolution_unit`, as the tags say, which other programs may go by.
     """
 
     axes: str
@@ -32,6 +34,8 @@ class TiffHeader:
     unit: str
     flavour: str
     is_bigtiff: bool
+    resolution: tuple[float, float] = (1.0, 1.0)
+    resolution_unit: int = tifffile.RESUNIT.NONE
 
     @property
     def spatial_axes(self) -> str:
@@ -116,4 +120,11 @@ def series_header(path: Path, tif: tifffile.TiffFile, series: list[tifffile.Tiff
     if flavour not in ("ome", "imagej", "shaped"):
         flavour = "ome" if tif.is_ome else "imagej" if tif.is_imagej else "plain"
     voxel_size, unit = stated_voxel_size(path, tif, flavour)
-    return TiffHeader(axes, shape, voxel_size, unit, flavour, tif.is_bigtiff)
+    page = series[0].keyframe
+    try:
+        resolution = page.get_resolution()
+    except (ValueError, ZeroDivisionError):
+        resolution = 0.0, 0.0
+    if not all(0 < pixels < math.inf for pixels in resolution):  # 0 is how many programs say that they know none
+        return TiffHeader(axes, shape, voxel_size, unit, flavour, tif.is_bigtiff)
+    return TiffHeader(axes, shape, voxel_size, unit, flavour, tif.is_bigtiff, resolution, page.resolutionunit)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from ..notices import SaidOnce
 from ..refusals import refusal
 
 # One length unit in micrometres. Casefolded keys: that also turns the micro sign into the Greek letter mu.
@@ -25,6 +26,7 @@ NO_UNIT = ("pixel", "pixels", "")
 SCREEN_UNITS = ("in", "inch", "inches")  # ImageJ takes the dots an inch of plain files for a calibration
 
 logger = logging.getLogger(__name__)
+logger.addFilter(SaidOnce())
 
 
 def stated_voxel_size(path: Path, tif: tifffile.TiffFile, flavour: str) -> tuple[dict[str, float], str]:

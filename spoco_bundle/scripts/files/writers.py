@@ -33,6 +33,8 @@ from .tables import SCORES_POSTFIX, instance_table, write_table
 from .tiff_headers import TiffHeader, read_tiff_header
 from .whole_files import whole_file
 
+LARGEST_ID_OF_PNG = 2**16 - 1
+
 
 def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -> None:
     """Write an instance map with the shape, axis order, voxel size and file format of the image ``source``.
@@ -113,7 +115,8 @@ def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
         resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
         return {"imagej": True, "metadata": metadata, "resolution": resolution}
     # said outright, as tifffile takes any file named .ome.tif for OME
-    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None}
+    tags = {"resolution": header.resolution, "resolutionunit": header.resolution_unit}
+    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None, **tags}
 
 
 # -------------------------------------------------------------------------------------------------- NIfTI
@@ -138,7 +141,7 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
 
 
 def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
-    _check_grid(instances, source, target, read_png(source).array.shape[-2:], np.iinfo(np.uint16).max)
+    _check_grid(instances, source, target, read_png(source).array.shape[-2:], LARGEST_ID_OF_PNG)
     with whole_file(target) as temporary:
         Image.fromarray(instances.astype(np.uint16)).save(temporary)
 
@@ -164,17 +167,24 @@ class InstanceLayout(FolderLayoutBase):
 
 
 def check_targets(
-    data: Sequence[Mapping[str, str]], output_dir: PathLike, dataset_dir: PathLike, postfix: str = "instances"
+    data: Sequence[Mapping[str, str]],
+    output_dir: PathLike,
+    dataset_dir: PathLike,
+    postfix: str = "instances",
+    largest_id: int = 0,
 ) -> None:
     """Refuse an output folder in which a result would take the place of an input, or be one for the next run.
+
+    And a format that cannot hold the ids of a result.
 
     Args:
         data: the images to segment under the key ``image``, and what belongs to them under others.
         output_dir, postfix: see `InstanceLayout`.
         dataset_dir: all files in its folders ``images`` and ``labels`` are inputs.
+        largest_id: what is known beforehand of the largest id of the results: that it is not smaller.
 
     Raises:
-        ValueError: naming the folder, or the input and the image whose result has its name.
+        ValueError: naming the folder, the input and the image whose result has its name, or the id.
     """
     for folder in (Path(dataset_dir) / "images", Path(dataset_dir) / "labels"):
         if folder.resolve() == Path(output_dir).resolve():
@@ -185,6 +195,9 @@ def check_targets(
         target = Path(layout.filename(entry["image"]))
         if target.resolve() in inputs:
             raise refusal(target, f"an input in the place of the result of {entry['image']}", "another output_dir")
+        if largest_id > LARGEST_ID_OF_PNG and target.suffix.lower() in PNG_SUFFIXES:
+            found = f"a PNG, and ids such as {largest_id} for its objects"
+            raise refusal(entry["image"], found, f"ids up to {LARGEST_ID_OF_PNG} in this format, or a TIFF")
 
 
 class InstanceWriter(ImageWriter):

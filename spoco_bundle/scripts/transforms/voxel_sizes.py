@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
+from ..notices import SaidOnce
 
 logger = logging.getLogger(__name__)
+logger.addFilter(SaidOnce())
 
 
 def assumed_voxel_sizes(sizes: ArrayLike, stated: ArrayLike) -> NDArray[np.float64]:
