@@ -257,7 +257,7 @@ def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
     inference["displayable_configs"].update({**changed, "roi_size": [32] * 3, "overlap": 0.5})
     inference.parse()
     cluster = inference.get_parsed_content("cluster")
-    used = [cluster.method, cluster.delta_var, cluster.sizes[0], cluster.merge_threshold, cluster.min_score]
+    used = [cluster.method, cluster.delta_var, cluster.min_size, cluster.merge_threshold, cluster.min_score]
     assert used == list(changed.values())
     inferer = inference.get_parsed_content("inferer")
     assert (inferer.roi_size, inferer.overlap) == ([32] * 3, 0.5)

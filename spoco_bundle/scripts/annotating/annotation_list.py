@@ -81,7 +81,7 @@ class FindNextObjectsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
-        self.sizes, self.foreground = (min_size, smallest_instance), foreground
+        self.min_size, self.smallest_instance, self.foreground = min_size, smallest_instance, foreground
         self.special = (background_label, ignore_label)
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
@@ -99,8 +99,8 @@ class FindNextObjectsd(MapTransform):
             nothing_missed = everywhere or result.get(self.blank_key)  # a blank image has nothing to miss
             probability = None if nothing_missed else foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             instances = np.asarray(result[self.instances_key], np.int32)[0]
-            min_size = smallest_in_working_voxels(*self.sizes, picture)
-            regions = candidate_regions(instances, probability, looked_at, min_size, self.foreground_threshold)
+            smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, picture)
+            regions = candidate_regions(instances, probability, looked_at, smallest, self.foreground_threshold)
             found = find_candidates(regions, looked_at, image, student, teacher, self.delta_var)
             result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))

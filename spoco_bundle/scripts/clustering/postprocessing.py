@@ -84,7 +84,7 @@ class ClusterEmbeddingsd(MapTransform):
             raise InputError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
-        self.sizes = min_size, smallest_instance
+        self.min_size, self.smallest_instance = min_size, smallest_instance
         self.classes, self.merge_threshold = classes, merge_threshold
         self.mask_key, self.blank_key = mask_key, blank_key
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
@@ -98,14 +98,14 @@ class ClusterEmbeddingsd(MapTransform):
                 result[self.embeddings_key] = pred
             vectors = plain_tensor(torch.as_tensor(pred)).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
-            min_size = smallest_in_working_voxels(*self.sizes, pred)
+            smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, pred)
             chosen = result.get(CHOSEN_KEY, {})
             cluster = partial(
                 cluster_embeddings,
                 student,
                 method=self.method,
                 delta_var=self.delta_var,
-                min_size=min_size,
+                min_size=smallest,
                 teacher_embeddings=teacher if len(teacher) else None,
                 merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
             )
@@ -119,7 +119,7 @@ class ClusterEmbeddingsd(MapTransform):
                 elif self.foreground == "estimated":
                     threshold = chosen.get("foreground_threshold", self.foreground_threshold)
                     instances = cluster(is_foreground(student, threshold))
-                    instances = drop_fragments(instances, student, self.position_scale, min_size)
+                    instances = drop_fragments(instances, student, self.position_scale, smallest)
                 else:
                     instances = cluster(None)
             except InputError as error:  # as embeddings that are no numbers, of broken weights

@@ -79,7 +79,7 @@ class ThresholdCalibration(Transform):
                 f"merge_threshold must be a positive number, or None to choose one, got {merge_threshold!r}"
             )
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
-        self.sizes, self.merge_threshold = (min_size, smallest_instance), merge_threshold
+        self.min_size, self.smallest_instance, self.merge_threshold = min_size, smallest_instance, merge_threshold
         usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
         may_choose = foreground_threshold is None and foreground == "estimated"
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
@@ -129,7 +129,7 @@ class ThresholdCalibration(Transform):
     def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer], seen: Mask) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds."""
         embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
-        smallest = smallest_in_working_voxels(*self.sizes, data[self.pred_key])
+        smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, data[self.pred_key])
         if self.mask_key in data:
             mask = torch.as_tensor(data[self.mask_key]).cpu().numpy()[0]
             overlaps = self._overlaps_in_mask(embeddings, mask, labels, seen, smallest)[None]
