@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +28,17 @@ def with_ones(layer: nn.Module) -> nn.Module:
     for weights in layer.parameters():
         nn.init.ones_(weights)
     return layer.requires_grad_(False)
+
+
+class Called(nn.Module):
+    """A function of PyTorch in the form in which somebody calls it."""
+
+    def __init__(self, function: Callable[..., Tensor], *arguments: Any, **options: Any) -> None:
+        super().__init__()
+        self.function, self.arguments, self.options = function, arguments, options
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.function(image, *self.arguments, **self.options)
 
 
 class TestByHand:
@@ -75,6 +86,11 @@ class TestLayers:
             nn.GroupNorm(2, 4, affine=False),
             nn.LeakyReLU(0.1),
             nn.ReLU(),
+            Called(functional.conv2d, torch.ones(2, 4, 3, 3), padding=1),
+            Called(functional.conv2d, torch.ones(2, 4, 3, 3), None, 2, 1),
+            Called(functional.conv_transpose2d, torch.ones(4, 2, 2, 2), stride=2),
+            Called(functional.group_norm, 2),
+            Called(functional.leaky_relu, 0.1),
         ],
         ids=str,
     )
@@ -108,6 +124,9 @@ class TestLayers:
             nn.Conv2d(4, 4, 3, padding="same"),
             lambda features: features + 1,
             lambda features: torch.cat([features, features], dim=2),
+            lambda features: torch.cat([features, torch.rand(1, 1, 8, 8)], dim=1),
+            lambda features: functional.conv2d(torch.rand(1, 4, 8, 8), weight=features),
+            lambda features: functional.conv2d(input=features, weight=torch.rand(1, 4, 3, 3)),
         ],
     )
     def test_unknown_ones_are_refused(self, layer: Any) -> None:

@@ -44,6 +44,13 @@ class TestTeacher:
         assert torch.allclose(both[:, 1:], 2 * image + 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_positions_are_not_rounded_to_half_precision(dtype: torch.dtype) -> None:
+    image = torch.zeros(1, 3, 4, 2000, dtype=dtype)
+    along_x = EmbeddingInferer((8, 2048), position_scale=0.25)(image, nn.Identity())[0, 2, 0]
+    assert torch.equal(along_x.diff(), torch.full((1999,), 0.25))
+
+
 class TestFittingWindow:
     @pytest.mark.parametrize(
         ("length", "overlap", "expected"),

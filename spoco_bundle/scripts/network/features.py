@@ -12,6 +12,7 @@ for each layer that reads them: no further back than to the image, and to what i
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -72,9 +73,14 @@ class Features:
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Features:
+        name = getattr(function, "__name__", function)
         if function not in _LAYERS:
-            raise UnsupportedLayer(f"{getattr(function, '__name__', function)} is computed for whole tensors only")
-        return _LAYERS[function](function, *args, **(kwargs or {}))
+            raise UnsupportedLayer(f"{name} is computed for whole tensors only")
+        try:
+            given = inspect.signature(_LAYERS[function]).bind(function, *args, **(kwargs or {}))
+        except TypeError as error:
+            raise UnsupportedLayer(f"{name} with these arguments is computed for whole tensors only") from error
+        return _LAYERS[function](*given.args, **given.kwargs)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise UnsupportedLayer(f"{name} is known of whole tensors only")
@@ -127,18 +133,24 @@ def _kept(values: Tensor, windows: Windows) -> Features:
     return Features(values.shape, windows, lambda region: values[_everywhere_in(region)].to(windows.device, copy=True))
 
 
+def _each_axis(value: int | Sequence[int], weight: Tensor) -> Sequence[int]:
+    """One for each spatial axis of a convolution's weights."""
+    return [value] * (weight.dim() - 2) if isinstance(value, int) else value
+
+
 def _convolution(
     function: Callable[..., Tensor],
     source: Features,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Features:
     if isinstance(padding, str):
         raise UnsupportedLayer(f"a convolution's padding in numbers is needed, got {padding!r}")
+    stride, padding, dilation = (_each_axis(value, weight) for value in (stride, padding, dilation))
     reach = [step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)]
 
     def compute(region: Region) -> Tensor:
@@ -158,14 +170,15 @@ def _upsampling(
     function: Callable[..., Tensor],
     source: Features,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-    groups: int,
-    dilation: Sequence[int],
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
 ) -> Features:
     """A transposed convolution whose kernel is its stride, as of a U-Net."""
+    stride, padding, output_padding = (_each_axis(value, weight) for value in (stride, padding, output_padding))
     if tuple(weight.shape[2:]) != tuple(stride) or any((*padding, *output_padding)):
         raise UnsupportedLayer("a transposed convolution's kernel must be its stride")
 
@@ -184,9 +197,9 @@ def _normalization(
     function: Callable[..., Tensor],
     source: Features,
     num_groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Features:
     """GroupNorm by the statistics of the whole image: one scale and one shift for each channel."""
     regions = list(source.windows.over(source.shape[2:]))
@@ -213,17 +226,21 @@ def _normalization(
     return Features(source.shape, source.windows, compute)
 
 
-def _activation(function: Callable[..., Tensor], source: Features, **options: Any) -> Features:
-    options["inplace"] = True  # what is read may be changed
-    return Features(source.shape, source.windows, lambda region: function(source.read(region), **options))
+def _activation(function: Callable[..., Tensor], source: Features, *arguments: Any, **options: Any) -> Features:
+    if not arguments:
+        options["inplace"] = True  # what is read may be changed
+    return Features(source.shape, source.windows, lambda region: function(source.read(region), *arguments, **options))
 
 
-def _concatenation(function: Callable[..., Tensor], sources: Sequence[Features], dim: int) -> Features:
+def _concatenation(function: Callable[..., Tensor], sources: Sequence[Features | Tensor], dim: int = 0) -> Features:
     if dim != 1:
         raise UnsupportedLayer(f"only channels can be joined, got dim {dim}")
-    first = sources[0]
-    shape = [1, sum(source.shape[1] for source in sources), *first.shape[2:]]
-    return Features(shape, first.windows, lambda region: function([source.read(region) for source in sources], dim))
+    joined = [source for source in sources if isinstance(source, Features)]
+    if len(joined) < len(sources):
+        raise UnsupportedLayer("only what is made of the image can be joined, got a tensor")
+    shape = [1, sum(source.shape[1] for source in joined), *joined[0].shape[2:]]
+    windows = joined[0].windows
+    return Features(shape, windows, lambda region: function([source.read(region) for source in joined], dim))
 
 
 # what takes the place of a function whose first argument is `Features`; it is given the function and its arguments
