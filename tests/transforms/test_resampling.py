@@ -1,9 +1,12 @@
 """The working grid, and the way back."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import CenterSpatialCropd, Flipd, MapTransform, Rotate90d, SpatialPadd
 
 from scripts.transforms.resampling import (
     ResampleToSpacingd,
@@ -12,6 +15,7 @@ from scripts.transforms.resampling import (
     resample_nearest,
     working_shape,
 )
+from scripts.transforms.voxel_sizes import AssumeVoxelSized
 
 
 def image(shape: tuple[int, ...], voxel_size: tuple[float, ...], dtype: torch.dtype = torch.float32) -> MetaTensor:
@@ -82,6 +86,38 @@ class TestWorkingGrid:
         assert restored.shape == (1, 4, 8, 6)
         assert restored.dtype == torch.int32
         assert torch.equal(restored.affine, source.affine)
+
+    def test_small_instances_are_counted_on_the_grid_of_the_file(self) -> None:
+        working = ResampleToSpacingd("image", (1, 2))({"image": image((1, 12), (1, 1))})["image"]
+        data = {"image": working, "pred": torch.tensor([[[7, 0, 9, 9, 0, 0]]], dtype=torch.int32)}
+        restored = RestoreGridd("pred", min_size=3)(data)["pred"]
+        assert restored.flatten().tolist() == [0, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        "moved",
+        [
+            Flipd("image", spatial_axis=1),
+            Rotate90d("image"),
+            CenterSpatialCropd("image", roi_size=(8, 10)),
+            SpatialPadd("image", spatial_size=(8, 13), method="end"),
+        ],
+        ids=lambda transform: type(transform).__name__,
+    )
+    def test_an_image_that_lies_elsewhere_than_its_file_is_refused(self, moved: MapTransform) -> None:
+        """Its map would not lie on what was seen."""
+        data = ResampleToSpacingd("image", (2, 1.5))(moved({"image": image((8, 12), (1, 1))}))
+        data["pred"] = torch.ones(1, *data["image"].shape[1:], dtype=torch.int32)
+        with pytest.raises(ValueError, match=r"cells\.tif: found an image that was flipped, turned, cut or padded"):
+            RestoreGridd("pred")(data)
+
+    def test_voxels_may_be_taken_to_be_longer_than_the_file_says(self) -> None:
+        longer = AssumeVoxelSized("image", voxel_size=[3.0, 2.0], stated=[True, True])
+        source = image((4, 8), (1, 1))
+        source.meta["stated_voxel_size"] = [math.nan, math.nan]
+        data = ResampleToSpacingd("image", (2, 2))(longer({"image": source}))
+        assert data["image"].shape == (1, 6, 8)
+        data["pred"] = torch.ones(1, 6, 8, dtype=torch.int32)
+        assert RestoreGridd("pred")(data)["pred"].shape == (1, 4, 8)
 
 
 class TestMask:
