@@ -34,6 +34,7 @@ SAMPLED_VOXELS = 512  # of an image, that tell whether it is so
 # Pairs computed at once: four MiB of them stay in a cache and keep two cores busy, a GPU wants few large kernels.
 PORTIONS = {"cpu": 2**20}
 PORTION_ELSEWHERE = 2**25
+ONE_THREAD = 2**14  # numbers; torch begins to share the work at twice as many
 FEW_CENTERS = 32  # no more than these are not worth a closer look
 FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
 
@@ -279,7 +280,18 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         by_voxels = torch.bmm(columns, derivative.mT).mT  # (t, c, E + 2): sum of e f', sum of f', ...
         moved = by_centers[:, :dim].addcmul_(by_centers[:, -1:], columns[:, :dim], value=2)
         drawn = (by_voxels[..., :dim] * -2).addcmul_(by_voxels[..., dim : dim + 1], nearest[..., :dim], value=-1)
-        to_embeddings[some] = moved.mT.index_put_((box, voxel), pull, accumulate=True).mT
-        drawn.index_put_((box, center), -pull, accumulate=True)
+        to_embeddings[some] = add_rows(moved.mT, (box, voxel), pull).mT
+        add_rows(drawn, (box, center), -pull)
         to_centers.index_add_(1, own.index(some, near).flatten(), drawn.flatten(0, 1).mT.contiguous())
     return from_boxes(to_embeddings, weights.shape[2:], own.boxes.edges), to_centers.mT.reshape(own.centers.shape)
+
+
+def add_rows(target: Tensor, places: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+    """Add (K, E) rows to (A, B, E) at K places, of which several may be the same; returns the target.
+
+    On a CPU as few at a time as torch adds in one thread: of several the one that comes first changes the last bits.
+    """
+    count = max(1, ONE_THREAD // rows.shape[1]) if target.device.type == "cpu" else max(1, len(rows))
+    for *some, part in zip(*(column.split(count) for column in (*places, rows)), strict=True):
+        target.index_put_(tuple(some), part, accumulate=True)
+    return target
