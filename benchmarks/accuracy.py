@@ -72,6 +72,7 @@ class Experiment:
         seed: of the choice of objects and of the training.
         folder: everything that is written goes there.
         options: further ids of the configs, as on the command line: ``["--foreground", "everywhere"]``.
+        background_label: of the files to train on; the others hold the truth.
     """
 
     configs: list[str]
@@ -81,6 +82,7 @@ class Experiment:
     seed: int
     folder: Path
     options: Sequence[str] = ()
+    background_label: int | None = None
 
     def warm_up(self) -> Times:
         """Time the parts of a training, on one short epoch."""
@@ -98,7 +100,8 @@ class Experiment:
         length = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch}
         length["val_interval"] = validation_interval(epochs)
         drawn = {"object_fraction": self.fraction, "seed": self.seed}
-        self._run(["training"], [], self.pairs, ckpt_dir=weights, output_dir=output, **length, **drawn)
+        painted = {} if self.background_label is None else {"background_label": self.background_label}
+        self._run(["training"], [], self.pairs, ckpt_dir=weights, output_dir=output, **length, **drawn, **painted)
 
     def test(self) -> dict[str, float]:
         """Segment the test part and compare it with the truth; returns the means over its images."""
@@ -135,13 +138,12 @@ def measure(options: argparse.Namespace, folder: Path) -> Row:
     set_ = SETS[options.set]
     pairs = find_pairs(options.data, set_.folder, set_.train)
     annotated, total = count_objects(pairs, options.fraction)
-    ids = list(options.ids)
+    background = None
     if options.full_supervision and set_.boundaries is None:
         pairs, background = paint_background(pairs, folder / "labels")
-        ids += ["--background_label", str(background)]
     overlays = ["2d.json"] if set_.spatial_dims == 2 else []
     tested = find_pairs(options.data, set_.folder, set_.test)
-    experiment = Experiment(overlays, pairs, tested, options.fraction, options.seed, folder, ids)
+    experiment = Experiment(overlays, pairs, tested, options.fraction, options.seed, folder, options.ids, background)
     epochs = options.epochs
     if epochs is None:
         times = experiment.warm_up()

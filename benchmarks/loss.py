@@ -41,7 +41,7 @@ from scripts.training.steps import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E40
 
 OBJECTS = (1, 12, 60, 300)
 ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
-PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # 2D: batch and patch of 2d.json; in 3D one patch
+PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # larger than in training, with room for 300 objects
 GPU_PATCHES = {**PATCHES, "3D, large": (1, 128, 128, 128)}  # small ones do not keep a GPU busy
 OVERLAYS = {"3D": (), "3D, large": (), "2D": ("2d.json",)}
 BORDER_WEIGHT = 3.0  # that of train.json for dense tissue; elsewhere it is 0, and the loss cheaper
@@ -187,6 +187,8 @@ def against_reference(device: str, repeats: int) -> None:
         ) -> Tensor:
             return reduce(torch.add, terms(*inputs).values())
 
+        values = [terms(student, teacher, labels, anchors) for terms in (reference_terms, spoco_terms)]
+        torch.testing.assert_close(values[1], values[0], rtol=1e-3, atol=1e-5)
         gradients = [torch.autograd.grad(total(terms), student)[0] for terms in (reference_terms, spoco_terms)]
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3 * gradients[0].abs().max().item())
         slow = median_seconds(lambda total=total: total(reference_terms).backward(), 1, device)

@@ -20,6 +20,8 @@ from scripts.files.whole_files import write_json
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
+MAPPED = 2**16  # bytes; glibc gives larger blocks back when they are freed
+RESET_PEAK = Path("/proc/self/clear_refs")  # Linux
 
 
 def median_seconds(call: Callable[[], Any], repeats: int, device: torch.device | str = "cpu") -> float:
@@ -39,8 +41,10 @@ def extra_megabytes(
 ) -> float:
     """By how much the peak memory grows while ``prepare(*arguments)()`` runs, beyond what `prepare` allocated.
 
-    Of a GPU it is the memory of tensors. Measured in a process of its own, because the peak of a process never falls.
+    Of a GPU it is the memory of tensors. Measured in a process of its own, in which what is freed goes back to the
+    system at once: it would otherwise be taken again unseen.
     """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MAPPED)
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report_peak, args=(sender, prepare, arguments, device))
@@ -94,6 +98,8 @@ def _report_peak(
     call = prepare(*arguments)
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    elif RESET_PEAK.exists():
+        RESET_PEAK.write_text("5")
     before = peak_megabytes(device)
     call()
     sender.send(peak_megabytes(device) - before)
