@@ -133,7 +133,7 @@ class Scene:
         """Write it as a dataset of one image; with `annotated`, only so many objects keep their labels."""
         labels = self.labels.astype(np.uint16)
         if annotated is not None:
-            sizes, ids = np.bincount(labels.ravel()), np.unique(labels)[1:]
+            sizes, ids = np.bincount(labels.ravel()), np.unique(labels[labels != 0])
             whole = [id_ for id_ in ids if sizes[id_] > np.percentile(sizes[ids], WHOLE)]
             labels[~np.isin(labels, np.random.default_rng(5).choice(whole, annotated, replace=False))] = 0
         for folder, array in (("images", self.image), ("labels", labels)):
