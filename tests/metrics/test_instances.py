@@ -383,7 +383,7 @@ class TestInstanceMetrics:
             metric.aggregate()
 
     def test_two_processes_with_three_and_two_images_are_one_process_with_five(self, tmp_path: Path) -> None:
-        torch.multiprocessing.spawn(_aggregate_on_rank, args=(str(tmp_path),), nprocs=2)
+        torch.multiprocessing.spawn(_aggregate_on_rank, args=(str(tmp_path), ([0, 1, 2], [3, 4])), nprocs=2)
         metric = InstanceMetrics()
         metric(*(list(maps) for maps in zip(*self.images(5), strict=True)))
         for rank in range(2):
@@ -391,12 +391,20 @@ class TestInstanceMetrics:
             assert mean == pytest.approx(metric.aggregate(), abs=1e-12)
             assert rows.tolist() == metric.per_image().tolist()
 
+    def test_an_image_that_another_process_repeats_counts_once(self, tmp_path: Path) -> None:
+        torch.multiprocessing.spawn(_aggregate_on_rank, args=(str(tmp_path), ([3, 4], [3]), 1), nprocs=2)
+        metric = InstanceMetrics()
+        metric(*(list(maps) for maps in zip(*self.images(5)[3:], strict=True)))
+        for rank in range(2):
+            assert torch.load(tmp_path / f"{rank}.pt")[0] == pytest.approx(metric.aggregate(), abs=1e-12)
 
-def _aggregate_on_rank(rank: int, folder: str) -> None:
+
+def _aggregate_on_rank(rank: int, folder: str, shares: tuple[list[int], ...], repeats: int | None = None) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/init", rank=rank, world_size=2)
     images = TestInstanceMetrics.images(5)
-    metric = InstanceMetrics()
-    for prediction, truth in images[:3] if rank == 0 else images[3:]:
+    metric = InstanceMetrics(is_repetition=rank == repeats)
+    for number in shares[rank]:
+        prediction, truth = images[number]
         metric([prediction], [truth])
     torch.save((metric.aggregate(), metric.per_image()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -332,14 +332,16 @@ class InstanceMetrics(CumulativeIterationMetric):
 
     Args:
         sparse, background_label: as in `instance_metrics`.
+        is_repetition: whether this process only repeats images of others, which happens where there are fewer images
+            than processes: they do not count in the means.
     """
 
-    def __init__(self, sparse: bool = False, background_label: int | None = None) -> None:
+    def __init__(self, sparse: bool = False, background_label: int | None = None, is_repetition: bool = False) -> None:
         super().__init__()
-        self.sparse, self.background_label = sparse, background_label
+        self.sparse, self.background_label, self.is_repetition = sparse, background_label, is_repetition
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> list[torch.Tensor]:
-        """Values (B, len(METRIC_NAMES)) in float64, and which images have annotated objects, (B,) bool."""
+        """Values (B, len(METRIC_NAMES)) in float64; which images have annotated objects, and which count, (B,) bool."""
         predictions, truths = _checked_batch(y_pred, "prediction"), _checked_batch(y, "ground_truth")
         if len(predictions) != len(truths):
             raise InputError(f"prediction has {len(predictions)} images, but ground_truth has {len(truths)}.")
@@ -349,7 +351,8 @@ class InstanceMetrics(CumulativeIterationMetric):
         ]
         values = [[row[name] for name in METRIC_NAMES] for row in rows]
         annotated = [bool(without_special(truth, self.background_label, None).any()) for truth in truths]
-        return [torch.tensor(values, dtype=torch.float64), torch.tensor(annotated)]
+        counted = torch.full((len(truths),), not self.is_repetition)
+        return [torch.tensor(values, dtype=torch.float64), torch.tensor(annotated), counted]
 
     def per_image(self) -> torch.Tensor:
         """The values of each image, process after process: (N, len(METRIC_NAMES)) float64."""
@@ -365,9 +368,10 @@ class InstanceMetrics(CumulativeIterationMetric):
         With ``sparse`` an image without any annotated object says nothing, and its perfect values would only
         flatter the mean: it is left out, unless there is no other.
         """
-        values, annotated = gathered(self)
+        values, annotated, counted = gathered(self)
         if self.sparse and bool(annotated.any()):
-            values = values[annotated]
+            counted &= annotated
+        values = values[counted]
         return dict(zip(METRIC_NAMES, values.mean(dim=0).tolist(), strict=True))
 
 

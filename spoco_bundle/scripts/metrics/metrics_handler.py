@@ -47,6 +47,7 @@ class InstanceMetricsHandler(Metric):
 
     Args:
         sparse, background_label: see `scripts.metrics.instance_metrics`.
+        is_repetition: see `scripts.metrics.InstanceMetrics`.
         classes: of these, the objects of each one are also measured alone (see `scripts.metrics.class_metrics`).
         output_transform: takes ``engine.state.output`` to (predictions, truths), each (B, 1, *spatial) or a
             list of (1, *spatial), integers; default: its items ``pred`` and ``label``.
@@ -58,8 +59,9 @@ class InstanceMetricsHandler(Metric):
         classes: Sequence[int] | None = None,
         background_label: int | None = None,
         output_transform: Callable[[Any], Any] | None = None,
+        is_repetition: bool = False,
     ) -> None:
-        self.metric = InstanceMetrics(sparse, background_label)
+        self.metric = InstanceMetrics(sparse, background_label, is_repetition)
         self.class_metric = ClassMetrics(classes, sparse, background_label) if classes else None
         # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
         super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")

@@ -54,6 +54,7 @@ class ThresholdCalibration(Transform):
         background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
         merge_threshold, foreground_threshold: thresholds that are used as they are; None: choose one.
+        is_repetition: whether this process only repeats images of others, as where there are fewer than processes.
         classes, mask_key: where there is such a map, objects are in the regions of these classes, each by itself, or
             where it is not 0 (None).
     """
@@ -73,6 +74,7 @@ class ThresholdCalibration(Transform):
         pred_key: str = "pred",
         label_key: str = "label",
         mask_key: str = "mask",
+        is_repetition: bool = False,
     ) -> None:
         if merge_threshold is not None and (not isinstance(merge_threshold, Real) or not merge_threshold > 0):
             raise InputError(
@@ -85,6 +87,7 @@ class ThresholdCalibration(Transform):
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
         self.special, self.classes = (background_label, ignore_label), classes
         self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
+        self.is_repetition = is_repetition
         self._forget()
 
     def attach(self, engine: Engine) -> None:
@@ -179,6 +182,8 @@ class ThresholdCalibration(Transform):
 
     def _share(self) -> None:
         """Every process of a distributed training comes to the same threshold."""
+        if self.is_repetition:
+            self._forget()
         if idist.get_world_size() > 1:
             self.total_overlap = torch.as_tensor(idist.all_reduce(torch.from_numpy(self.total_overlap))).cpu().numpy()
             self.total_weight = float(idist.all_reduce(self.total_weight))
