@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -37,18 +38,22 @@ def median_seconds(call: Callable[[], Any], repeats: int, device: torch.device |
 
 
 def extra_megabytes(
-    prepare: Callable[..., Callable[[], Any]], *arguments: Any, device: torch.device | str = "cpu"
+    prepare: Callable[..., Callable[[], Any]],
+    *arguments: Any,
+    device: torch.device | str = "cpu",
+    without_holes: bool = False,
 ) -> float:
     """By how much the peak memory grows while ``prepare(*arguments)()`` runs, beyond what `prepare` allocated.
 
-    Of a GPU it is the memory of tensors. Measured in a process of its own, in which what is freed goes back to the
-    system at once: it would otherwise be taken again unseen.
+    Of a GPU it is the memory of tensors. Measured in a process of its own, because the C library keeps some of what is
+    freed: what it kept before is taken again unseen, and what it keeps on the way is counted. `without_holes` lets it
+    give all back at once, which takes time.
     """
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MAPPED)
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report_peak, args=(sender, prepare, arguments, device))
-    process.start()
+    with mock.patch.dict(os.environ, {"MALLOC_MMAP_THRESHOLD_": str(MAPPED)} if without_holes else {}):
+        process.start()
     sender.close()
     try:
         return receiver.recv()
