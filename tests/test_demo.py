@@ -100,12 +100,12 @@ class TestPlan:
         assert plan.patch_size == (16, 32, 32)
 
     def test_a_single_2d_image_is_trained_and_tested(self, tmp_path):
-        pairs = write_dataset(tmp_path / "data", {"a": (100, 140)})
+        pairs = write_dataset(tmp_path / "data", {"a": (60, 140)})
         plan = plan_dataset(pairs, tmp_path / "output")
         link_dataset(pairs, plan)
         assert len(image_label_pairs(plan.train_dir)) == 1
         assert not plan.is_held_out
-        assert plan.patch_size == (96, 128)
+        assert plan.patch_size == (56, 64)
         names = [path.name for path in config_files(plan.spatial_dims, "train.json", "evaluate.json")]
         assert names == ["train.json", "2d.json", "evaluate.json"]
 
