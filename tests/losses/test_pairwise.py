@@ -324,3 +324,15 @@ class TestReach:
         voxels = to_boxes(images, space.boxes.edges, "replicate").unflatten(0, (2, -1))  # (B, T / B, E, w)
         distances = (voxels[:, :, None] - centers[:, None, :, :, None]).norm(dim=3).amin(3).flatten(0, 1)
         assert (space.bounds() <= distances + 1e-5).all()
+
+
+@pytest.mark.parametrize("numbers", [1, 8, 2**14])
+def test_rows_are_added_in_their_order_a_few_at_a_time(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairwise, "ONE_THREAD", numbers)
+    places = torch.tensor([0, 1, 0, 0]), torch.tensor([2, 0, 2, 2])
+    rows = torch.tensor([[1e8, 1.0], [3.0, 4.0], [1.0, 1.0], [-1e8, 1.0]])
+    added = pairwise.add_rows(torch.zeros(2, 3, 2), places, rows)
+    assert added[0, 2].tolist() == [0, 3]  # 1e8 + 1 - 1e8 in single precision; in another order it is 1
+    assert added[1, 0].tolist() == [3, 4]
+    assert added.count_nonzero() == 3
+    assert pairwise.add_rows(added.clone(), (places[0][:0], places[1][:0]), rows[:0]).equal(added)

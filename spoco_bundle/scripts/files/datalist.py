@@ -194,12 +194,11 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
         raise FileNotFoundError(f"{folder}: no such folder, expected the folders images and labels in dataset_dir.")
     by_name: dict[str, str] = {}
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
-    others = [path for path in files if not path.name.lower().endswith(SUFFIXES)]
-    if others:
+    volumes = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    if len(volumes) < len(files):
+        others = sorted({*files} - {*volumes})
         logger.warning("%s: left out %s, expected %s", folder, _first_names(others), ", ".join(SUFFIXES))
-    for path in files:
-        if path in others:
-            continue
+    for path in volumes:
         name = split_suffix(path)[0]
         if name in by_name:
             raise InputError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")

@@ -370,7 +370,7 @@ class InstanceMetrics(CumulativeIterationMetric):
         """
         values, annotated, counted = gathered(self)
         if self.sparse and bool(annotated.any()):
-            counted &= annotated
+            counted = counted & annotated
         values = values[counted]
         return dict(zip(METRIC_NAMES, values.mean(dim=0).tolist(), strict=True))
 
