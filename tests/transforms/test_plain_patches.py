@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from monai.data import CacheDataset, MetaTensor, get_track_meta
-from monai.transforms import Compose, Flipd, Lambdad, RandFlipd, RandGaussianNoised, RandSpatialCropd
+from monai.transforms import Compose, Flipd, Lambdad, RandFlipd, RandGaussianNoised, RandRotate90d, RandSpatialCropd
 
-from scripts.transforms.plain_patches import ComposePlainPatches
+from scripts.transforms.plain_patches import ComposePlainPatches, RandTurnd
 
 TRANSFORMS = [
     Flipd("image", spatial_axis=0),
@@ -35,6 +35,20 @@ def test_the_patches_are_those_of_compose(cache_rate: float) -> None:
         assert type(plain["image"]) is torch.Tensor
         assert torch.equal(plain["image"], usual["image"].as_tensor())
         assert plain["name"] == usual["name"]
+
+
+@pytest.mark.parametrize("spatial_axes", [(-2, -1), (0, -1), (0, -2)])
+def test_turns_are_those_of_monai(spatial_axes: tuple[int, int]) -> None:
+    maps = {"image": torch.rand(1, 3, 4, 5), "label": torch.randint(9, (1, 3, 4, 5))}
+    ours, monais = (
+        turn(["image", "label"], prob=0.75, spatial_axes=spatial_axes).set_random_state(0)
+        for turn in (RandTurnd, RandRotate90d)
+    )
+    for _ in range(16):
+        turned, expected = ours(maps), monais(maps)
+        for key in maps:
+            assert type(turned[key]) is torch.Tensor
+            assert torch.equal(turned[key], torch.as_tensor(expected[key]))
 
 
 def test_what_comes_before_the_first_random_transform_keeps_its_metadata() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from monai.data import MetaTensor, get_track_meta, set_track_meta
-from monai.transforms import Compose
+from monai.transforms import Compose, RandRotate90d
 from monai.transforms.traits import RandomizableTrait
+from monai.transforms.utils import map_spatial_axes
 
 
 class ComposePlainPatches(Compose):
@@ -32,6 +34,24 @@ class ComposePlainPatches(Compose):
         plain = {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in data.items()}
         with _without_metadata():
             return super().__call__(plain, first_random, end, threading, lazy)
+
+
+class RandTurnd(RandRotate90d):
+    """MONAI's `RandRotate90d`, with the same draws, for plain tensors.
+
+    MONAI works out the affine of a turned image also where there is none, which takes a quarter of the time that a
+    patch takes.
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+        """As of `RandRotate90d`; `lazy` has no say."""
+        self.randomize()
+        result = dict(data)
+        if self._do_transform:
+            for key in self.key_iterator(result):
+                axes = map_spatial_axes(result[key].ndim, self.spatial_axes)
+                result[key] = torch.rot90(result[key], self._rand_k, axes)
+        return result
 
 
 @contextmanager
