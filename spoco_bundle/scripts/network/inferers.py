@@ -143,8 +143,6 @@ class EmbeddingInferer(SlidingWindowInferer):
                 raise TypeError(f"a network must return one tensor, got {type(blended).__name__}")
             embeddings = blended
         cut = embeddings[(slice(None), slice(None), *(slice(length) for length in shape))]
-        if self.position_scale:
-            cut = cut.to(torch.promote_types(cut.dtype, torch.float32))  # for which half of it is too coarse
         return add_positions_(cut, self.position_scale)
 
     def _embed_by_layers(

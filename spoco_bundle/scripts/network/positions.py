@@ -36,9 +36,13 @@ def add_positions(embeddings: Tensor, scale: float) -> Tensor:
 
 
 def add_positions_(embeddings: Tensor, scale: float) -> Tensor:
-    """`add_positions` in place, for embeddings of a whole volume: a copy would double the memory they need."""
+    """`add_positions` in place, for embeddings of a whole volume: a copy would double the memory they need.
+
+    Those in half precision, which is too coarse for positions, are copied all the same.
+    """
     if not scale:
         return embeddings
+    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     axes = embeddings.dim() - 2
     if embeddings.shape[1] <= axes:
         raise InputError(f"embedding_dim must exceed the {axes} axes to hold positions, got {embeddings.shape[1]}")

@@ -191,6 +191,8 @@ class RestoreGridd(MapTransform):
 
 def _without_small(instances: NDArray[np.integer], min_size: int) -> NDArray[np.integer]:
     """The same map without instances of fewer voxels."""
+    if not min_size:
+        return instances
     is_small = np.bincount(instances.ravel()) < min_size
     return np.where(is_small[instances], 0, instances)
 
@@ -198,9 +200,8 @@ def _without_small(instances: NDArray[np.integer], min_size: int) -> NDArray[np.
 def _check_place(image: MetaTensor) -> None:
     """Refuse an image that was flipped, turned, cut or padded since it was read: only its voxels may be others."""
     ndim = image.dim() - 1
-    moved = np.linalg.solve(
-        np.asarray(image.meta["original_affine"]), np.asarray(image.affine)
-    )  # indices to the file's
+    original, affine = np.asarray(image.meta["original_affine"]), np.asarray(image.affine)
+    moved = np.linalg.solve(original, affine)  # from indices to those of the file
     growth = np.divide(file_shape(image), image.shape[1:])
     stretch = moved.diagonal()[:ndim] / growth  # of what voxels are taken to be longer than the file says
     expected = np.diag([*(stretch * growth), 1.0])
