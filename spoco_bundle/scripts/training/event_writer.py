@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ignite.engine import Engine, Events
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,11 @@ class EventWriter(SummaryWriter):
     def __init__(self, log_dir: str) -> None:
         self.is_broken = False
         self._try(super().__init__, log_dir)
+
+    def hide_earlier(self, step: int) -> None:
+        """Let TensorBoard forget what earlier files of the same folder tell of this step and of later ones."""
+        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+        self._try(lambda: self._get_file_writer().add_event(start))
 
     def add_scalar(self, *args: Any, **kwargs: Any) -> None:
         self._try(super().add_scalar, *args, **kwargs)
@@ -42,3 +49,21 @@ class EventWriter(SummaryWriter):
         except OSError as error:
             self.is_broken = True
             logger.warning("the run goes on without TensorBoard: %s", error)
+
+
+class HideEarlierCurves:
+    """Handler, after the one that resumes, that hides the iterations which come once more.
+
+    They are those between the checkpoint and the interruption; where a new training begins, all of an earlier one that
+    wrote to the same folder.
+    """
+
+    def __init__(self, event_writer: EventWriter) -> None:
+        self.event_writer = event_writer
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.event_writer.hide_earlier(engine.state.iteration + 1)
