@@ -55,6 +55,13 @@ def test_painted_background_is_no_object_of_any_class(background_label: int, spa
     assert metric.aggregate()["24"]["ap50"] == 0.5
 
 
+def test_repeated_images_do_not_count() -> None:
+    metric = ClassMetrics([26], is_repetition=True)
+    metric(maps([26000, 0]), maps([26000, 26000]))
+    assert metric.aggregate() == {"26": {"images": 0}}
+    assert not metric.has_seen_objects()
+
+
 def test_it_starts_anew_after_a_reset() -> None:
     metric = ClassMetrics([26])
     metric(maps([0]), maps([26000]))

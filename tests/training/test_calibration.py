@@ -234,7 +234,7 @@ class TestForegroundThreshold:
         assert self.chosen() == (0.85, PREFERRED["estimated"])  # 0.8, 0.85 and 0.9 are as good as one another
 
     def test_a_fixed_one_is_used_as_it_is(self) -> None:
-        assert self.chosen(foreground_threshold=0.6)[0] == 0.6
+        assert self.chosen(foreground_threshold=0.6004)[0] == 0.6004
 
     def test_it_is_chosen_where_the_other_one_is_fixed(self) -> None:
         assert self.chosen(merge_threshold=3.3) == (0.85, 3.3)

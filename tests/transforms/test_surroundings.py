@@ -158,13 +158,14 @@ class TestChoice:
         assert "foreground: estimated" in first
 
 
-def test_features_are_those_of_the_object_and_of_what_is_near() -> None:
+@pytest.mark.parametrize("shape", [(60, 60), (1, 60, 60)])  # a thick slice is one voxel of a coarse working grid
+def test_features_are_those_of_the_object_and_of_what_is_near(shape: tuple[int, ...]) -> None:
     image, labels = np.zeros((60, 60)), np.zeros((60, 60), int)
     image[20:30, 20:30] = 1.0  # the object
     image[50:] = 5.0  # far away
     labels[20:30, 20:30] = 1
-    image, labels = np.broadcast_to(image, (60, 60)), labels
-    [(inside, around)] = features_of_objects(annotate(image, labels, every=2), np.random.default_rng(0))
+    sample = annotate(image.reshape(shape), labels.reshape(shape), every=2)
+    [(inside, around)] = features_of_objects(sample, np.random.default_rng(0))
     assert inside.shape == around.shape
     assert inside[:, 0].min() > around[:, 0].max()  # the first feature is the smoothed intensity
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..network.foreground import FOREGROUND_AXIS, foreground_logit, foreground_term
+from ..network.foreground import FOREGROUND_AXIS, foreground_logit
 from ..refusals import InputError
 from ..transforms.label_convention import check_special_label
 from .anchors import draw_anchors
 from .annotation import Annotation
 from .borders import border_term
 from .boxes import Boxes
-from .first_foreground import keeping_term
+from .foreground_terms import foreground_term, keeping_term
 from .pairwise import FAR_AWAY, HingeAndKernel, KernelsOfTwo, PairFunctions, fitting_edges, pairwise_sums
 from .triton_support import runs_triton
 
@@ -128,9 +128,9 @@ class SpocoLoss(nn.Module):
         variance_weight, distance_weight, regularizer_weight, unlabeled_push_weight, instance_weight,
             consistency_weight: one weight a term; the defaults are the paper's.
         foreground_weight: weight of the positive-unlabelled foreground term on the first embedding dimension
-            (see `foreground`); 0, the paper's loss, leaves it out.
+            (see `foreground_terms`); 0, the paper's loss, leaves it out.
         first_foreground_weight: weight of the foreground that the network had at first, where it is given (see
-            `first_foreground`); 0, the paper's loss, leaves it out.
+            `foreground_terms`); 0, the paper's loss, leaves it out.
         border_weight: weight of what is asked of pairs of voxels at the objects' rims (see `borders`); 0, the
             paper's loss, leaves it out.
 

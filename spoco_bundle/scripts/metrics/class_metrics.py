@@ -24,15 +24,22 @@ class ClassMetrics(CumulativeIterationMetric):
 
     Args:
         classes: those to measure, see `classes`.
-        sparse, background_label: see `metrics.instance_metrics`.
+        sparse, background_label, is_repetition: see `metrics.InstanceMetrics`.
     """
 
-    def __init__(self, classes: Sequence[int], sparse: bool = False, background_label: int | None = None) -> None:
+    def __init__(
+        self,
+        classes: Sequence[int],
+        sparse: bool = False,
+        background_label: int | None = None,
+        is_repetition: bool = False,
+    ) -> None:
         super().__init__()
         self.classes, self.sparse, self.background_label = list(classes), sparse, background_label
+        self.is_repetition = is_repetition
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> list[torch.Tensor]:
-        """Values (B, classes, len(METRIC_NAMES)) in float64, NaN for a class that the image does not hold.
+        """Values (B, classes, len(METRIC_NAMES)) in float64, NaN for a class that does not count in the image.
 
         And of which classes objects are annotated, (B, classes) bool.
         """
@@ -40,6 +47,8 @@ class ClassMetrics(CumulativeIterationMetric):
             raise InputError("ClassMetrics needs the truth as well as the prediction.")
         values = torch.full((len(y_pred), len(self.classes), len(METRIC_NAMES)), torch.nan, dtype=torch.float64)
         holds = torch.zeros(values.shape[:2], dtype=torch.bool)
+        if self.is_repetition:
+            return [values, holds]
         for image, (prediction, truth) in enumerate(zip(y_pred, y, strict=True)):
             for position, class_ in enumerate(self.classes):
                 found, annotated = (objects_of_class(torch.as_tensor(ids), class_) for ids in (prediction, truth))

@@ -62,7 +62,7 @@ class InstanceMetricsHandler(Metric):
         is_repetition: bool = False,
     ) -> None:
         self.metric = InstanceMetrics(sparse, background_label, is_repetition)
-        self.class_metric = ClassMetrics(classes, sparse, background_label) if classes else None
+        self.class_metric = ClassMetrics(classes, sparse, background_label, is_repetition) if classes else None
         # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
         super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")
 

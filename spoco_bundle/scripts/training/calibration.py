@@ -115,9 +115,12 @@ class ThresholdCalibration(Transform):
         best = overlaps.max(1)
         weights = np.exp((best - best.max()) / WORSE)
         weights /= weights.sum()
-        foreground_threshold = round(float(weights @ self.foreground_thresholds), 3)
-        if len(best) > 1 and best.min() == best.max():  # nothing is annotated, or masks tell the foreground
+        if len(best) == 1:
+            foreground_threshold = self.foreground_thresholds[0]
+        elif best.min() == best.max():  # nothing is annotated, or masks tell the foreground
             foreground_threshold = THRESHOLD
+        else:
+            foreground_threshold = round(float(weights @ self.foreground_thresholds), 3)
         merge_threshold = self.merge_threshold
         if merge_threshold is None:
             merge_threshold = choose_threshold(weights @ overlaps, PREFERRED[self.foreground])

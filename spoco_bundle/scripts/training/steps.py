@@ -14,11 +14,11 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
-from ..losses.first_foreground import FIRST_FOREGROUND
 from ..losses.spoco import SpocoLoss
 from ..losses.triton_support import runs_triton
 from ..network.positions import add_positions
 from .cuda_graphs import Recorded
+from .first_foreground import FIRST_FOREGROUND
 
 STUDENT_VIEW, TEACHER_VIEW, LABEL = "image", "teacher_image", "label"
 TENSORS = (STUDENT_VIEW, TEACHER_VIEW, LABEL, FIRST_FOREGROUND)  # of a batch, the last one not always

@@ -135,9 +135,17 @@ def features_of_objects(sample: Mapping[str, Any], random: np.random.Generator) 
         surrounded = others > SURROUNDED * np.count_nonzero(near)
         count = 0 if surrounded else min(VOXELS, int(inside.sum()), int(around.sum()))
         if count or surrounded:
-            features = multiscale_basic_features(image[(slice(None), *crop)], sigma_min=1, sigma_max=1, channel_axis=0)
+            features = _features(image[(slice(None), *crop)])
             of_object, of_surroundings = (random.permutation(features[where])[:count] for where in (inside, around))
             yield of_object, of_surroundings
+
+
+def _features(image: Floats) -> Floats:
+    """Features of each voxel, (*spatial, F), of an image (C, *spatial)."""
+    thin = [(0, int(size == 1)) for size in image.shape[1:]]  # one voxel has no gradient
+    thick_image = np.pad(image, [(0, 0), *thin], mode="edge")
+    features = multiscale_basic_features(thick_image, sigma_min=1, sigma_max=1, channel_axis=0)
+    return features[tuple(map(slice, image.shape[1:]))]
 
 
 def told_from_surroundings(objects: Sequence[Features]) -> float:

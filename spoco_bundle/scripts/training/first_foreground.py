@@ -1,25 +1,19 @@
-"""What the weights that a training starts from take for foreground: worth keeping, where they know one.
-
-Few annotated objects say little about what an object is, and the positive-unlabelled term (see `foreground`) assumes
-that they are a fair sample. If one image has all its objects annotated and another one of sixty, the term is content
-with the first kind; and with few images it learns the annotated objects by heart and takes all others for background.
-So a training that starts from weights with a foreground of their own keeps near to it, voxel by voxel, where nothing is
-annotated, as learning without forgetting does with whole classes (Li and Hoiem, ECCV 2016).
-"""
+"""What the weights that a training starts from take for foreground, for the term of the loss that keeps near to it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
 from monai.config import KeysCollection
+from monai.data import CacheDataset
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import get_worker_info
 
 from ..files.image_files import file_of
@@ -40,7 +34,8 @@ class AddFirstForegroundd(MapTransform):
         keys: the image (C, *spatial), as the network takes it; of one file always the same.
         network: of which a copy is kept.
         inferer: how to run it on a whole image.
-        device: where to run it; processes that load data take the CPU.
+        device: where to run it; processes that load data take the CPU, and forget what they add when an epoch ends (see
+            `SegmentUncached`).
     """
 
     def __init__(
@@ -72,14 +67,23 @@ class AddFirstForegroundd(MapTransform):
         return foreground_logit(self.inferer(images, network), axis=1).float().sigmoid().cpu()
 
 
-def keeping_term(logit: Tensor, first: Tensor, unlabeled: Tensor) -> Tensor:
-    """Mean cross-entropy of the foreground to the first one where nothing is annotated.
+class SegmentUncached:
+    """Handler that adds the first foreground of all images that a cache has no room for, before the first epoch.
+
+    Each epoch has new processes that load data. They begin with what the main one keeps, which so is all they need.
 
     Args:
-        logit, first, unlabeled: (..., N) logit now, probability at first, voxels that count (bool).
-
-    Returns:
-        (...); 0 without such a voxel.
+        dataset: whose images a training draws.
+        transform: takes an entry of its data through `AddFirstForegroundd`, the one that the dataset has as well.
     """
-    entropy = binary_cross_entropy_with_logits(logit, first, reduction="none")
-    return (entropy * unlabeled).sum(-1) / unlabeled.sum(-1).clamp_min(1)
+
+    def __init__(self, dataset: CacheDataset, transform: Callable[[dict[str, Any]], object]) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for entry in self.dataset.data[self.dataset.cache_num :]:
+            self.transform(dict(entry))

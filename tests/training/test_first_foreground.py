@@ -1,56 +1,25 @@
-"""The foreground that a training starts with: how it is kept, and what keeping it asks for."""
+"""The foreground that a training starts with: of each image found once."""
 
 from __future__ import annotations
 
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
-from monai.data import MetaTensor
+from ignite.engine import Engine
+from monai.data import CacheDataset, DataLoader, MetaTensor
 from monai.inferers import SimpleInferer
+from monai.transforms import Compose, Lambda
 from torch import nn
+from torch.utils.data import get_worker_info
 
-from scripts.losses import SpocoLoss
-from scripts.losses.first_foreground import FIRST_FOREGROUND, AddFirstForegroundd, keeping_term
 from scripts.network.foreground import SHARPNESS
+from scripts.training.first_foreground import FIRST_FOREGROUND, AddFirstForegroundd, SegmentUncached
 
 
-class TestKeepingTerm:
-    def test_by_hand(self) -> None:
-        logit = torch.tensor([0.0, 2.0, -5.0])
-        first, unlabeled = torch.tensor([0.5, 1.0, 1.0]), torch.tensor([True, True, False])
-        expected = (math.log(2) + math.log(1 + math.exp(-2))) / 2
-        assert keeping_term(logit, first, unlabeled).item() == pytest.approx(expected)
-
-    def test_it_is_least_where_nothing_has_changed(self) -> None:
-        first, everything = torch.tensor([0.1, 0.6, 0.9]), torch.ones(3, dtype=torch.bool)
-        logit = torch.logit(first).requires_grad_()
-        keeping_term(logit, first, everything).backward()
-        assert logit.grad.abs().max() < 1e-6
-
-    def test_nothing_unlabelled_is_nothing_to_keep(self) -> None:
-        assert keeping_term(torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)).tolist() == [0, 0]
-
-
-class TestLoss:
-    STUDENT = torch.zeros(1, 4, 2, 2)
-    LABELS = torch.tensor([[[[0, 0], [7, 7]]]])
-
-    def terms(self, first: torch.Tensor | None, weight: float = 1.0) -> dict[str, torch.Tensor]:
-        loss = SpocoLoss(first_foreground_weight=weight)
-        loss(self.STUDENT, self.STUDENT, self.LABELS, first)
-        return loss.terms
-
-    def test_only_unlabelled_voxels_count(self) -> None:
-        one = self.terms(torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]]))["first_foreground"]
-        other = self.terms(torch.tensor([[[[1.0, 1.0], [1.0, 1.0]]]]))["first_foreground"]
-        assert one.item() == other.item() == pytest.approx(math.log(2))
-
-    def test_without_a_first_foreground_or_a_weight_there_is_no_such_term(self) -> None:
-        assert "first_foreground" not in self.terms(None)
-        assert "first_foreground" not in self.terms(torch.ones(1, 1, 2, 2), weight=0)
+def as_read_from_a_file(entry: dict[str, float]) -> dict[str, MetaTensor]:
+    value = entry["image"]
+    return {"image": MetaTensor(torch.full((1, 2, 2), value), meta={"filename_or_obj": f"{value}.tif"})}
 
 
 class TestAdd:
@@ -106,3 +75,22 @@ class TestAdd:
         nn.init.constant_(network.weight, -3.0)
         assert torch.equal(add({"image": torch.ones(1, 4, 4)})[FIRST_FOREGROUND], before)
         assert not before.requires_grad
+
+    def test_processes_that_load_data_segment_nothing(self) -> None:
+        """Two epochs, of which each has processes of its own; a cache that has room for one of three images."""
+
+        def infer(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
+            assert get_worker_info() is None
+            return network(image)
+
+        add = AddFirstForegroundd("image", self.network(), infer)
+        data = [{"image": value} for value in (1.0, 2.0, 3.0)]
+        transform = Compose([Lambda(as_read_from_a_file), add])
+        dataset = CacheDataset(data, transform, cache_num=1, progress=False)
+        SegmentUncached(dataset, transform)(Engine(lambda engine, batch: None))
+        loader = DataLoader(dataset, batch_size=3, num_workers=2)
+        for _ in range(2):
+            (batch,) = loader
+            assert torch.allclose(
+                batch[FIRST_FOREGROUND][:, 0, 0, 0], torch.sigmoid(SHARPNESS * torch.tensor([1.0, 2.0, 3.0]))
+            )
