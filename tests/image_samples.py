@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
@@ -51,3 +52,11 @@ def assert_refused(path: Path, message: str) -> None:
         load(path)
     assert str(error.value).startswith(f"{path}: found ")
     assert "\n" not in str(error.value)
+
+
+def image(shape: tuple[int, ...], voxel_size: tuple[float, ...], dtype: torch.dtype = torch.float32) -> MetaTensor:
+    """An image (1, *shape) as the reader gives it, with values 0, 1, 2, ..."""
+    affine = torch.diag(torch.tensor([*voxel_size, 1.0], dtype=torch.float64))
+    meta = {"original_affine": affine.clone(), "spatial_shape": np.array(shape), "filename_or_obj": "cells.tif"}
+    values = torch.arange(int(np.prod(shape))).reshape(1, *shape).to(dtype)
+    return MetaTensor(values, affine=affine, meta=meta)

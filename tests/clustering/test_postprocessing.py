@@ -52,6 +52,19 @@ class TestInsideAMask:
         class_of = {id_: set(mask[instances == id_].tolist()) for id_ in instances.unique().tolist()}
         assert class_of == {0: {0, 7}, 1: {24}, 2: {24}, 3: {26}, 4: {26}}
 
+    @pytest.mark.parametrize(
+        ("value", "classes", "wanted"), [(13, [26], "one of the classes [26]"), (0, None, "anything")]
+    )
+    def test_a_mask_without_a_place_for_instances_is_told(
+        self, value: int, classes: list[int] | None, wanted: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As one of Cityscapes' train ids instead of its label ids."""
+        mask = torch.zeros(14, 18, dtype=torch.int32)
+        mask[4:10, 2:16] = value
+        assert self.cluster(mask, classes=classes).max() == 0
+        (message,) = caplog.messages
+        assert f"found the values {'0, 13' if value else '0'} in its mask, expected {wanted}" in message
+
 
 def test_min_size_counts_voxels_of_the_file() -> None:
     pred = two_objects_on_background()  # objects of 30 voxels, each 4 voxels of the file

@@ -262,6 +262,19 @@ class TestProperties:
         alone = [loss(s[None], t[None], lab[None, None]) for s, t, lab in images]
         torch.testing.assert_close(together, torch.stack(alone).mean())
 
+    def test_embeddings_that_lie_far_apart_meet_no_object_of_another_image(self) -> None:
+        """An image with fewer objects than another one of the batch has centres that do not exist."""
+        student = torch.zeros(2, 2, 8, 8, dtype=torch.float64)
+        student[0, :, 0] = 2e4
+        labels = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+        labels[0, 0, 5] = labels[1, 0, 0] = 1
+        labels[1, 0, 3], labels[1, 0, 6] = 2, 3
+        loss, push = SpocoLoss(consistency_weight=0), []
+        for some in (slice(None), slice(1), slice(1, 2)):
+            loss(student[some], student[some], labels[some])
+            push.append(loss.terms["unlabeled_push"])
+        torch.testing.assert_close(push[0], (push[1] + push[2]) / 2)
+
     def test_metadata_of_monai_makes_no_difference(self) -> None:
         student, teacher, labels = (torch.stack([part, part]) for part in random_case())
         batch = student, teacher, labels[:, None]

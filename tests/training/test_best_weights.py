@@ -1,5 +1,6 @@
 """The weights are those of the best validation; their bias tells which one that was."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -140,9 +141,26 @@ def test_on_a_full_disk_all_earlier_files_stay_in_their_place(saved: Path, netwo
     folder = saved.parent
     saver = BestWeightsSaver(str(folder), {"model.pt": network, "teacher.pt": nn.Linear(3, 2000)}, {})
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with room_for(10_000), pytest.raises(UnwritableFile, match=r"teacher\.pt: found that it cannot be written"):
+    with room_for(10_000), pytest.raises(UnwritableFile, match=rf"{folder}: found that it cannot be written"):
         validate(saver, 1.0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_disk_that_is_full_only_when_files_are_to_be_safe_on_it(
+    saved: Path, network: nn.Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some network disks."""
+    before = {path.name: path.read_bytes() for path in saved.parent.iterdir()}
+    calls = iter(range(9))
+
+    def full(_: int) -> None:
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UnwritableFile, match=rf"{saved.parent}: found that it cannot be written \(No space left"):
+        validate(make_saver(saved.parent, network), 1.0)
+    assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
 
 
 def test_all_files_are_written_before_one_takes_its_place(

@@ -19,8 +19,8 @@ from monai.transforms import RandGaussianNoise
 from monai.utils import set_determinism
 from torch import nn
 
-from scripts.files.whole_files import read_tensors, write_tensors
-from scripts.training.resume import ResumeCheckpoint, SeedEachEpoch
+from scripts.files.whole_files import content_digest, move_aside, read_tensors, write_tensors
+from scripts.training.resume import STARTED_FROM, ResumeCheckpoint, SeedEachEpoch, weights_at_start
 
 EPOCHS = 5
 OPTIONS = {"learning_rate": 0.001, "patch_size": [32, 32], "background_label": None}
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 
 def training(folder: Path, killed_after: int | None = None, size: int = 1, **options: Any) -> list[tuple[int, float]]:
-    """A training that adds 1 to a weight in each epoch, killed after one of them.
+    """A training that adds 1 to a weight in each epoch, killed after one of them, or in the first one (0).
 
     Returns:
         Each epoch it trained and the weight at its end.
@@ -42,6 +42,11 @@ def training(folder: Path, killed_after: int | None = None, size: int = 1, **opt
     data = [{"image": str(path)} for path in sorted(folder.rglob("*.tif"))]
     ResumeCheckpoint(str(folder / "resume.pt"), {"network": network}, {**OPTIONS, **options}, data).attach(engine)
     epochs: list[tuple[int, float]] = []
+
+    @engine.on(Events.EPOCH_STARTED)
+    def begin() -> None:
+        if killed_after == 0:
+            raise Killed
 
     @engine.on(Events.EPOCH_COMPLETED)
     def note(engine: Engine) -> None:
@@ -120,8 +125,27 @@ class TestGoingOn:
         engine.run([0], max_epochs=2)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(names(tmp_path)))
         engine.run([0], max_epochs=4)
-        assert saved == [{"resume.pt"}, {"resume.pt", "resume_previous.pt"}]
+        assert saved == [{"resume.pt", "resume_previous.pt"}] * 2
         assert not warnings(caplog)
+
+    def test_in_the_first_epoch_it_begins_anew_with_whatever_options(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert training(tmp_path, killed_after=0) == []
+        assert training(tmp_path, killed_after=1, learning_rate=0.1) == [(1, 1.0)]
+        assert training(tmp_path, learning_rate=0.1)[0] == (2, 2.0)
+        assert not warnings(caplog)
+
+    def test_weights_that_were_moved_aside_in_the_first_epoch_are_found_again(self, tmp_path: Path) -> None:
+        """Its first validation writes its own weights to their place, and no epoch is complete yet."""
+        weights, checkpoint = tmp_path / "model.pt", tmp_path / "resume.pt"
+        weights.write_bytes(b"shipped")
+        training(tmp_path, killed_after=0, **{STARTED_FROM: content_digest(weights)})
+        assert weights_at_start(weights, checkpoint) == weights
+        move_aside([weights])
+        assert weights_at_start(weights, checkpoint) == tmp_path / "model_before_1.pt"
+        weights.write_bytes(b"of the first validation")
+        assert weights_at_start(weights, checkpoint) == tmp_path / "model_before_1.pt"
 
     def test_from_the_previous_checkpoint_where_the_newest_is_missing(self, tmp_path: Path) -> None:
         """As after a kill between the two renames."""
@@ -194,6 +218,11 @@ class TestBrokenCheckpoint:
         with pytest.raises(ValueError, match=r"resume\.pt and .*resume_previous\.pt: found no usable checkpoint"):
             training(tmp_path)
         assert names(tmp_path) == {"resume.pt", "resume_previous.pt"}
+
+    def test_a_folder_in_its_place_is_told_before_the_training(self, tmp_path: Path) -> None:
+        (tmp_path / "resume.pt").mkdir()
+        with pytest.raises(ValueError, match=r"resume\.pt: found a folder, expected a checkpoint or nothing\."):
+            training(tmp_path)
 
 
 class TestAnotherTraining:

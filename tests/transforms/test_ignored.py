@@ -10,9 +10,9 @@ from scripts.transforms.ignored import ForgetIgnoredd
 
 
 def test_forgets_ignored_voxels() -> None:
-    forget = ForgetIgnoredd("label", ignore_label=8)
-    assert forget({"label": torch.tensor([[[0, 1, 7, 8]]])})["label"].flatten().tolist() == [0, 1, 7, 0]
-    assert ForgetIgnoredd("label")({"label": torch.tensor([[[0, 8]]])})["label"].flatten().tolist() == [0, 8]
+    data = {"label": torch.tensor([[[0, 1, 7, 8]]]), "pred": torch.zeros(1, 1, 4, dtype=torch.int32)}
+    assert ForgetIgnoredd("label", ignore_label=8)(data)["label"].flatten().tolist() == [0, 1, 7, 0]
+    assert ForgetIgnoredd("label")(data)["label"].flatten().tolist() == [0, 1, 7, 8]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_forgets_ignored_voxels() -> None:
     ],
 )
 def test_instances_are_judged_by_what_is_seen_of_them(label: list[int], pred: list[int], seen: list[int]) -> None:
-    forget = ForgetIgnoredd("label", ignore_label=9, background_label=4, prediction_key="pred")
+    forget = ForgetIgnoredd("label", ignore_label=9, background_label=4)
     result = forget({"label": torch.tensor([[label]]), "pred": torch.tensor([[pred]])})
     assert result["pred"].flatten().tolist() == seen
     assert result["label"].flatten().tolist() == [0 if id_ == 9 else id_ for id_ in label]
@@ -37,7 +37,7 @@ def test_of_hidden_parts_of_objects_nothing_is_asked() -> None:
     truth = torch.zeros(1, 12, 12, dtype=torch.int32)
     truth[0, 1:6, 1:6], truth[0, 7:11, 2:9] = 3, 70_000
     label = truth.masked_fill((torch.arange(12) > 3) & (torch.arange(12) < 8), 9)
-    result = ForgetIgnoredd("label", ignore_label=9, prediction_key="pred")({"label": label, "pred": truth})
+    result = ForgetIgnoredd("label", ignore_label=9)({"label": label, "pred": truth})
     for sparse in (False, True):
         metrics = instance_metrics(result["pred"][0], result["label"][0], sparse=sparse)
         assert metrics["ap"] == metrics["pq"] == metrics["sbd"] == metrics["annotated_iou"] == 1

@@ -21,9 +21,9 @@ def hdbscan_clusters(embeddings: Tensor, foreground: Mask, min_size: int) -> Lab
     smallest = max(5, round(min_size * len(sample) / len(points)))
     if len(sample) <= smallest:
         return foreground.astype(np.int32)
-    found = HDBSCAN(
-        min_cluster_size=smallest, min_samples=min(5, len(sample)), allow_single_cluster=True, copy=True
-    ).fit(sample.cpu().numpy())
+    found = HDBSCAN(min_cluster_size=smallest, min_samples=5, allow_single_cluster=True, copy=True).fit(
+        sample.cpu().numpy()
+    )
     clusters = torch.from_numpy(found.labels_).to(points.device)  # -1 is noise
     if clusters.max() < 0:
         return foreground.astype(np.int32)

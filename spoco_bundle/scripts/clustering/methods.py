@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..geometry.pieces import clean_components
-from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..refusals import InputError
+from ..tensors import plain_tensor
 from .agglomeration import agglomerate
 from .consistency import consistency_clusters
 from .hdbscan import hdbscan_clusters

@@ -13,14 +13,16 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 
 from ..files.image_files import file_of
 from ..files.tables import SCORES_POSTFIX
-from ..geometry.tensors import plain_tensor
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
-from ..transforms.classes import cluster_each_class
+from ..tensors import plain_tensor
+from ..transforms.classes import regions_of_classes
 from ..transforms.working_grid import smallest_in_working_voxels
+from .by_class import cluster_each_class
 from .confidence import drop_unsure, instance_scores
 from .fragments import drop_fragments
 from .methods import METHODS, cluster_embeddings
@@ -28,6 +30,7 @@ from .methods import METHODS, cluster_embeddings
 logger = logging.getLogger(__name__)
 
 CHOSEN_KEY = "chosen_thresholds"  # not under their own names, where MONAI Label has what a request asks for
+LISTED = 20  # values of a mask in a message
 FOREGROUND_CHOICES = ("estimated", "everywhere")
 
 
@@ -49,7 +52,7 @@ class ClusterEmbeddingsd(MapTransform):
         foreground_threshold: probability above which a voxel is foreground, by default `foreground.THRESHOLD`.
         position_scale: of the positions in the embeddings (see `positions.add_positions`); with them, and where
             the foreground is estimated, fragments are told from small objects (see `fragments`).
-        classes: values of the mask to look at, see `classes.cluster_each_class`.
+        classes: values of the mask to look at, see `by_class.cluster_each_class`.
         merge_threshold: see `clustering.cluster_embeddings`.
         min_score: instances with a lower score (see `confidence`) are dropped; 0 keeps all.
         embeddings_key: where the embeddings go; None: nowhere.
@@ -115,6 +118,7 @@ class ClusterEmbeddingsd(MapTransform):
                     instances = np.zeros(student.shape[1:], np.int32)
                 elif self.mask_key in result:
                     mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
+                    self._tell_if_without(mask, file_of(pred, key))
                     instances = cluster_each_class(cluster, mask, self.classes)
                 elif self.foreground == "estimated":
                     threshold = chosen.get("foreground_threshold", self.foreground_threshold)
@@ -130,3 +134,11 @@ class ClusterEmbeddingsd(MapTransform):
             found = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(found, meta=pred.meta) if isinstance(pred, MetaTensor) else found
         return result
+
+    def _tell_if_without(self, mask: NDArray[np.integer], file: str) -> None:
+        """Say which mask leaves no place for instances: it may hold other numbers than the classes'."""
+        if any(region.any() for region in regions_of_classes(mask, self.classes)):
+            return
+        wanted = "anything but 0" if self.classes is None else f"one of the classes {list(self.classes)}"
+        values = ", ".join(map(str, np.unique(mask)[:LISTED].tolist()))
+        logger.warning("%s: found the values %s in its mask, expected %s; so it has no instances", file, values, wanted)

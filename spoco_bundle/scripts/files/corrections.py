@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import logging
 from pathlib import Path
 
 from .image_files import split_suffix
 from .readers import read_volume
 from .tables import table_rows, voxel_columns
-from .whole_files import ASIDE
+from .whole_files import move_aside
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +21,7 @@ def keep_corrected(target: Path, table: Path) -> None:
     """
     if not target.is_file() or _is_as_written(target, table):
         return
-    name, suffix = split_suffix(target)
-    names = (target.with_name(f"{name}{ASIDE}{number}{suffix}") for number in itertools.count(1))
-    kept = next(path for path in names if not path.exists())
-    target.rename(kept)
+    kept = move_aside([target], suffix_of=lambda path: split_suffix(path)[1])[target]
     logger.warning(
         "%s: found a map that was changed since it was written, or another one; it is kept as %s", target, kept
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -41,25 +42,75 @@ def whole_file(target: Path) -> Iterator[Path]:
     Raises:
         UnwritableFile: a full disk, a folder that is no folder or may not be written to.
     """
-    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_files([target]) as (temporary,):
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # some disks say only now that they are full
-        os.replace(temporary, target)
+
+
+@contextmanager
+def whole_files(
+    targets: Sequence[Path], make_room: Callable[[Sequence[Path]], None] = lambda _: None
+) -> Iterator[list[Path]]:
+    """As `whole_file`, for files that belong together: none takes its place before all of them are on the disk.
+
+    Args:
+        targets: in one folder.
+        make_room: is called with the temporary paths when they are, just before the first one takes its place.
+    """
+    temporaries = [target.with_name(f".{uuid4().hex[:8]}.{target.name}") for target in targets]
+    folder = targets[0].parent
+    unnamed = targets[0] if len(targets) == 1 else folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())  # some disks say only now that they are full
+        make_room(temporaries)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            os.replace(temporary, target)
     except UnwritableFile:
-        raise  # of another file that is written together with this one
+        raise  # of another file that is written together with these
     except OSError as error:
-        touched = temporary if error.filename is None else Path(error.filename)
-        culprit = target if touched in (temporary, *target.parents) else touched
+        target_of = {**dict(zip(temporaries, targets, strict=True)), **dict.fromkeys(targets[0].parents, unnamed)}
+        touched = unnamed if error.filename is None else Path(error.filename)
         raise UnwritableFile(
-            f"{culprit}: found that it cannot be written ({error.strerror or error}), expected a folder with free "
-            "space and the right to write; what was there before is untouched."
+            f"{target_of.get(touched, touched)}: found that it cannot be written ({error.strerror or error}), expected "
+            "a folder with free space and the right to write; what was there before is untouched."
         ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def move_aside(
+    targets: Sequence[Path], suffix_of: Callable[[Path], str] = lambda path: path.suffix
+) -> dict[Path, Path]:
+    """Rename those that are there to NAME_before_N.EXT, with the first number N that none of them has yet.
+
+    Args:
+        suffix_of: gives the extension of a name, which may have several points.
+
+    Returns:
+        old path -> new path.
+    """
+    for number in itertools.count(1):
+        aside = {path: _with_infix(path, f"{ASIDE}{number}", suffix_of(path)) for path in targets}
+        if not any(path.exists() for path in aside.values()):
+            break
+    moved = {path: new for path, new in aside.items() if path.exists()}
+    for path, new in moved.items():
+        path.rename(new)
+    return moved
+
+
+def moved_aside(path: Path) -> list[Path]:
+    """Where files lie that were at `path` before."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}{ASIDE}*{path.suffix}"))
+
+
+def _with_infix(path: Path, infix: str, suffix: str) -> Path:
+    return path.with_name(f"{path.name.removesuffix(suffix)}{infix}{suffix}")
 
 
 def remove_leftovers(target: Path) -> None:

@@ -54,7 +54,7 @@ def resample_instances(
     together.
 
     Args:
-        instances: (*spatial), ids > 0, 0 = background.
+        instances: (*spatial), ids > 0, each in one piece; 0 = background.
         shape: of the result; both grids cover the same space.
         regions: maps of the same regions, such as classes, on both grids, (*spatial) and (*shape). In the region 0
             there is no instance. Nothing reaches over the borders of regions, which are those of the second map.

@@ -36,7 +36,8 @@ PORTIONS = {"cpu": 2**20}
 PORTION_ELSEWHERE = 2**25
 ONE_THREAD = 2**14  # numbers; torch begins to share the work at twice as many
 FEW_CENTERS = 32  # no more than these are not worth a closer look
-FAR_AWAY = 1e4  # from every voxel: where a centre is put that an image does not have
+FAR_AWAY = 1e4  # at least so far from a box's middle a centre is put that an image does not have
+FARTHEST = 1e15  # at most: its square is no infinite float32
 
 
 class HingeAndKernel:
@@ -164,7 +165,8 @@ class Space:
         """Some boxes (t,) and centres as for `index`: extended (t, E + 2, w) and (t, c, E + 2)."""
         index = self.index(some, near)
         relative = self.centers.flatten(0, 1)[index] - self.boxes.middles[some, None]
-        relative.masked_fill_(~self.exist.flatten()[index][..., None], FAR_AWAY)
+        far = (2 * self.boxes.radii[some, None, None]).clamp_(FAR_AWAY, FARTHEST)
+        relative = torch.where(self.exist.flatten()[index][..., None], relative, far)
         return self.boxes.columns[some], extended_centers(relative)
 
     def squared(self, some: Tensor | slice, near: Tensor | None, largest: float = math.inf) -> Tensor:

@@ -11,9 +11,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ignite.distributed as idist
 import torch
@@ -49,8 +48,8 @@ class InstanceMetricsHandler(Metric):
         sparse, background_label: see `scripts.metrics.instance_metrics`.
         is_repetition: see `scripts.metrics.InstanceMetrics`.
         classes: of these, the objects of each one are also measured alone (see `scripts.metrics.class_metrics`).
-        output_transform: takes ``engine.state.output`` to (predictions, truths), each (B, 1, *spatial) or a
-            list of (1, *spatial), integers; default: its items ``pred`` and ``label``.
+
+    It looks at the items ``pred`` and ``label`` of ``engine.state.output``, each (1, *spatial), integers.
     """
 
     def __init__(
@@ -58,13 +57,12 @@ class InstanceMetricsHandler(Metric):
         sparse: bool = False,
         classes: Sequence[int] | None = None,
         background_label: int | None = None,
-        output_transform: Callable[[Any], Any] | None = None,
         is_repetition: bool = False,
     ) -> None:
         self.metric = InstanceMetrics(sparse, background_label, is_repetition)
         self.class_metric = ClassMetrics(classes, sparse, background_label, is_repetition) if classes else None
         # "flatten": the values go to engine.state.metrics one by one, not as a dictionary under one name.
-        super().__init__(output_transform or from_engine(["pred", "label"]), metrics_result_mode="flatten")
+        super().__init__(from_engine(["pred", "label"]), metrics_result_mode="flatten")
 
     def reset(self) -> None:
         self.metric.reset()

@@ -7,7 +7,6 @@ repeat a training option at inference.
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import ASIDE, read_tensors
+from ..files.whole_files import moved_aside, read_tensors
 from ..refusals import InputError
 
 SETTINGS_NAME = "model.json"
@@ -70,11 +69,6 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
         raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
     read_tensors(path, expected="weights to start from")
     return path
-
-
-def moved_aside(path: Path) -> list[Path]:
-    """Where weights lie that were at `path` before."""
-    return sorted(path.parent.glob(f"{glob.escape(path.stem)}{ASIDE}*{path.suffix}"))
 
 
 def start_from(network: nn.Module, path: Path | None, shipped: Path | str) -> nn.Module:

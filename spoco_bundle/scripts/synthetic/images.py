@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
 from ..refusals import InputError
+from ..transforms.contrast import LOWER, UPPER
 from .labels import depth_in_objects, fewest_voxels, largest_pieces
 from .objects import cells_outside_gaps, place_objects
 from .optics import Optics, observe
@@ -154,7 +155,7 @@ def _random_scene(rng: Generator, shape: tuple[int, ...]) -> tuple[FloatArray, L
 
 def _develop(image: CountArray, gamma: float, inverted: bool) -> FloatArray:
     """Scale the range from the 1st to the 99.8th percentile to 0..1 and apply the gamma curve."""
-    low, high = np.percentile(image, [1.0, 99.8])
+    low, high = np.percentile(image, [LOWER, UPPER])
     scaled = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0, 1.5) ** gamma
     return (1 - scaled if inverted else scaled).astype(np.float32)
 
@@ -162,5 +163,5 @@ def _develop(image: CountArray, gamma: float, inverted: bool) -> FloatArray:
 def _check_scene(shape: tuple[int, ...], diameter: float, anisotropy: float) -> None:
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise InputError(f"shape must be (Z, Y, X) or (Y, X) with positive sizes, got {shape}.")
-    check_ranges({"diameter": diameter, "anisotropy": anisotropy}, {"diameter": (4, 1e4)})
-    check_ranges({"anisotropy": anisotropy}, {"anisotropy": (0.05, 50)})
+    values = {"diameter": diameter, "anisotropy": anisotropy}
+    check_ranges(values, {"diameter": (4, 1e4), "anisotropy": (0.05, 50)})

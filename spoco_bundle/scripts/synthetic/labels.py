@@ -8,7 +8,7 @@ from scipy.ndimage import distance_transform_edt
 
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import face_components
-from ..geometry.smoothing import voxel_steps
+from .smoothing import voxel_steps
 
 FloatArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]

@@ -7,7 +7,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..geometry.balls import ball_volume
-from ..geometry.smoothing import smooth_noise, voxel_steps
+from .smoothing import smooth_noise, voxel_steps
 from .styles import Form
 
 FloatArray = NDArray[np.float32]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..geometry.smoothing import blur, smooth_noise, voxel_steps
 from .ranges import check_ranges
+from .smoothing import blur, smooth_noise, voxel_steps
 
 FloatArray = NDArray[np.float32]
 CountArray = NDArray[np.uint16]

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..geometry.smoothing import smooth_noise
 from .labels import depth_in_objects
+from .smoothing import smooth_noise
 from .styles import NucleusStyle, TissueStyle
 
 FloatArray = NDArray[np.float32]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,14 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..files.whole_files import ASIDE, content_digest, json_text, remove_leftovers, whole_file, write_tensors
+from ..files.whole_files import (
+    content_digest,
+    json_text,
+    move_aside,
+    remove_leftovers,
+    whole_files,
+    write_tensors,
+)
 from ..network.checkpoints import SETTINGS_NAME
 from .validation import key_score
 
@@ -62,24 +67,31 @@ class BestWeightsSaver:
             self._write()
 
     def _write(self) -> None:
-        with ExitStack() as files:  # all are written before the first one takes its place
-            paths = {name: files.enter_context(whole_file(self.ckpt_dir / name)) for name in self._names}
-            for name, network in self.networks.items():
-                weights = {key: tensor.cpu() for key, tensor in network.state_dict().items()}  # to be read anywhere
-                write_tensors(paths[name], weights)
-            paths[SETTINGS_NAME].write_text(json_text({**self.settings, **self.chosen()}), encoding="utf-8")
-            new, found = {name: _checksum(path) for name, path in paths.items()}, self._checksums()
-            if any(found[name] not in (None, new[name], self.written.get(name)) for name in found):
-                _move_aside(self.ckpt_dir, self._names)
-        self.written = new
+        with whole_files(self._paths, self._move_others_aside) as (settings, *weights):
+            settings.write_text(json_text({**self.settings, **self.chosen()}), encoding="utf-8")
+            for path, network in zip(weights, self.networks.values(), strict=True):
+                write_tensors(path, {key: tensor.cpu() for key, tensor in network.state_dict().items()})  # for anywhere
+        self.written = self._checksums()
+
+    def _move_others_aside(self, new: Sequence[Path]) -> None:
+        """Make room for new files where those that are there are neither equal to them nor of this training."""
+        found = self._checksums()
+        equal = {name: _checksum(path) for name, path in zip(self._names, new, strict=True)}
+        if any(found[name] not in (None, equal[name], self.written.get(name)) for name in found):
+            for path, kept in move_aside(self._paths).items():
+                logger.warning("%s existed before this training and is kept as %s", path, kept)
 
     @property
     def _names(self) -> list[str]:
         return [SETTINGS_NAME, *self.networks]
 
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.ckpt_dir / name for name in self._names]
+
     def _checksums(self) -> dict[str, str | None]:
         """Of the files in `ckpt_dir`, None where one is missing."""
-        return {name: _checksum(self.ckpt_dir / name) for name in self._names}
+        return dict(zip(self._names, map(_checksum, self._paths), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must know."""
@@ -100,15 +112,3 @@ class BestWeightsSaver:
 def _checksum(path: Path) -> str | None:
     """Checksum of what a file holds; None where there is none."""
     return content_digest(path) if path.is_file() else None
-
-
-def _move_aside(folder: Path, names: Sequence[str]) -> None:
-    """Rename those that are there to NAME_before_N.EXT, with the first number N that none of them has yet."""
-    for number in itertools.count(1):
-        aside = {folder / name: folder / f"{Path(name).stem}{ASIDE}{number}{Path(name).suffix}" for name in names}
-        if not any(path.exists() for path in aside.values()):
-            break
-    for path, target in aside.items():
-        if path.exists():
-            path.rename(target)
-            logger.warning("%s existed before this training and is kept as %s", path, target)

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from ..clustering.agglomeration import Hierarchy, build_hierarchy
 from ..clustering.postprocessing import CHOSEN_KEY
-from ..geometry.tensors import plain_tensor
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
+from ..tensors import plain_tensor
 from ..transforms.classes import regions_of_classes
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import resample_nearest

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from ..files.image_files import file_of
-from ..geometry.tensors import plain_tensor
 from ..network.foreground import foreground_logit
+from ..tensors import plain_tensor
 
 FIRST_FOREGROUND = "first_foreground"
 # Threads that fill a cache come here at once: an inferer knows one window size at a time, and memory has an end.

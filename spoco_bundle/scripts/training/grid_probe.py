@@ -23,11 +23,11 @@ from scipy.ndimage import convolve
 from torch import Tensor, nn
 
 from ..clustering.agglomeration import agglomerate
-from ..geometry.tensors import plain_tensor
 from ..metrics.instances import instance_metrics
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
+from ..tensors import plain_tensor
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import ResampleToSpacingd, working_shape
 from ..transforms.surroundings import CLEARLY_FOUND

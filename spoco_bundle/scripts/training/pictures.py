@@ -16,7 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..engines import outputs_of
 from ..files.whole_files import warn_if_unwritable, whole_file
-from ..geometry.tensors import plain_tensor
+from ..tensors import plain_tensor
+from ..transforms.contrast import LOWER, UPPER
 from ..transforms.label_convention import where_id
 from ..transforms.resampling import resample_nearest
 
@@ -40,7 +41,7 @@ def middle_plane(channels: Tensor, shape: Sequence[int]) -> Tensor:
 def gray_picture(image: ArrayLike) -> Picture:
     """Middle slice of an image (*spatial), stretched between its 1st and 99.8th percentile."""
     plane = middle_slice(image).astype(np.float32)
-    low, high = np.percentile(plane, [1, 99.8])
+    low, high = np.percentile(plane, [LOWER, UPPER])
     gray = np.clip((plane - low) / max(high - low, 1e-6), 0, 1)
     return np.repeat((gray * 255).astype(np.uint8)[..., None], 3, axis=-1)
 

@@ -16,13 +16,13 @@ from monai.utils import set_determinism
 
 from ..files.whole_files import (
     content_digest,
+    moved_aside,
     read_tensors,
     remove_leftovers,
     warn_if_unwritable,
     whole_file,
     write_tensors,
 )
-from ..network.checkpoints import moved_aside
 from ..refusals import InputError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class ResumeCheckpoint:
 
     The checkpoint of the epoch before is kept beside the newest: when that one turns out to be broken, the training
     goes on from the other. Both are removed when the training is complete, so that the same command then starts a
-    new training.
+    new training. The first one is of epoch 0, and only says which weights the training started from (see
+    `weights_at_start`): one that was interrupted before its first epoch ended begins anew, with whatever options.
 
     Args:
         path: of the newest checkpoint; the one before has `_previous` in its name.
@@ -129,11 +130,23 @@ class ResumeCheckpoint:
 
     def _load(self, engine: Engine) -> None:
         remove_leftovers(self.path)
-        found = [path for path in (self.path, self.previous) if path.is_file()]
+        found = [path for path in (self.path, self.previous) if path.exists()]
+        for path in found:
+            if path.is_dir():
+                raise InputError(f"{path}: found a folder, expected a checkpoint or nothing.")
         if found and self.anew:
             logger.warning("%s: found a training that was stopped, a new one begins", self.path)
             self._remove(engine)
+            found = []
+        state = self._newest(found, engine)
+        if state is None or state["epoch"] == 0:
+            self._save(engine)  # from now on the weights at start are known, whatever takes their place
             return
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        logger.info("the training goes on after epoch %d", engine.state.epoch)
+
+    def _newest(self, found: Sequence[Path], engine: Engine) -> dict[str, Any] | None:
+        """Load the first checkpoint that can be used; None where nothing was found."""
         for path in found:
             try:
                 state = self._restore(path, engine)
@@ -141,12 +154,11 @@ class ResumeCheckpoint:
                 logger.warning("%s", error)
                 continue
             self.path_is_whole = path == self.path
-            engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-            logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, path)
-            return
+            return state
         if found:
             names = " and ".join(map(str, found))
             raise InputError(f"{names}: found no usable checkpoint, expected one; delete what is there to start anew.")
+        return None
 
     def _all_objects(self, engine: Engine) -> dict[str, Any]:
         """With the scaler of mixed precision, which no config can name: the trainer makes it."""
@@ -154,7 +166,7 @@ class ResumeCheckpoint:
         return {**self.objects, **({} if scaler is None else {"scaler": scaler})}
 
     def _restore(self, path: Path, engine: Engine) -> dict[str, Any]:
-        """Load a checkpoint into the objects; returns all of it.
+        """Load a checkpoint into the objects; returns all of it. One of epoch 0 has nothing to load.
 
         Raises:
             UnusableCheckpoint: a broken file, something else, or a state that the objects do not take.
@@ -167,6 +179,8 @@ class ResumeCheckpoint:
             raise UnusableCheckpoint(str(error)) from error
         if not isinstance(state, dict) or {name: type(part) for name, part in state.items()} != CONTENT:
             raise UnusableCheckpoint(f"{path}: found something else, expected {expected}.")
+        if state["epoch"] == 0:
+            return state
         self._check_options(path, state["options"])
         for name, target in self._all_objects(engine).items():
             try:

@@ -33,7 +33,6 @@ class CheckImaged(MapTransform):
         spatial_dims: 2 or 3.
         in_channels: channels that the network takes.
         blank_key: where it is told which images have one value throughout, true or false; None: they are refused.
-        allow_missing_keys: do not raise when a key is missing.
     """
 
     def __init__(
@@ -42,9 +41,8 @@ class CheckImaged(MapTransform):
         spatial_dims: int,
         in_channels: int = 1,
         blank_key: str | None = None,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.blank_key = blank_key
@@ -190,7 +188,10 @@ class CheckLabelsd(MapTransform):
 def check_one_channel(file: str, channels: int) -> None:
     """Refuse a label map of colours; raises ValueError naming the file."""
     if channels != 1:
-        expected = "one channel of integer ids; colours must be turned into ids first"
+        expected = (
+            "one channel of integer ids; colours must be turned into ids first, and of slices the file must not say "
+            "that they are colours or channels"
+        )
         raise refusal(file, f"a label map of {channels} channels", expected)
 
 

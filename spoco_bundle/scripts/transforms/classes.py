@@ -9,7 +9,7 @@ https://github.com/mcordts/cityscapesScripts, "Dataset Structure". Without class
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,33 +135,6 @@ def _ids_in(path: PathLike) -> list[int]:
 def regions_of_classes(mask: NDArray[np.integer], classes: Sequence[int] | None) -> Iterator[Mask]:
     """Where each class is in a map of classes, (*spatial) each; None takes all that is not 0 for one class."""
     return iter([mask != 0]) if classes is None else (mask == class_ for class_ in classes)
-
-
-def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes: Sequence[int] | None) -> Labels:
-    """Cluster separately inside the region of each class.
-
-    Args:
-        cluster: takes the foreground (*spatial) to instances, ids 1..K there and 0 elsewhere.
-        mask: class of each voxel, (*spatial).
-        classes: those to look at, one after the other; None takes all that is not 0 for one class.
-
-    Returns:
-        (*spatial) instances 1..K. Of more than 1000 instances of a class, which has no more ids, the largest are kept.
-    """
-    regions = regions_of_classes(mask, classes)
-    if classes is None:
-        return cluster(next(regions))
-    result, count = np.zeros(mask.shape, np.int32), 0
-    for region in regions:
-        instances = cluster(region)
-        sizes = np.bincount(instances.ravel())
-        sizes[0] = 0
-        largest = largest_of_a_class(sizes)
-        new_id = np.zeros(len(sizes), np.int32)
-        new_id[largest] = np.arange(count + 1, count + 1 + len(largest))
-        result += new_id[instances]
-        count += len(largest)
-    return result
 
 
 def largest_of_a_class(sizes: NDArray[np.integer]) -> NDArray[np.int64]:

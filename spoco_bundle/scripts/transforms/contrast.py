@@ -11,7 +11,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-from ..geometry.tensors import plain_tensor
+from ..tensors import plain_tensor
 
 LOWER, UPPER = 1, 99.8  # percentiles: a few dead or saturated voxels do not decide
 

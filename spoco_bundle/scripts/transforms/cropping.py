@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, Randomizable
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-from ..geometry.tensors import plain_tensor
+from ..tensors import plain_tensor
 from .label_convention import number_objects
 
 OBJECTS = "objects"

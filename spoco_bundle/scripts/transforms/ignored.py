@@ -23,7 +23,7 @@ class ForgetIgnoredd(MapTransform):
         keys: label maps.
         ignore_label: the id to forget; None where there is none.
         background_label: an id that is no object.
-        prediction_key: the instances; None: there are none.
+        prediction_key: the instances.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ForgetIgnoredd(MapTransform):
         keys: KeysCollection,
         ignore_label: int | None = None,
         background_label: int | None = None,
-        prediction_key: str | None = None,
+        prediction_key: str = "pred",
     ) -> None:
         super().__init__(keys)
         self.ignore_label, self.background_label = ignore_label, background_label
@@ -44,9 +44,8 @@ class ForgetIgnoredd(MapTransform):
         for key in self.key_iterator(result):
             labels = torch.as_tensor(result[key])
             ignored = where_id(labels, self.ignore_label)
-            if self.prediction_key is not None:
-                objects = without_special(labels, self.background_label, self.ignore_label) != 0
-                result[self.prediction_key] = _where_seen(result[self.prediction_key], ignored, objects)
+            objects = without_special(labels, self.background_label, self.ignore_label) != 0
+            result[self.prediction_key] = _where_seen(result[self.prediction_key], ignored, objects)
             result[key] = result[key].masked_fill(ignored, 0)
         return result
 

@@ -15,16 +15,13 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from ..files.image_files import file_of
-from ..geometry.outlines import resample_instances
 from ..refusals import InputError
 
 IMPLAUSIBLE_FACTOR = 16  # no microscope samples an object so finely; most likely the units differ
-PLACE_TOLERANCE = 0.01  # voxels of the file
 IMPLAUSIBLE_GROWTH = 64  # voxels of the working grid to one of the image: so coarsely sampled objects are not found
 
 
@@ -134,83 +131,6 @@ class ResampleToSpacingd(MapTransform):
                 f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, "
                 f"expected at most {IMPLAUSIBLE_GROWTH}; objects are probably larger than object_size or spacing says."
             )
-
-
-class RestoreGridd(MapTransform):
-    """Bring a map from the working grid back to the grid of the image file: instances with smooth outlines.
-
-    Where the data hold a mask, its borders are those of the file: instances lie inside it, and inside one class of it
-    each, on the grid of the file as on the working grid.
-
-    Args:
-        keys: maps (1, *working); integers are instances, see `outlines.resample_instances`; of other maps voxels are
-            picked.
-        source_key: the image, whose metadata (`spatial_shape`, `original_affine`) tell the grid of the file.
-        classes: values of the mask in which instances lie, each in one; None takes all that is not 0 for one class.
-        mask_key, file_mask_key: the mask on the working grid and on that of the file, (1, *spatial).
-        min_size: instances with fewer voxels of the file are dropped.
-
-    Raises:
-        ValueError: the image does not lie where its file has it, as after a flip or a crop.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        source_key: str = "image",
-        classes: Sequence[int] | None = None,
-        mask_key: str = "mask",
-        file_mask_key: str = "file_mask",
-        min_size: int = 0,
-    ) -> None:
-        super().__init__(keys)
-        self.source_key, self.classes, self.min_size = source_key, classes, min_size
-        self.mask_key, self.file_mask_key = mask_key, file_mask_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        _check_place(result[self.source_key])
-        meta, shape = dict(result[self.source_key].meta), file_shape(result[self.source_key])
-        regions = None
-        if self.mask_key in result:
-            regions = self._regions(result[self.mask_key]), self._regions(result[self.file_mask_key])
-        for key in self.key_iterator(result):
-            found = torch.as_tensor(np.asarray(result[key]))
-            if found.is_floating_point():
-                restored = resample_nearest(found, shape)
-            else:
-                instances = resample_instances(found[0].numpy(), shape, regions)
-                restored = torch.from_numpy(_without_small(instances, self.min_size))[None]
-            result[key] = MetaTensor(restored, meta={**meta, "affine": meta["original_affine"]})
-        return result
-
-    def _regions(self, mask: Tensor) -> NDArray[np.generic]:
-        classes = torch.as_tensor(mask).cpu().numpy()[0]
-        return classes != 0 if self.classes is None else np.where(np.isin(classes, self.classes), classes, 0)
-
-
-def _without_small(instances: NDArray[np.integer], min_size: int) -> NDArray[np.integer]:
-    """The same map without instances of fewer voxels."""
-    if not min_size:
-        return instances
-    is_small = np.bincount(instances.ravel()) < min_size
-    return np.where(is_small[instances], 0, instances)
-
-
-def _check_place(image: MetaTensor) -> None:
-    """Refuse an image that was flipped, turned, cut or padded since it was read: only its voxels may be others."""
-    ndim = image.dim() - 1
-    original, affine = np.asarray(image.meta["original_affine"]), np.asarray(image.affine)
-    moved = np.linalg.solve(original, affine)  # from indices to those of the file
-    growth = np.divide(file_shape(image), image.shape[1:])
-    stretch = moved.diagonal()[:ndim] / growth  # of what voxels are taken to be longer than the file says
-    expected = np.diag([*(stretch * growth), 1.0])
-    expected[:ndim, ndim] = stretch * (growth - 1) / 2  # as in `_rescaled_affine`
-    if (stretch <= 0).any() or not np.allclose(moved, expected, rtol=0, atol=PLACE_TOLERANCE):
-        raise InputError(
-            f"{file_of(image, 'image')}: found an image that was flipped, turned, cut or padded by its preprocessing, "
-            "expected one that lies as in the file, to which the result returns."
-        )
 
 
 def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequence[int]) -> Tensor:
