@@ -151,7 +151,7 @@ class TestWorkflows:
         monkeypatch.setenv("RANK", "3")
         monkeypatch.setenv("LOCAL_RANK", "0")
         config = parser("train.json", "multi_gpu_train.json", output_dir="out", trained_network=None)
-        (handler,) = (part for part in config["train#handlers"] if part["_target_"].endswith("StopAtNan"))
+        (handler,) = (part for part in config["train#handlers"] if part["_target_"].endswith("GradientGuard"))
         assert handler["path"] == "@nan_batch"
         assert config.get_parsed_content("nan_batch") == "out/nan_batch_rank_3.pt"
 

@@ -16,7 +16,7 @@ from ..transforms.label_convention import where_id
 from .triton_support import runs_triton
 
 UNLABELED = 0
-FEW_OBJECTS = 16  # a GPU has room for so many at least
+LEAST_ROOM = 16  # a GPU has room for so many at least
 LARGE_OBJECT = 2**15  # voxels, as many as a patch of 32^3 has: the sum of more loses more than three digits
 
 
@@ -161,7 +161,7 @@ def _number(labels: Tensor, voxels: tuple[Tensor, Tensor]) -> tuple[Tensor, int]
 def _number_on_gpu(labels: Tensor) -> tuple[Tensor, int]:
     """Count each image's ids from 0, whatever they are, and the room for them: a GPU is waited for once or twice."""
     ids, numbers = torch.unique(labels, return_inverse=True)
-    if len(labels) == 1 or len(ids) <= FEW_OBJECTS:
+    if len(labels) == 1 or len(ids) <= LEAST_ROOM:
         return numbers, room_for(len(ids))
     firsts = len(ids) * torch.arange(len(labels) + 1, device=labels.device)  # so that no two images share a number
     pairs, numbers = torch.unique(numbers + firsts[:-1, None], return_inverse=True)
@@ -175,5 +175,5 @@ def room_for(count: int) -> int:
     >>> [room_for(count) for count in (1, 16, 17, 25, 33, 300)]
     [16, 16, 24, 32, 48, 384]
     """
-    step = max(FEW_OBJECTS, 2 ** (max(count - 1, 1).bit_length() - 1)) // 2
-    return max(FEW_OBJECTS, -(-count // step) * step)
+    step = max(LEAST_ROOM, 2 ** (max(count - 1, 1).bit_length() - 1)) // 2
+    return max(LEAST_ROOM, -(-count // step) * step)

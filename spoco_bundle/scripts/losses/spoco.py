@@ -84,11 +84,11 @@ def spoco_terms(
     drawn = None if anchors is None else _as_drawn(anchors, labels.shape)
     with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
         student, teacher = (space[None] for space in _at_least_float32(student, teacher.detach()))
-        terms = _terms(student, teacher, annotation, drawn, delta_var, delta_dist, kernel_threshold)
+        terms = _paper_terms(student, teacher, annotation, drawn, delta_var, delta_dist, kernel_threshold)
     return {name: term[0] for name, term in terms.items()}
 
 
-def _terms(
+def _paper_terms(
     student: Tensor,
     teacher: Tensor,
     annotation: Annotation,
@@ -176,35 +176,28 @@ class SpocoLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor, first_foreground: Tensor | None = None
     ) -> Tensor:
         """(B, E, *spatial), (B, E, *spatial), (B, 1, *spatial), None or (B, 1, *spatial) -> scalar."""
-        means = self.compare(student, teacher, labels, first_foreground)
+        _check_embeddings(student, teacher, embedding_axis=1)
+        means = self.compare(student, teacher, self.read(labels, student.shape), first_foreground)
         return self.weigh(means, first_foreground is not None)
 
-    def read(
-        self, labels: Tensor, embeddings: torch.Size, given_numbers: tuple[Tensor, int] | None = None
-    ) -> Annotation:
+    def read(self, labels: Tensor, embeddings: torch.Size) -> Annotation:
         """What label maps (B, 1, *spatial) say, for embeddings of this shape."""
         _check_labels(labels)
         expected = (embeddings[0], 1, *embeddings[2:])
         if labels.shape != expected:
             raise InputError(f"labels must have the shape {expected}, got {tuple(labels.shape)}")
-        return Annotation.of(labels[:, 0], self.background_label, self.ignore_label, given_numbers)
+        return Annotation.of(labels[:, 0], self.background_label, self.ignore_label)
 
     def compare(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        labels: Tensor,
-        first_foreground: Tensor | None = None,
-        given_numbers: tuple[Tensor, int] | None = None,
+        self, student: Tensor, teacher: Tensor, annotation: Annotation, first_foreground: Tensor | None = None
     ) -> Tensor:
-        """The mean of each term over the batch, in the order of `active_terms`; arguments as in `forward`, `read`."""
-        _check_embeddings(student, teacher, embedding_axis=1)
-        annotation = self.read(labels, student.shape, given_numbers)
+        """The mean of each term over the batch, in the order of `active_terms`; arguments as in `forward`."""
         if first_foreground is not None:
             _check_tensors(first_foreground=first_foreground)
-            if first_foreground.shape != labels.shape:
+            expected = (len(student), 1, *student.shape[2:])
+            if first_foreground.shape != expected:
                 shape = tuple(first_foreground.shape)
-                raise InputError(f"first_foreground must have the shape {tuple(labels.shape)}, got {shape}")
+                raise InputError(f"first_foreground must have the shape {expected}, got {shape}")
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             student, teacher = _at_least_float32(student, teacher.detach())
             terms = self._terms(student, teacher, annotation, first_foreground)
@@ -227,7 +220,8 @@ class SpocoLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of each image, (B,)."""
         anchors = None if self.weights["consistency"] else _no_anchors(annotation.labels)  # not worth computing
-        terms = _terms(student, teacher, annotation, anchors, self.delta_var, self.delta_dist, self.kernel_threshold)
+        settings = self.delta_var, self.delta_dist, self.kernel_threshold
+        terms = _paper_terms(student, teacher, annotation, anchors, *settings)
         embeddings = student.movedim(1, -1)  # as they lie in memory, so that gradients of parts lie so, too
         logit = foreground_logit(embeddings, axis=-1).flatten(1)
         if self.weights["foreground"]:

@@ -14,6 +14,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
+from ..losses.annotation import Annotation
 from ..losses.spoco import SpocoLoss
 from ..losses.triton_support import runs_triton
 from ..network.positions import add_positions
@@ -110,7 +111,9 @@ class _Comparison(nn.Module):
             as `SpocoLoss.compare`.
         """
         student, teacher = self.embeddings(student_embeddings, teacher_view, active)
-        return self.loss.compare(student, teacher, labels, first_foreground, given_numbers=(numbers, most))
+        special = self.loss.background_label, self.loss.ignore_label
+        annotation = Annotation.of(labels[:, 0], *special, given_numbers=(numbers, most))
+        return self.loss.compare(student, teacher, annotation, first_foreground)
 
     def embeddings(self, student: Tensor, teacher_view: Tensor, active: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Of student and teacher, with positions; the student's twice where nobody would look at the teacher's."""
