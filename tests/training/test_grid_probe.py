@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scripts.training import grid_probe
 from scripts.training.grid_probe import FINEST, GridProbe, chosen_spacing, densest_window, smoothed
-from scripts.transforms.working_grid import Survey
+from scripts.transforms.survey import Survey
 
 SUGGESTED = [2.0, 1.0, 1.0]
 UNSURE = Survey(

@@ -31,7 +31,8 @@ from ..tensors import plain_tensor
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import ResampleToSpacingd, working_shape
 from ..transforms.surroundings import CLEARLY_FOUND
-from ..transforms.working_grid import Survey, practical_spacing, rounded
+from ..transforms.survey import Survey
+from ..transforms.working_grid import practical_spacing, rounded
 from .calibration import PREFERRED
 
 logger = logging.getLogger(__name__)
