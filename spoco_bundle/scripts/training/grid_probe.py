@@ -30,10 +30,10 @@ from ..refusals import InputError
 from ..tensors import plain_tensor
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import ResampleToSpacingd, working_shape
-from ..transforms.surroundings import CLEARLY_FOUND
 from ..transforms.survey import Survey
 from ..transforms.working_grid import practical_spacing, rounded
 from .calibration import PREFERRED
+from .surroundings import CLEARLY_FOUND
 
 logger = logging.getLogger(__name__)
 

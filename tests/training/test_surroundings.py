@@ -12,8 +12,8 @@ import torch
 from monai.data import MetaTensor
 
 from scripts.synthetic.images import synthetic_membranes, synthetic_nuclei
+from scripts.training.surroundings import choose_foreground, features_of_objects, told_from_surroundings
 from scripts.transforms.cropping import FindObjectsd
-from scripts.transforms.surroundings import choose_foreground, features_of_objects, told_from_surroundings
 
 
 def annotate(image: np.ndarray, labels: np.ndarray, every: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class TestChoice:
     def test_where_the_classifier_is_not_sure_the_network_counts_as_well(
         self, area: float, estimated: float, everywhere: float, expected: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.transforms.surroundings.told_from_surroundings", lambda objects: area)
+        monkeypatch.setattr("scripts.training.surroundings.told_from_surroundings", lambda objects: area)
         sample = tissue((40, 48, 48), 0)
         sample["objects"] = sample["objects"][:3]
         overlaps = {"estimated": estimated, "everywhere": everywhere}
@@ -122,7 +122,7 @@ class TestChoice:
     def test_few_objects_must_look_the_more_like_their_surroundings(
         self, count: int, choice: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.transforms.surroundings.told_from_surroundings", lambda objects: 0.68)
+        monkeypatch.setattr("scripts.training.surroundings.told_from_surroundings", lambda objects: 0.68)
         sample = tissue((40, 48, 48), 0)
         sample["objects"] = sample["objects"][:count]
         assert len(sample["objects"]) == count

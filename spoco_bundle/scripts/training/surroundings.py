@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from ..geometry.balls import ball_radius
-from .cropping import OBJECTS
+from ..transforms.cropping import OBJECTS
 
 logger = logging.getLogger(__name__)
 
