@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from demo.plan import BUNDLE, config_files
 from scripts.network.checkpoints import load_weights
-from scripts.training.pictures import middle_plane
+from scripts.training.pictures import plane_on_grid
 from scripts.transforms.resampling import file_shape
 
 
@@ -31,7 +31,7 @@ def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> N
     load_weights(network, ckpt_dir / "model.pt")
     with torch.no_grad():
         embeddings = config.get_parsed_content("inferer")(sample.as_tensor()[None].to(device), network)[0]
-    return middle_plane(embeddings, file_shape(sample)).float().cpu().numpy()
+    return plane_on_grid(embeddings, file_shape(sample)).float().cpu().numpy()
 
 
 def device_name(ckpt_dir: Path, spatial_dims: int) -> str:

@@ -6,11 +6,12 @@ import torch
 
 from scripts.training.pictures import (
     embedding_picture,
+    fullest_plane,
     gray_picture,
     image_picture,
     label_picture,
-    middle_plane,
     middle_slice,
+    plane_on_grid,
     side_by_side,
 )
 from scripts.transforms.resampling import resample_nearest
@@ -23,10 +24,25 @@ def test_middle_slice() -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 8, 5), (4, 6, 11), (1, 1, 1)])
-def test_the_middle_plane_is_that_of_the_resampled_volume(shape: tuple[int, ...]) -> None:
+def test_a_plane_is_that_of_the_resampled_volume(shape: tuple[int, ...]) -> None:
     volume = torch.rand(2, 5, 7, 6)
-    assert torch.equal(middle_plane(volume, shape), resample_nearest(volume, shape)[:, shape[0] // 2])
-    assert torch.equal(middle_plane(volume[:, 0], shape[1:]), resample_nearest(volume[:, 0], shape[1:]))
+    resampled = resample_nearest(volume, shape)
+    assert torch.equal(plane_on_grid(volume, shape), resampled[:, shape[0] // 2])
+    assert torch.equal(plane_on_grid(volume, shape, 0), resampled[:, 0])
+    assert torch.equal(plane_on_grid(volume[:, 0], shape[1:]), resample_nearest(volume[:, 0], shape[1:]))
+
+
+@pytest.mark.parametrize(
+    ("planes", "expected"),
+    [
+        ([[0, 0], [5, 9], [5, 5], [0, 0]], 1),  # two objects
+        ([[3, 3], [0, 0], [0, 7], [0, 7], [2, 0]], 2),  # one object in four planes: the nearest to the middle
+        ([[0, 0], [0, 0], [0, 0]], 1),
+    ],
+)
+def test_the_fullest_plane(planes: list[list[int]], expected: int) -> None:
+    assert fullest_plane(torch.tensor(planes)[:, None]) == expected
+    assert fullest_plane(torch.tensor(planes)) == 0  # a plane itself
 
 
 def test_gray_is_stretched_and_survives_a_constant_image() -> None:

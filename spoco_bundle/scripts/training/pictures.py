@@ -1,4 +1,4 @@
-"""Pictures of a result: image, annotation, embeddings and instances side by side, in the middle slice."""
+"""Pictures of a result: image, annotation, embeddings and instances side by side, in one slice."""
 
 from __future__ import annotations
 
@@ -30,12 +30,21 @@ def middle_slice(volume: ArrayLike) -> NDArray:
     return array if array.ndim == 2 else array[array.shape[0] // 2]
 
 
-def middle_plane(channels: Tensor, shape: Sequence[int]) -> Tensor:
-    """The middle plane of what `resample_nearest` makes of (C, *spatial) on a grid (*shape), without the rest of it."""
+def plane_on_grid(channels: Tensor, shape: Sequence[int], index: int | None = None) -> Tensor:
+    """A plane, by default the middle one, of what `resample_nearest` makes of (C, *spatial) on a grid (*shape)."""
     if len(shape) == 3:
-        depth, index = channels.shape[1], shape[0] // 2
+        depth, index = channels.shape[1], shape[0] // 2 if index is None else index
         channels = channels[:, int((index + 0.5) * depth / shape[0])]
     return resample_nearest(channels, shape[-2:])
+
+
+def fullest_plane(labels: Tensor) -> int:
+    """The plane of a label map (*spatial) that shows most objects; of several the nearest to the middle."""
+    if labels.ndim == 2:
+        return 0
+    objects = [torch.unique(plane[plane != 0]).numel() for plane in labels]
+    middle = len(objects) // 2
+    return max(range(len(objects)), key=lambda index: (objects[index], -abs(index - middle)))
 
 
 def gray_picture(image: ArrayLike) -> Picture:
@@ -88,8 +97,8 @@ def side_by_side(pictures: list[Picture], gap: int = 4) -> Picture:
 class PictureHandler:
     """Evaluator handler: image, annotation, embeddings and instances of the first validation image.
 
-    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid. Needs the evaluator's
-    output under the keys image, label, embeddings and pred.
+    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid: of a volume the slice that
+    shows most annotated objects. Needs the evaluator's output under the keys image, label, embeddings and pred.
 
     Args:
         output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`.
@@ -116,12 +125,13 @@ class PictureHandler:
         if self.first is not None:
             return
         output = outputs_of(engine)[0]
-        shape = output["label"].shape[1:]
-        image, label, embeddings, instances = (
-            middle_plane(plain_tensor(torch.as_tensor(output[key])), shape).cpu()
-            for key in ("image", "label", "embeddings", "pred")
-        )
+        label = plain_tensor(torch.as_tensor(output["label"]))
         objects = label.masked_fill(where_id(label, self.background_label), 0)
+        shape, index = objects.shape[1:], fullest_plane(objects[0])
+        image, objects, embeddings, instances = (
+            plane_on_grid(plain_tensor(torch.as_tensor(channels)), shape, index).cpu()
+            for channels in (output["image"], objects, output["embeddings"], output["pred"])
+        )
         pictures = image_picture(image), label_picture(objects[0]), embedding_picture(embeddings)
         self.first = side_by_side([*pictures, label_picture(instances[0])])
 
