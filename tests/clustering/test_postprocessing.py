@@ -158,6 +158,11 @@ def test_refuses_unknown_choices() -> None:
         ClusterEmbeddingsd("pred", 2, foreground="otsu")
     with pytest.raises(ValueError, match=r"min_score must lie in \[0, 1\], got 50"):
         ClusterEmbeddingsd("pred", 2, min_score=50)
+    for share in (2, -0.1, float("nan"), "a"):
+        with pytest.raises(ValueError, match=r"foreground_threshold must lie in \[0, 1\], got"):
+            ClusterEmbeddingsd("pred", 2, foreground_threshold=share)
+    with pytest.raises(ValueError, match="min_size must not be negative, got -1"):
+        ClusterEmbeddingsd("pred", 2, min_size=-1)
     for threshold in (0, -1, float("nan"), "high"):
         with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
             ClusterEmbeddingsd("pred", 2, merge_threshold=threshold)

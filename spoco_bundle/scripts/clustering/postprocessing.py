@@ -85,6 +85,12 @@ class ClusterEmbeddingsd(MapTransform):
             raise InputError(f"min_score must lie in [0, 1], got {min_score}")
         if merge_threshold is not None and not (isinstance(merge_threshold, Real) and merge_threshold > 0):
             raise InputError(f"merge_threshold must be a positive number, got {merge_threshold!r}")
+        if foreground_threshold is not None and not (
+            isinstance(foreground_threshold, Real) and 0 <= foreground_threshold <= 1
+        ):
+            raise InputError(f"foreground_threshold must lie in [0, 1], got {foreground_threshold!r}")
+        if min_size < 0:
+            raise InputError(f"min_size must not be negative, got {min_size}")
         self.embedding_dim, self.method, self.foreground = embedding_dim, method, foreground
         self.delta_var, self.position_scale = delta_var, position_scale
         self.min_size, self.smallest_instance = min_size, smallest_instance
