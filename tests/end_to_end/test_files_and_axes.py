@@ -20,6 +20,8 @@ from bundle_runs import (
     write_pair,
 )
 from conftest import Training
+from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
 
 # An array of (Z, Y, X) as each kind of file: name, and how it is written.
 VOXEL_SIZE = (2.0, 1.0, 1.0)
@@ -62,6 +64,25 @@ def test_one_volume_in_four_formats(results: Path) -> None:
     assert nifti.get_data_dtype() == np.int32
     np.testing.assert_array_equal(nifti.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
     np.testing.assert_array_equal(np.asarray(nifti.dataobj), anisotropic.transpose())
+
+
+def test_an_image_in_memory_gets_the_instances_of_one_in_a_file(
+    results: Path, trained: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/README.md shows."""
+    image, _ = nuclei(seed=5)
+    in_memory = MetaTensor(image[None].astype("float32"), affine=np.diag([*VOXEL_SIZE, 1.0]))
+    found = {}
+    ids = {
+        "dataset#data": [{"image": in_memory, "number": 3}],
+        "preprocessing#transforms#0#_disabled_": True,
+        "postprocessing#transforms#3#_disabled_": True,
+    }
+    monkeypatch.setattr(ConfigWorkflow, "finalize", lambda workflow: found.update(workflow.evaluator.state.output[0]))
+    run_here(INFERENCE, workflow_type="infer", ckpt_dir=trained.ckpt_dir, **EAGER_INFERENCE, **ids)
+    from_file = tifffile.imread(results / "anisotropic_instances.ome.tif")
+    np.testing.assert_array_equal(found["pred"][0].numpy(), from_file)
+    np.testing.assert_array_equal(found["pred"].affine, np.diag([*VOXEL_SIZE, 1.0]))
 
 
 def test_images_too_small_for_the_network_to_halve(tmp_path: Path) -> None:

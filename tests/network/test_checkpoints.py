@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from scripts.network.checkpoints import (
-    WeightsLoader,
+    WeightsCheckpointLoader,
     load_weights,
     read_settings,
     remind_of_special_labels,
@@ -74,7 +74,7 @@ class TestLoadWeights:
         network = nn.Linear(3, 2)
         seen = []
         engine = Engine(lambda _, batch: seen.append(network.weight.clone()))
-        WeightsLoader(network, str(saved)).attach(engine)
+        WeightsCheckpointLoader(network, str(saved)).attach(engine)
         engine.run([0])
         assert torch.equal(seen[0], torch.load(saved)["weight"])
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from scripts.training.event_writer import EventWriter, HideEarlierCurves
+from scripts.training.event_writer import EventWriter, EventWriterHandler
 
 
 def test_curves_are_written(tmp_path: Path) -> None:
@@ -38,9 +38,10 @@ def test_iterations_that_come_once_more_hide_the_earlier_ones(
     trainer = Engine(lambda engine, batch: None)
     trainer.state.iteration = resumed_at
     resumed = EventWriter(str(tmp_path))
-    HideEarlierCurves(resumed)(trainer)
+    EventWriterHandler(resumed).attach(trainer)
+    trainer.fire_event(Events.STARTED)
     resumed.add_scalar("loss", 7.0, resumed_at + 1)
-    resumed.close()
+    trainer.fire_event(Events.COMPLETED)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == shown
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from image_samples import image
+from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCropd, Flipd, MapTransform, Rotate90d, SpatialPadd
 
 from scripts.transforms.resampling import ResampleToSpacingd
@@ -19,6 +20,18 @@ def test_labels_return_to_the_grid_of_the_file() -> None:
     assert restored.shape == (1, 4, 8, 6)
     assert restored.dtype == torch.int32
     assert torch.equal(restored.affine, source.affine)
+
+
+def test_an_image_that_no_file_holds_keeps_its_own_grid() -> None:
+    affine = torch.diag(torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64))
+    for spacing in ((2.0, 2.0), None):
+        working = ResampleToSpacingd("image", spacing)({"image": MetaTensor(torch.rand(1, 4, 8), affine=affine)})[
+            "image"
+        ]
+        pred = torch.ones(1, *working.shape[1:], dtype=torch.int32)
+        restored = RestoreGridd("pred")({"image": working, "pred": pred})["pred"]
+        assert restored.shape == (1, 4, 8)
+        assert torch.equal(restored.affine, affine)
 
 
 def test_small_instances_are_counted_on_the_grid_of_the_file() -> None:

@@ -9,6 +9,7 @@ In a MONAI JSON config, as the last step of the postprocessing::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,14 +191,21 @@ def check_targets(
         if folder.resolve() == Path(output_dir).resolve():
             raise InputError(f"output_dir: found {output_dir}, a folder of inputs, expected another one.")
     layout = InstanceLayout(output_dir, postfix)
-    inputs = {Path(path).resolve() for entry in data for path in entry.values()}
+    inputs = {Path(value).resolve() for entry in data for value in entry.values() if _is_path(value)}
     for entry in data:
+        if not _is_path(entry["image"]):
+            continue
         target = Path(layout.filename(entry["image"]))
         if target.resolve() in inputs:
             raise refusal(target, f"an input in the place of the result of {entry['image']}", "another output_dir")
         if largest_id > LARGEST_ID_OF_PNG and target.suffix.lower() in PNG_SUFFIXES:
             found = f"a PNG, and ids such as {largest_id} for its objects"
             raise refusal(entry["image"], found, f"ids up to {LARGEST_ID_OF_PNG} in this format, or a TIFF")
+
+
+def _is_path(value: object) -> bool:
+    """An entry may hold an image in memory, or other things."""
+    return isinstance(value, str | os.PathLike)
 
 
 class InstanceWriter(ImageWriter):

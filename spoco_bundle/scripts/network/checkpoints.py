@@ -171,7 +171,7 @@ def trained_voxel_shape(path: Path | None, **architecture: Any) -> list[float] |
     return settings.get("voxel_shape") or [1.0] * architecture["spatial_dims"]
 
 
-class WeightsLoader:
+class WeightsCheckpointLoader:
     """Handler that loads `path` into the network when an engine starts."""
 
     def __init__(self, network: nn.Module, path: str) -> None:

@@ -51,8 +51,8 @@ class EventWriter(SummaryWriter):
             logger.warning("the run goes on without TensorBoard: %s", error)
 
 
-class HideEarlierCurves:
-    """Handler, after the one that resumes, that hides the iterations which come once more.
+class EventWriterHandler:
+    """Handler, after the one that resumes: hides the iterations which come once more, and closes the file at the end.
 
     They are those between the checkpoint and the interruption; where a new training begins, all of an earlier one that
     wrote to the same folder.
@@ -63,7 +63,8 @@ class HideEarlierCurves:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.COMPLETED, self.event_writer.close)
 
-    def __call__(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine) -> None:
         self.event_writer.hide_earlier(engine.state.iteration + 1)

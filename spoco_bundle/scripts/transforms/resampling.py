@@ -57,7 +57,7 @@ def working_shape(shape: Sequence[int], voxel_size: Sequence[float], spacing: Se
 
 def file_shape(image: MetaTensor) -> list[int]:
     """Spatial axes of the file that an image was read from."""
-    return [int(n) for n in np.asarray(image.meta["spatial_shape"])]
+    return [int(n) for n in np.asarray(image.meta.get("spatial_shape", image.shape[1:]))]
 
 
 def working_voxels_per_voxel(image: Tensor) -> float:
@@ -103,7 +103,8 @@ class ResampleToSpacingd(MapTransform):
             self._check_growth(image, shape)
             resample = resample_nearest if key in self.label_keys else resample_linear
             affine = _rescaled_affine(image.affine, old_shape, shape)
-            meta = {**image.meta, "affine": affine}  # a copy: the caller's image keeps its own
+            own = {"spatial_shape": old_shape, "original_affine": image.affine}  # of an image that no file holds
+            meta = {**own, **image.meta, "affine": affine}  # a copy: the caller's image keeps its own
             result[key] = MetaTensor(resample(image.as_tensor(), shape), meta=meta)
         return result
 

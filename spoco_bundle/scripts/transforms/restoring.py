@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..files.image_files import file_of
@@ -58,7 +58,7 @@ class RestoreGridd(MapTransform):
         result = dict(data)
         _check_place(result[self.source_key])
         meta, shape = dict(result[self.source_key].meta), file_shape(result[self.source_key])
-        meta["affine"] = meta["original_affine"]
+        meta["affine"] = _original_affine(result[self.source_key])
         regions = None
         if self.mask_key in result:
             regions = self._regions(result[self.mask_key]), self._regions(result[self.file_mask_key])
@@ -85,10 +85,16 @@ class RestoreGridd(MapTransform):
         return classes != 0 if self.classes is None else np.where(np.isin(classes, self.classes), classes, 0)
 
 
+def _original_affine(image: MetaTensor) -> ArrayLike:
+    """That of the file; the image's own where it was never read from one, nor resampled."""
+    affine: ArrayLike = image.meta.get("original_affine", image.affine)
+    return affine
+
+
 def _check_place(image: MetaTensor) -> None:
     """Refuse an image that was flipped, turned, cut or padded since it was read: only its voxels may be others."""
     ndim = image.dim() - 1
-    original, affine = np.asarray(image.meta["original_affine"]), np.asarray(image.affine)
+    original, affine = np.asarray(_original_affine(image)), np.asarray(image.affine)
     moved = np.linalg.solve(original, affine)  # from indices to those of the file
     growth = np.divide(file_shape(image), image.shape[1:])
     stretch = moved.diagonal()[:ndim] / growth  # of what voxels are taken to be longer than the file says

@@ -70,7 +70,8 @@ class AssumeVoxelSized(MapTransform):
             return result
         for key in self.key_iterator(result):
             affine = image.affine @ torch.diag(torch.from_numpy(np.append(factors, 1)))
-            result[key] = MetaTensor(result[key].as_tensor(), meta={**result[key].meta, "affine": affine})
+            meta = {"original_affine": image.affine, **result[key].meta, "affine": affine}  # also if no file told one
+            result[key] = MetaTensor(result[key].as_tensor(), meta=meta)
         return result
 
     def _factors(self, image: MetaTensor) -> NDArray[np.float64] | None:
