@@ -29,6 +29,7 @@ from monai.bundle import (
 )
 from monai.bundle.utils import DEFAULT_HANDLERS_ID
 from monai.bundle.workflows import _apply_logging_file
+from monai.fl.client.monai_algo import disable_ckpt_loaders
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from packaging.markers import default_environment
@@ -125,6 +126,13 @@ class TestWorkflows:
         parsed, ids = ConfigParser(config), DEFAULT_HANDLERS_ID[engine]
         assert isinstance(parsed[ids["handlers"]], list)
         assert f"@{ids['handlers']}" in parsed[ids["id"]].values()
+
+    def test_a_client_of_federated_learning_evaluates_the_weights_that_it_is_sent(self) -> None:
+        """MONAI FL leaves out what it takes for a loader of weights."""
+        evaluation = parser("train.json", "evaluate.json")
+        disable_ckpt_loaders(evaluation)
+        (handler,) = (part for part in evaluation["validate#handlers"] if "model.pt" in part.get("path", ""))
+        assert handler["_disabled_"]
 
     @pytest.mark.parametrize("name", NAMES)
     def test_every_named_component_exists(self, name: str) -> None:
