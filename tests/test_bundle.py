@@ -9,15 +9,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
-import tifffile
 import torch
+from bundle_configs import BUNDLE, CONFIGS, NAMES, REPOSITORY, components, parser, read, values
 from image_samples import SHARED
 from monai.bundle import (
     ConfigComponent,
@@ -31,25 +29,13 @@ from monai.bundle.utils import DEFAULT_HANDLERS_ID
 from monai.bundle.workflows import _apply_logging_file
 from monai.fl.client.monai_algo import disable_ckpt_loaders
 from monai.transforms import Compose
-from monai.utils import set_determinism
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 from scripts.network.foreground import THRESHOLD
-from scripts.synthetic.images import synthetic_nuclei
 from scripts.training.calibration import ThresholdCalibration
 from scripts.training.grid_probe import GridProbe
 from scripts.transforms.cropping import OBJECTS
-
-REPOSITORY = Path(__file__).parent.parent
-BUNDLE = REPOSITORY / "spoco_bundle"
-CONFIGS = BUNDLE / "configs"
-NAMES = sorted(path.name for path in CONFIGS.glob("*.json"))
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads((CONFIGS / name).read_text(encoding="utf-8"))
-
 
 TRAIN, INFERENCE, EVALUATE, METADATA = map(read, ("train.json", "inference.json", "evaluate.json", "metadata.json"))
 # what a client of MONAI Label may change is defined in one place of its own, methods of clustering as a choice
@@ -57,52 +43,6 @@ DISPLAYABLE = INFERENCE["displayable_configs"]
 SHOWN = {id_: value for id_, value in DISPLAYABLE.items() if INFERENCE[id_] == f"@displayable_configs#{id_}"}
 INFERENCE_IDS = {**INFERENCE, **SHOWN, "clustering": DISPLAYABLE["clustering"][0]}
 CHANNELS = METADATA["network_data_format"]["inputs"]["image"]["num_channels"]
-
-
-def parser(*names: str, **ids: Any) -> ConfigParser:
-    result = ConfigParser()
-    result.read_config([str(CONFIGS / name) for name in names])
-    result.update({"bundle_root": str(BUNDLE), **ids})
-    return result
-
-
-def values(config: Any) -> Iterator[Any]:
-    """Every value of a config, at any depth."""
-    if isinstance(config, dict | list):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from values(value)
-    else:
-        yield config
-
-
-def components(config: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a config that names a class or function."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from components(value)
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """One small volume whose three sides differ, and its labels."""
-    image, labels = synthetic_nuclei((20, 24, 28), object_diameter=12, seed=1)
-    for folder, array in (("images", image), ("labels", labels.astype(np.uint16))):
-        (tmp_path / folder).mkdir()
-        tifffile.imwrite(tmp_path / folder / "nuclei.tif", array, metadata={"axes": "ZYX"})
-    return tmp_path
-
-
-@pytest.fixture
-def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what the configs do to a process: error messages, seeds, module path."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    yield
-    set_determinism(None)
 
 
 class TestWorkflows:
