@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_pairs import columns_of
+from .triton_blocks import columns_of
 
 
 def walk_on_gpu(

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
+from .triton_blocks import BLOCK_VOXELS, columns_of, store_columns
 
 
 def border_term_on_gpu(

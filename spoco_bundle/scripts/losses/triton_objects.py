@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .triton_pairs import BLOCK_VOXELS, columns_of, store_columns
+from .triton_blocks import BLOCK_VOXELS, columns_of, store_columns
 
 NEIGHBOURS, PART = 128, 2048  # voxels that are looked at together, of few objects mostly, and by one program
 HELD = 2048  # numbers of neighbouring voxels that one warp holds in registers, with as many more for its sums

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from ..geometry.distances import SMALLEST_SQUARE
 from .pairwise import HingeAndKernel, PairFunctions
+from .triton_blocks import BLOCK_VOXELS, columns_of, store_columns
 
-BLOCK_VOXELS = 256  # at once: with 16 dimensions their embeddings and gradients fit into registers
 MOST_PROGRAMS = 1024  # for an image's gradients, as each has a sum of its own for every centre
 TINY = tl.constexpr(SMALLEST_SQUARE)
 
@@ -101,22 +101,6 @@ def _settings(spaces: list[tuple[Tensor, Tensor]], functions: PairFunctions) -> 
         "OTHER_ROWS": triton.next_power_of_2(other_dims),
         "BLOCK": BLOCK_VOXELS,
     }
-
-
-@triton.jit
-def columns_of(space, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """Embeddings of an image's voxels, (ROWS, BLOCK), of which the first DIMS rows exist; 0 where not `inside`."""
-    row = tl.arange(0, ROWS)
-    places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
-    return tl.load(space + places, mask=(row < DIMS)[:, None] & inside[None, :], other=0.0)
-
-
-@triton.jit
-def store_columns(space, columns, image, voxel, voxels, inside, DIMS: tl.constexpr, ROWS: tl.constexpr):
-    """Write what `columns_of` would read."""
-    row = tl.arange(0, ROWS)
-    places = (image * DIMS + row)[:, None] * voxels + voxel[None, :]
-    tl.store(space + places, columns, mask=(row < DIMS)[:, None] & inside[None, :])
 
 
 @triton.jit
