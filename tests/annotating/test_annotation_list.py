@@ -95,6 +95,20 @@ class TestFind:
         for voxel, id_ in zip(found.voxels, (1, 2), strict=True):
             assert scene()["pred"][0][tuple(voxel)] == id_
 
+    def test_the_voxel_of_the_file_is_the_one_that_a_coarse_grid_has_picked(self) -> None:
+        """On a grid 4 times as coarse, of the voxels 4 to 7 the one at 6."""
+        data = ResampleToSpacingd(
+            ["image", "pred", "embeddings", "label"], [2.0, 2.0], ["pred", "embeddings", "label"]
+        )(scene())
+        assert find(data)["candidates"].voxels.tolist() == [[6, 6], [6, 26]]
+
+    def test_the_brightness_is_the_mean_of_the_channels_without_coordinates(self) -> None:
+        data = scene()
+        dark = data["image"]  # 0 in the annotated square
+        data["image"] = MetaTensor(torch.cat([dark, dark + 2, dark + 100]), meta=dark.meta)
+        (known,) = find(data, in_channels=2)["candidates"].known
+        assert known.tolist() == pytest.approx([np.log(4 * 4), 1, 0])
+
 
 class TestList:
     def test_columns_in_voxels_and_micrometres(self, tmp_path):

@@ -32,6 +32,10 @@ class TestRegions:
         regions = candidate_regions(self.INSTANCES, self.PROBABILITY, self.NOTHING, min_size=3)
         assert regions.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0]]
 
+    def test_how_little_depends_on_the_threshold_of_the_foreground(self) -> None:
+        regions = candidate_regions(self.INSTANCES, self.PROBABILITY, self.NOTHING, 3, foreground_threshold=0.9)
+        assert regions.tolist() == self.INSTANCES.tolist()  # 0.4 is less than 0.46 of 0.9
+
     def test_what_is_too_small_is_none(self):
         assert candidate_regions(self.INSTANCES, self.PROBABILITY, self.NOTHING, min_size=4).max() == 1
 
@@ -42,6 +46,11 @@ class TestRegions:
         probability = np.array([[0.9, 0.9, 0.5, 0.4, 0.0, 0.0]], np.float32)
         instances = np.array([[1, 1, 0, 0, 0, 0]], np.int32)
         assert (candidate_regions(instances, probability, instances > 9, min_size=1) == instances).all()
+
+    def test_nor_is_the_rim_of_an_annotated_object_that_was_not_found(self) -> None:
+        probability = np.array([[0.0, 0.9, 0.9, 0.0, 0.0, 0.0, 0.9, 0.9, 0.0]], np.float32)
+        annotated = np.array([[0, 0, 0, 1, 1, 1, 0, 0, 0]], bool)
+        assert not candidate_regions(np.zeros((1, 9), np.int32), probability, annotated, min_size=1).any()
 
     def test_nothing_where_somebody_has_annotated(self):
         annotated = np.array([[1] * 3 + [0] * 9], bool)

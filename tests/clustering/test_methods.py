@@ -223,6 +223,12 @@ class TestProperties:
         for method in ("mean_shift", "hdbscan"):
             assert same_partition(cluster_embeddings(embed(truth, VECTORS, 0.1), truth > 0, method), truth), method
 
+    def test_hdbscan_finds_in_a_sample_what_is_large_enough_in_the_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("scripts.clustering.points.SAMPLE", 200)
+        truth = np.repeat([1, 2], [30, 10]).astype(np.int32)[None].repeat(30, 0)  # 300 voxels, about 50 in the sample
+        found = cluster_embeddings(embed(truth, VECTORS, 0.1), method="hdbscan", min_size=100)
+        assert same_partition(found, truth)
+
 
 def stripes(width: int) -> Labels:
     return np.arange(1, 13, dtype=np.int32).repeat(width)[:, None].repeat(60, 1)
@@ -343,11 +349,35 @@ class TestConsistency:
         found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=teacher)
         assert same_partition(found, np.where(truth == 3, 1, 0))
 
+    def test_keeps_what_the_teacher_joins_with_the_background_alone(self, ndim: int) -> None:
+        truth = scene_labels(ndim)
+        teacher = embed(truth, {**TEACHER, 0: TEACHER[2]})
+        found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=teacher)
+        assert same_partition(found, truth)
+
     def test_forgives_a_teacher_that_differs_a_little(self, ndim: int) -> None:
         truth = scene_labels(ndim)
         shifted = np.roll(truth, 1, axis=-1)
         found = cluster(embed(truth, VECTORS), truth > 0, "consistency", teacher_embeddings=embed(shifted, TEACHER))
         assert same_partition(found, truth)
+
+
+def test_consistency_keeps_an_object_that_is_within_delta_var_of_its_mean() -> None:
+    """Four of its six voxels see three themselves: too few, were the ball not moved to where most are."""
+    teacher = np.array([[[0, 0, 0.4], [-0.4, 0, 0]], [[0, 0, 0], [0, 0.4, -0.4]]], np.float32)
+    student = np.zeros_like(teacher)
+    assert (cluster_embeddings(student, method="consistency", teacher_embeddings=teacher, min_size=1) == 1).all()
+
+
+def test_consistency_drops_an_object_whose_voxels_the_teacher_leaves_for_others() -> None:
+    """From 0 the ball moves by way of 0.45 towards 0.8, and the object is not in it any more."""
+    truth = np.full((12, 12), 2, np.int32)
+    truth[4:8, 4:8] = 1
+    teacher = np.where(truth == 1, 0, np.float32(0.8))[None]
+    teacher[0, :, :3] = 0.45
+    embeddings = embed(truth, VECTORS)[1:]
+    found = cluster_embeddings(embeddings, method="consistency", teacher_embeddings=teacher, min_size=10)
+    assert np.array_equal(found > 0, truth == 2)
 
 
 def test_consistency_keeps_a_large_object_far_from_the_origin() -> None:

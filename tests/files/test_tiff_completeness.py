@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
-from image_samples import TIFF_FLAVOURS, assert_refused, write_tiff
+from image_samples import PLANE, TIFF_FLAVOURS, assert_refused, write_tiff
 
 from scripts.files.tiff_files import read_tiff
 
@@ -32,3 +33,15 @@ def test_a_file_cut_off_anywhere(tmp_path: Path, options: dict) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"a\.tif: found .*, expected .*\."):
             read_tiff(path)
+
+
+def test_a_page_that_is_followed_by_itself_is_refused(tmp_path: Path) -> None:
+    """Who follows the list of pages to its end never comes to one, and the planes after it are lost."""
+    path = write_tiff(tmp_path / "a.tif", PLANE, metadata=None)
+    content = bytearray(path.read_bytes())
+    start = 8  # of the page's directory: a number of tags, 12 bytes for each, and where the next page starts
+    (number_of_tags,) = struct.unpack_from("<H", content, start)
+    struct.pack_into("<I", content, start + 2 + 12 * number_of_tags, start)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.tif: found page 1 followed by an earlier one, expected"):
+        read_tiff(path)

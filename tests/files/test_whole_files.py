@@ -16,10 +16,13 @@ from scripts.files.whole_files import (
     UnwritableFile,
     check_writable,
     content_digest,
+    move_aside,
+    moved_aside,
     read_tensors,
     remove_leftovers,
     warn_if_unwritable,
     whole_file,
+    whole_files,
     write_json,
     write_tensors,
 )
@@ -76,6 +79,48 @@ class TestWholeFile:
             os.utime(path, (0, 0))
         remove_leftovers(tmp_path / "a.pt")
         assert set(tmp_path.iterdir()) == {new, other}
+
+
+class TestWholeFiles:
+    def test_room_is_made_when_all_are_safe_on_the_disk_and_before_one_takes_its_place(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        targets, done = [tmp_path / "model.pt", tmp_path / "model.json"], []
+        monkeypatch.setattr(os, "fsync", lambda _: done.append("on the disk"))
+        monkeypatch.setattr(os, "replace", lambda _, target: done.append(target))
+        with whole_files(targets, done.append) as temporaries:
+            for temporary in temporaries:
+                temporary.touch()
+        assert done == ["on the disk", "on the disk", temporaries, *targets]
+
+
+class TestAside:
+    def test_those_that_are_there_get_the_first_number_that_none_of_them_has(self, tmp_path: Path) -> None:
+        weights, settings, missing = (tmp_path / name for name in ("model.pt", "model.json", "teacher.pt"))
+        for name in ("model.pt", "model.json", "model_before_1.json"):
+            (tmp_path / name).write_text(name)
+        moved = move_aside([weights, settings, missing])
+        assert moved == {weights: tmp_path / "model_before_2.pt", settings: tmp_path / "model_before_2.json"}
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            "model_before_1.json": "model_before_1.json",
+            "model_before_2.json": "model.json",
+            "model_before_2.pt": "model.pt",
+        }
+
+    def test_a_name_has_the_points_and_the_extension_that_one_says(self, tmp_path: Path) -> None:
+        target = tmp_path / "day.2.nii.gz"
+        target.touch()
+        (new,) = move_aside([target], suffix_of=lambda path: ".nii.gz").values()
+        assert [new] == list(tmp_path.iterdir()) == [tmp_path / "day.2_before_1.nii.gz"]
+
+    def test_they_are_found_again_by_the_whole_name(self, tmp_path: Path) -> None:
+        target = tmp_path / "model[1].pt"
+        for _ in range(2):
+            target.touch()
+            move_aside([target])
+        for name in ("model[1].pt", "model[1]_before_1.json", "model1_before_1.pt", "my_model[1]_before_1.pt"):
+            (tmp_path / name).touch()
+        assert moved_aside(target) == [tmp_path / "model[1]_before_1.pt", tmp_path / "model[1]_before_2.pt"]
 
 
 class TestFullDisk:

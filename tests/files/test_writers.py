@@ -174,6 +174,14 @@ class TestNifti:
         write_instances(INSTANCES, tmp_path / "a.nii", tmp_path / "b.nii")
         assert np.array_equal(read_nifti(tmp_path / "b.nii").array, INSTANCES)
 
+    def test_nor_do_they_tell_a_viewer_which_ids_to_show(self, tmp_path: Path) -> None:
+        image = nibabel.Nifti1Image(np.zeros((7, 5, 3), np.int16), np.eye(4))
+        image.header["cal_min"], image.header["cal_max"] = 100, 2000
+        nibabel.save(image, tmp_path / "a.nii")
+        write_instances(INSTANCES, tmp_path / "a.nii", tmp_path / "b.nii")
+        written = nibabel.load(tmp_path / "b.nii").header
+        assert (written["cal_min"], written["cal_max"]) == (0, 0)
+
     def test_ids_beyond_32_bits_are_refused(self, tmp_path: Path) -> None:
         source = self.source(tmp_path / "a.nii")
         with pytest.raises(ValueError, match="found the id 2147483648, expected ids up to 2147483647"):

@@ -157,6 +157,11 @@ class TestCoarserByHand:
         expected[:, 1, 2] = 3
         assert np.array_equal(resample_instances(instances, (4, 4, 4)), expected)
 
+    def test_a_tail_half_a_voxel_thin_stays_if_it_is_most_of_the_instance(self) -> None:
+        instances = np.zeros((4, 8), np.int32)
+        instances[:2, :2] = instances[0] = 3  # one voxel of the result, and a half of each of three
+        assert resample_instances(instances, (2, 4)).tolist() == [[3, 3, 3, 3], [0, 0, 0, 0]]
+
     def test_a_stair_stays_one_piece(self) -> None:
         instances = np.zeros((8, 8), np.int32)
         instances[range(8), range(8)] = instances[range(1, 8), range(7)] = 3

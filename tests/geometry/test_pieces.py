@@ -106,6 +106,16 @@ class TestGiveBack:
     def test_no_instance_is_removed_for_it(self) -> None:
         assert self.give_back(image([1]), image([1, 2])) == [[1]]
 
+    def test_the_nearest_voxel_is_so_in_space(self) -> None:
+        """Columns are four times as close to each other as rows."""
+        instances = image([1, 0, 2, 3], [4, 5, 6, 0], [7, 8, 9, 10])
+        source = image([0], [11], [0])
+        assert self.give_back(instances, source) == [[1, 0, 2, 3], [4, 5, 6, 11], [7, 8, 9, 10]]
+
+    def test_it_stays_in_its_region(self) -> None:
+        source, source_regions, regions = image([0, 2, 0]), image([5, 5, 5]), image([6, 6, 5])
+        assert give_back(np.zeros_like(source), source, source_regions, regions).tolist() == [[0, 0, 2]]
+
     @pytest.mark.parametrize("count", [1, 3])
     def test_instances_that_are_there_stay_as_they_are(self, count: int) -> None:
         instances = np.arange(1, count + 1, dtype=np.int32)[None]

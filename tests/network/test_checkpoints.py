@@ -130,6 +130,12 @@ class TestStartFrom:
         assert "random weights" in caplog.text
         assert torch.equal(start_from(network, None, shipped=str(saved)).weight, before)
 
+    def test_shipped_ones_that_were_moved_aside_are_still_shipped(self, saved: Path) -> None:
+        aside = saved.rename(saved.with_name("model_before_1.pt"))
+        network = nn.Linear(4, 2)
+        before = network.weight.clone()
+        assert torch.equal(start_from(network, aside, shipped=str(saved)).weight, before)
+
     def test_refuses_weights_that_somebody_named_and_that_do_not_fit(self, saved: Path) -> None:
         with pytest.raises(ValueError, match=r"model\.pt: found weights of another architecture"):
             start_from(nn.Linear(4, 2), saved, shipped="shipped.pt")

@@ -43,6 +43,16 @@ class TestTeacher:
         assert both.shape == (1, 2, 12, 20)
         assert torch.allclose(both[:, 1:], 2 * image + 1, atol=1e-5)
 
+    @torch.no_grad()
+    def test_the_teachers_weights_are_read_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "teacher.pt"
+        torch.save(nn.Conv2d(1, 1, 1).state_dict(), path)
+        image = torch.rand(1, 1, 8, 8)
+        inferer = EmbeddingInferer((8, 8), teacher=nn.Conv2d(1, 1, 1), teacher_path=str(path))
+        first = inferer(image, nn.Identity())
+        path.unlink()
+        assert torch.equal(inferer(image, nn.Identity()), first)
+
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_positions_are_not_rounded_to_half_precision(dtype: torch.dtype) -> None:

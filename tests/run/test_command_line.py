@@ -57,6 +57,13 @@ def test_ids_of_a_file_of_arguments_count(config: str, tmp_path: Path) -> None:
     assert text(config) != text(config, "--args_file", str(arguments))
 
 
+def test_the_command_line_counts_more_than_the_file_of_arguments(config: str, tmp_path: Path) -> None:
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text(json.dumps({"loss#delta_dist": 3.0}))
+    both = text(config, "--args_file", str(arguments), "--loss#delta_dist", "4.0")
+    assert both["given ids"] == '{"loss#delta_dist": "4.0"}'
+
+
 def test_of_another_program_nothing_is_said(config: str) -> None:
     assert configuration(["pytest", "run", "--config_file", config]) == {}
     assert configuration([PROGRAM, "run", "training"]) == {}

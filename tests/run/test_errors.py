@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_a_path_without_access_is_no_defect_whoever_opens_it(tmp_path: Path) -> 
     assert refusal_behind(PermissionError(errno.EACCES, "Permission denied", "a.png")) is not None
 
 
-def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
+def test_the_log_of_a_training_shows_no_traceback_of_a_refusal_or_an_interruption(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -128,13 +129,30 @@ def test_the_log_of_a_training_shows_no_traceback_of_a_refusal(
     log = logging.getLogger("monai.handlers.StatsHandler")
     log.addHandler(caplog.handler)
     log.info("Epoch[1] Metrics")
-    for function in (lambda: split_suffix("cells.jpg"), lambda: int("a defect")):
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for function in (lambda: split_suffix("cells.jpg"), interrupt, lambda: int("a defect")):
         try:
             function()
-        except ValueError as error:
+        except (ValueError, KeyboardInterrupt) as error:
             log.exception("Exception: %s", error)
     log.removeHandler(caplog.handler)
     assert [record.getMessage()[:16] for record in caplog.records] == ["Epoch[1] Metrics", "Exception: inval"]
+
+
+@pytest.mark.parametrize(("path", "is_refused"), [("cells.jpg", True), (None, False)])
+def test_of_a_thread_only_a_defect_is_shown(
+    path: str | None, is_refused: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # Python's own, not that of pytest
+    explain_refusals(["/anywhere/monai/bundle/__main__.py", "run"])
+    thread = threading.Thread(target=split_suffix, args=[path])
+    thread.start()
+    thread.join()
+    assert ("Traceback" not in capsys.readouterr().err) == is_refused
 
 
 def test_an_interruption_is_one_word() -> None:

@@ -54,6 +54,7 @@ def test_accepted(name: str, value: Any) -> None:
         ("early_stop_patience", "null", "a whole number of at least 1, or '$None'"),
         ("learning_rate", -1, "a number above 0"),
         ("learning_rate", float("nan"), "a number above 0"),
+        ("learning_rate", float("inf"), "a number above 0"),
         ("delta_var", -1, "a number above 0"),
         ("position_scale", -0.1, "a number of at least 0"),
         ("object_fraction", 2, "a number in (0, 1]"),

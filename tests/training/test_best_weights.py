@@ -50,6 +50,14 @@ def test_the_best_weights_stay(tmp_path: Path, network: nn.Linear) -> None:
     assert saved_value(tmp_path) == 3.0
 
 
+def test_of_equally_good_weights_the_newest_stay(tmp_path: Path, network: nn.Linear) -> None:
+    saver = make_saver(tmp_path, network)
+    for weight in (5.0, 6.0):
+        nn.init.constant_(network.weight, weight)
+        validate(saver, 1.0)
+    assert float(torch.load(tmp_path / "model.pt", weights_only=True)["weight"][0, 0]) == 6.0
+
+
 @pytest.mark.parametrize("name", LESS_IS_BETTER)
 def test_where_less_is_better_the_least_stay(name: str, tmp_path: Path, network: nn.Linear) -> None:
     saver = make_saver(tmp_path, network)
@@ -161,6 +169,14 @@ def test_a_disk_that_is_full_only_when_files_are_to_be_safe_on_it(
     with pytest.raises(UnwritableFile, match=rf"{saved.parent}: found that it cannot be written \(No space left"):
         validate(make_saver(saved.parent, network), 1.0)
     assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+
+def test_what_a_killed_training_had_not_finished_writing_is_removed(tmp_path: Path, network: nn.Linear) -> None:
+    for name in (".0123abcd.model.pt", ".0123abcd.model.json"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    make_saver(tmp_path, network).attach(Engine(lambda engine, batch: None))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_files_are_written_before_one_takes_its_place(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import Tensor
 
 from scripts.clustering.agglomeration import Hierarchy
@@ -139,6 +140,15 @@ class TestCalibration:
             pieces = annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
             calibration({"pred": long_objects(step=1.7), "label": pieces})
         assert calibration.chosen()["merge_threshold"] < alone
+
+    def test_images_of_an_earlier_validation_do_not_count(self) -> None:
+        calibration = ThresholdCalibration(embedding_dim=1, foreground="everywhere")
+        validator = Engine(lambda engine, data: calibration(data))
+        calibration.attach(validator)
+        whole, pieces = annotation((0, LENGTH)), annotation((0, LENGTH // 2), (LENGTH // 2, LENGTH))
+        for images in ([pieces] * 9, [whole]):
+            validator.run([{"pred": long_objects(step=1.7), "label": labels} for labels in images])
+        assert calibration.chosen()["merge_threshold"] == calibrated(long_objects(step=1.7), whole)
 
     def test_an_image_full_of_objects_counts_as_one(self) -> None:
         def annotate(calibration: ThresholdCalibration, images: int, copies: int) -> None:

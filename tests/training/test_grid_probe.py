@@ -82,6 +82,11 @@ class TestChoice:
 
         assert chosen_spacing("objects", SUGGESTED, UNSURE, each(good_but_there))[0] == 4.0
 
+    def test_one_good_grid_among_bad_ones_says_less_than_two_neighbours(self) -> None:
+        sure_in_the_plane = replace(UNSURE, extent_errors=[1.0, 0.1, 0.1])  # grids along z: 1, 1.4, 2, 2.8 and 4
+        overlap = each(lambda spacing: 0.9 if spacing[0] < 1.2 else 0.85 if spacing[0] > 2.5 else 0.4)
+        assert chosen_spacing("objects", SUGGESTED, sure_in_the_plane, overlap) == [4.0, 1.0, 1.0]
+
     @pytest.mark.parametrize("spacing", ["image", [3.0, 2.0, 2.0], None])
     def test_who_gives_a_grid_gets_it(self, spacing: Any) -> None:
         assert chosen_spacing(spacing, SUGGESTED, UNSURE, never) == SUGGESTED

@@ -1,10 +1,16 @@
 """Pictures of a result."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from PIL import Image
+from torch import Tensor
 
 from scripts.training.pictures import (
+    PictureHandler,
     embedding_picture,
     fullest_plane,
     gray_picture,
@@ -79,3 +85,31 @@ def test_embeddings_of_two_objects_get_two_colours() -> None:
 
 def test_side_by_side() -> None:
     assert side_by_side([np.zeros((2, 3, 3), np.uint8)] * 2, gap=4).shape == (2, 10, 3)
+
+
+class TestHandler:
+    LABEL = torch.tensor([[[7, 7, 0], [0, 9, 9]]])
+
+    @staticmethod
+    def drawn(folder: Path, *validations: list[Tensor], background_label: int | None = None) -> np.ndarray:
+        """The annotation in the picture of the last validation, each one a list of labels (1, 2, 3), by image."""
+        evaluator = Engine(
+            lambda engine, label: [
+                {"image": torch.rand(1, 2, 3), "label": label, "embeddings": torch.rand(4, 2, 3), "pred": label * 0}
+            ]
+        )
+        PictureHandler(str(folder), background_label=background_label).attach(evaluator)
+        for labels in validations:
+            evaluator.run(labels)
+        picture = np.asarray(Image.open(folder / "pictures" / "epoch_0001.png"))
+        assert picture.shape == (2, 4 * 3 + 3 * 4, 3)  # four pictures with three gaps
+        return picture[:, 3 + 4 : 3 + 4 + 3]
+
+    def test_the_first_image_of_each_validation_is_drawn(self, tmp_path: Path) -> None:
+        first, second, third = (torch.full((1, 2, 3), id_) for id_ in (1, 2, 3))
+        assert (self.drawn(tmp_path, [first, third]) == label_picture(first[0])).all()
+        assert (self.drawn(tmp_path, [first, third], [second, third]) == label_picture(second[0])).all()
+
+    def test_painted_background_is_drawn_as_no_object(self, tmp_path: Path) -> None:
+        objects = self.LABEL.masked_fill(self.LABEL == 9, 0)
+        assert (self.drawn(tmp_path, [self.LABEL], background_label=9) == label_picture(objects[0])).all()

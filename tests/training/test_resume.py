@@ -118,6 +118,12 @@ class TestGoingOn:
         training(tmp_path)
         assert names(tmp_path) == set()
 
+    def test_what_a_killed_training_had_not_finished_writing_is_removed(self, tmp_path: Path) -> None:
+        (tmp_path / ".0123abcd.resume.pt").touch()
+        os.utime(tmp_path / ".0123abcd.resume.pt", (0, 0))
+        training(tmp_path)
+        assert names(tmp_path) == set()
+
     def test_an_engine_that_runs_again_saves_again(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         engine = Engine(lambda engine, batch: None)
         ResumeCheckpoint(str(tmp_path / "resume.pt"), {}, OPTIONS).attach(engine)
@@ -210,6 +216,15 @@ class TestBrokenCheckpoint:
         training(tmp_path, killed_after=3)
         cut_off(tmp_path / "resume.pt")
         assert training(tmp_path)[0] == (3, 3.0)
+
+    def test_the_previous_one_knows_the_weights_at_start_as_well(self, tmp_path: Path) -> None:
+        weights, checkpoint = tmp_path / "model.pt", tmp_path / "resume.pt"
+        weights.write_bytes(b"shipped")
+        training(tmp_path, killed_after=2, **{STARTED_FROM: content_digest(weights)})
+        move_aside([weights])
+        weights.write_bytes(b"of the first validation")
+        cut_off(checkpoint)
+        assert weights_at_start(weights, checkpoint) == tmp_path / "model_before_1.pt"
 
     def test_two_of_them_end_the_program_and_stay(self, tmp_path: Path) -> None:
         training(tmp_path, killed_after=3)

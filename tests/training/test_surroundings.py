@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 
 from scripts.synthetic.images import synthetic_membranes, synthetic_nuclei
-from scripts.training.surroundings import choose_foreground, features_of_objects, told_from_surroundings
+from scripts.training.surroundings import VOXELS, choose_foreground, features_of_objects, told_from_surroundings
 from scripts.transforms.cropping import FindObjectsd
 
 
@@ -168,6 +168,15 @@ def test_features_are_those_of_the_object_and_of_what_is_near(shape: tuple[int, 
     [(inside, around)] = features_of_objects(sample, np.random.default_rng(0))
     assert inside.shape == around.shape
     assert inside[:, 0].min() > around[:, 0].max()  # the first feature is the smoothed intensity
+
+
+def test_an_object_that_annotated_ones_surround_has_no_features() -> None:
+    labels = np.zeros((60, 60), int)
+    labels[15:35, 15:32] = 2  # around the other one, but for what is more than two columns to the right of it
+    labels[20:30, 20:30] = 1
+    sample = annotate(np.random.default_rng(0).random(labels.shape), labels, every=1)
+    features = features_of_objects(sample, np.random.default_rng(0))
+    assert sorted((len(inside), len(around)) for inside, around in features) == [(0, 0), (VOXELS, VOXELS)]
 
 
 def test_one_channel_that_differs_is_enough() -> None:

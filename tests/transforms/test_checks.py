@@ -99,6 +99,10 @@ class TestImages:
         with pytest.raises(ValueError, match="found the value 7, 8 everywhere, expected an image with contrast"):
             CheckImaged("image", spatial_dims=2, in_channels=2)({"image": tensor(colour, "a.tif")})
 
+    def test_one_channel_with_contrast_is_enough(self) -> None:
+        image = torch.cat([torch.full((1, 5, 7), 7.0), ramp(1, 5, 7)])
+        assert torch.equal(check_image(image, spatial_dims=2, in_channels=2)["image"].as_tensor(), image)
+
     def test_no_voxel(self) -> None:
         with pytest.raises(ValueError, match="found no voxel, expected an image with contrast"):
             check_image(torch.zeros(1, 0, 5, 7))

@@ -48,6 +48,12 @@ def test_every_patch_holds_an_object_when_asked_for() -> None:
     assert all(patch["label"].any() for patch in patches(labels_with((0, 0, 1), (60, 60, 2)), object_share=1.0))
 
 
+def test_the_other_patches_lie_anywhere() -> None:
+    """Of which hardly one holds an object in the corner."""
+    share = np.mean([bool(patch["label"].any()) for patch in patches(labels_with((0, 0, 1)), object_share=0.25)])
+    assert 0.15 < share < 0.35
+
+
 def test_chances_grow_with_the_root_of_the_size() -> None:
     labels = labels_with((50, 50, 2))
     labels[0, :20, :40] = 1

@@ -133,3 +133,10 @@ class TestExtentErrors:
         assert extent_errors([objects(*reversed(sizes))]) == expected
         assert extent_errors([objects(*sizes[:2]), objects(*sizes[2:])])[0] == pytest.approx(expected[0], rel=0.5)
         assert extent_errors([objects(*[7 * size for size in sizes])]) == pytest.approx(expected)
+
+    def test_however_the_objects_are_numbered(self) -> None:
+        labels = np.repeat([1, 0, 2, 0, 3, 0, 4], [1, 1, 4, 1, 16, 1, 64])
+        renumbered = np.array([0, 3, 1, 4, 2])[labels]
+        [error] = extent_errors([measure_objects(labels)])
+        assert error > LEAST_ERROR / 2  # which any four objects have at least
+        assert extent_errors([measure_objects(renumbered)]) == pytest.approx([error])

@@ -58,6 +58,10 @@ class TestWorkingGrid:
         with pytest.raises(ValueError, match=r"cells.tif: found the voxel size \[1e-05.*units probably differ"):
             ResampleToSpacingd("image", (0.01, 0.01))({"image": image((4, 8), (1e-5, 1e-5))})
 
+    def test_refuses_a_spacing_far_below_the_voxel_size_along_any_axis(self) -> None:
+        with pytest.raises(ValueError, match=r"found the voxel size \[1\.0, 1\.0\].*units probably differ"):
+            ResampleToSpacingd("image", (1, 1 / 20))({"image": image((4, 8), (1, 1))})
+
     def test_a_working_grid_of_many_times_as_many_voxels_is_refused(self):
         with pytest.raises(ValueError, match="makes 144 of the working grid, 48 x 96 in all, expected at most 64"):
             ResampleToSpacingd("image", (1 / 12, 1 / 12))({"image": image((4, 8), (1, 1))})

@@ -99,3 +99,10 @@ class TestMask:
 
     def test_instances_lie_in_their_class(self) -> None:
         assert self.restored([24, 26]) == [0, 1, 1, 1, 1, 2, 2, 2, 0, 0]
+
+    def test_no_instance_lies_in_a_class_that_is_not_asked_for(self) -> None:
+        mask = image((1, 4), (1, 1), torch.int64)
+        mask[:] = torch.tensor([24, 24, 9, 9])
+        pred = torch.tensor([[[1, 1, 2, 2]]], dtype=torch.int32)
+        data = {"image": image((1, 4), (1, 1)), "mask": mask, "file_mask": mask, "pred": pred}
+        assert RestoreGridd("pred", classes=[24])(data)["pred"].flatten().tolist() == [1, 1, 0, 0]

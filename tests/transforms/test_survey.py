@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 
 from scripts.transforms.object_sizes import LEAST_ERROR
 from scripts.transforms.survey import survey_objects
-from scripts.transforms.working_grid import inference_smallest, smallest_instance, working_spacing
+from scripts.transforms.working_grid import fitting_patch, inference_smallest, smallest_instance, working_spacing
 
 
 def load(entry: dict) -> dict:
@@ -29,6 +29,26 @@ def test_a_survey_measures_the_objects() -> None:
     assert survey.extent_errors == [LEAST_ERROR] * 2
     assert survey.object_volume == 8 * 32
     assert survey.object_count == 1
+
+
+def test_a_patch_lies_in_all_images() -> None:
+    def load_part(entry: dict) -> dict:
+        rows, columns = entry["shape"]
+        return {key: values[:, :rows, :columns] for key, values in load(entry).items()}
+
+    survey = survey_objects([{"shape": (16, 64)}, {"shape": (32, 48)}], load_part, background_label=9)
+    assert survey.smallest_sides == [32.0, 48.0]  # in the unit of the files, for voxels of (2, 1)
+    assert fitting_patch(survey, [2.0, 1.0], largest=[64, 64], divisor=[8, 8]) == [16, 48]
+
+
+def test_ignored_voxels_divide_no_object() -> None:
+    def load_slab(entry: dict) -> dict:
+        loaded = load(entry)
+        loaded["label"][..., 20:24] = 8  # through the object, which spans 32 columns
+        return loaded
+
+    survey = survey_objects([{}], load_slab, background_label=9, ignore_label=8)
+    assert survey.object_extents == pytest.approx([4 / math.pi * 8, 4 / math.pi * (32 - 4)])
 
 
 def test_who_knows_how_large_objects_are_says_so() -> None:

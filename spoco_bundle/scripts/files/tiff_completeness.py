@@ -45,8 +45,11 @@ def check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tiff
 
 def _check_page_chain(path: Path, tif: tifffile.TiffFile) -> None:
     """Follow the linked list of page directories to its end: those of a cut file point beyond it."""
-    file, offset, seen = tif.filehandle, tif.pages.first.offset, set()
-    while offset and offset not in seen:
+    file, offset = tif.filehandle, tif.pages.first.offset
+    seen: set[int] = set()
+    while offset:
+        if offset in seen:
+            raise refusal(path, f"page {len(seen)} followed by an earlier one", "a list of pages that ends")
         seen.add(offset)
         file.seek(offset)
         try:
