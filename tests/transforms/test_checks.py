@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from image_samples import load
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
@@ -143,6 +146,19 @@ class TestLabels:
     def test_negative_ids(self) -> None:
         with pytest.raises(ValueError, match=r"found the negative id -1, expected 0 \(unlabelled\) and ids"):
             check_label(self.ids() - 1)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+    def test_slices_that_the_file_calls_colours(self, dtype: type, tmp_path: Path) -> None:
+        """As a TIFF that tifffile, or napari, is not told more about."""
+        slices = self.ids()[0].numpy().astype(dtype)
+        tifffile.imwrite(tmp_path / "b.tif", slices, photometric="rgb", planarconfig="separate")
+        label = load(tmp_path / "b.tif", dtype=None)
+        assert label.shape == (3, 5, 7)  # (C, Y, X)
+        image = tensor(ramp(*SHAPE), affine=np.diag([2.0, 1.0, 1.0, 1.0]))
+        checked = CheckLabelsd("label", "image")({"image": image, "label": label})["label"]
+        assert torch.equal(checked.as_tensor(), self.ids())
+        assert torch.equal(checked.affine, image.affine)
+        assert checked.meta["filename_or_obj"] == str(tmp_path / "b.tif")
 
     def test_several_channels(self) -> None:
         with pytest.raises(ValueError, match="found a label map of 3 channels, expected one channel of integer ids; c"):

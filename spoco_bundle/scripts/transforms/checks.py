@@ -129,9 +129,9 @@ class CheckLabelsd(MapTransform):
     """Refuse label maps that break the label convention; what passes becomes int32, or int64 if need be.
 
     The convention: integers on the image's grid, 0 = unlabelled, 1..N = one id for each wholly annotated
-    object. No value is changed. A grid that contradicts the image's is refused (see `grids`). As label and image
-    share one, the label takes over the image's affine: a TIFF and a NIfTI file of one volume state theirs in
-    different units.
+    object. No value is changed. The three or four slices of a volume may be what the file calls colours. A grid that
+    contradicts the image's is refused (see `grids`). As label and image share one, the label takes over the image's
+    affine: a TIFF and a NIfTI file of one volume state theirs in different units.
 
     Args:
         label_key: key of the label map, (1, *spatial).
@@ -161,7 +161,7 @@ class CheckLabelsd(MapTransform):
         result = dict(data)
         image = result[self.image_key]
         for key in self.key_iterator(result):
-            label, file = result[key], file_of(result[key], key)
+            label, file = _with_slices(result[key], image), file_of(result[key], key)
             self._check_grid(file, label, file_of(image, self.image_key), image)
             self._check_ids(file, label)
             result[key] = _on_grid_of(label, image)
@@ -185,13 +185,23 @@ class CheckLabelsd(MapTransform):
             raise refusal(file, f"no annotated object, only the values {others}", expected)
 
 
+def _with_slices(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """A label map (1, *spatial), also where the file calls the three or four slices of a volume colours.
+
+    As many programs write them. Colours of a plane are no ids, and the image has the same slices.
+    """
+    if label.shape[0] == 1 or label.shape != image.shape[1:]:
+        return label
+    slices = torch.as_tensor(label)[None]
+    if not (isinstance(label, MetaTensor) and isinstance(image, MetaTensor)):
+        return slices
+    return MetaTensor(slices.as_subclass(torch.Tensor), meta={**image.meta, "filename_or_obj": file_of(label, "label")})
+
+
 def check_one_channel(file: str, channels: int) -> None:
     """Refuse a label map of colours; raises ValueError naming the file."""
     if channels != 1:
-        expected = (
-            "one channel of integer ids; colours must be turned into ids first, and of slices the file must not say "
-            "that they are colours or channels"
-        )
+        expected = "one channel of integer ids; colours must be turned into ids first"
         raise refusal(file, f"a label map of {channels} channels", expected)
 
 
