@@ -50,7 +50,7 @@ from measuring import RESULTS, Row, machine  # noqa: E402
 from scripts.files.readers import VolumeReader, read_volume  # noqa: E402
 from scripts.files.whole_files import check_writable, write_json  # noqa: E402
 from scripts.metrics.instances import METRIC_NAMES, instance_metrics  # noqa: E402
-from scripts.training.pictures import Picture, gray_picture, label_picture, side_by_side  # noqa: E402
+from scripts.training.pictures import Picture, fullest_plane, gray_picture, label_picture, side_by_side  # noqa: E402
 from scripts.transforms.sampling import KeepObjectFractiond  # noqa: E402
 
 PICTURES = BUNDLE / "docs" / "pictures"
@@ -110,11 +110,15 @@ class Experiment:
         return json.loads((output / "metrics.json").read_text(encoding="utf-8"))["mean"]
 
     def picture(self) -> Picture:
-        """A training image and its annotation; below, a test image, truth, embeddings, instances; middle slices."""
+        """A training image and annotation; below, a test image, truth, embeddings, instances; the fullest slices."""
         image, labels = self.pairs[0]
         load = LoadImaged("label", reader=VolumeReader, ensure_channel_first=True, dtype=None)
         annotation = KeepObjectFractiond("label", self.fraction, self.seed)(load({"label": str(labels)}))["label"][0]
-        above = side_by_side([gray_picture(read_volume(image).array), label_picture(annotation)])
+        shown = read_volume(image).array
+        if shown.ndim == 3:
+            plane = fullest_plane(annotation)
+            shown, annotation = shown[plane], annotation[plane]
+        above = side_by_side([gray_picture(shown), label_picture(annotation)])
         written = next((self.folder / "evaluation" / "pictures").glob("*.png"))
         return stacked([above, np.asarray(Image.open(written))])
 
