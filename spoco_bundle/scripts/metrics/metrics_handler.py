@@ -42,14 +42,13 @@ class InstanceMetricsHandler(Metric):
     checkpoint; all ten appear in ``engine.state.metrics``, where StatsHandler and TensorBoardStatsHandler
     find them. Of `LESS_IS_BETTER` less is better, which the handlers of `scripts.training` know; MONAI's
     evaluator, for the best value that it remembers itself, needs
-    ``"metric_cmp_fn": "$lambda current, best: current < best"``.
+    ``"metric_cmp_fn": "$lambda current, best: current < best"``. It looks at the items ``pred`` and ``label`` of
+    ``engine.state.output``, each (1, *spatial), integers.
 
     Args:
         sparse, background_label: see `scripts.metrics.instance_metrics`.
         is_repetition: see `scripts.metrics.InstanceMetrics`.
         classes: of these, the objects of each one are also measured alone (see `scripts.metrics.class_metrics`).
-
-    It looks at the items ``pred`` and ``label`` of ``engine.state.output``, each (1, *spatial), integers.
     """
 
     def __init__(

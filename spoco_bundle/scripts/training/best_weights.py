@@ -67,19 +67,18 @@ class BestWeightsSaver:
             self._write()
 
     def _write(self) -> None:
-        with whole_files(self._paths, self._move_others_aside) as (settings, *weights):
+        with whole_files(self._paths, self._make_room) as (settings, *weights):
             settings.write_text(json_text({**self.settings, **self.chosen()}), encoding="utf-8")
             for path, network in zip(weights, self.networks.values(), strict=True):
                 write_tensors(path, {key: tensor.cpu() for key, tensor in network.state_dict().items()})  # for anywhere
-        self.written = self._checksums()
 
-    def _move_others_aside(self, new: Sequence[Path]) -> None:
-        """Make room for new files where those that are there are neither equal to them nor of this training."""
-        found = self._checksums()
-        equal = {name: _checksum(path) for name, path in zip(self._names, new, strict=True)}
-        if any(found[name] not in (None, equal[name], self.written.get(name)) for name in found):
+    def _make_room(self, temporaries: Sequence[Path]) -> None:
+        """Move files aside that are neither equal to the new ones nor of this training; note what the new ones hold."""
+        new, found = self._checksums(temporaries), self._checksums(self._paths)
+        if any(found[name] not in (None, new[name], self.written.get(name)) for name in found):
             for path, kept in move_aside(self._paths).items():
                 logger.warning("%s existed before this training and is kept as %s", path, kept)
+        self.written = new
 
     @property
     def _names(self) -> list[str]:
@@ -89,9 +88,9 @@ class BestWeightsSaver:
     def _paths(self) -> list[Path]:
         return [self.ckpt_dir / name for name in self._names]
 
-    def _checksums(self) -> dict[str, str | None]:
-        """Of the files in `ckpt_dir`, None where one is missing."""
-        return dict(zip(self._names, map(_checksum, self._paths), strict=True))
+    def _checksums(self, paths: Sequence[Path]) -> dict[str, str | None]:
+        """By their names in `ckpt_dir`, None where one is missing."""
+        return dict(zip(self._names, map(_checksum, paths), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must know."""
@@ -100,7 +99,7 @@ class BestWeightsSaver:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned, unless the best weights are no longer there: then any are better."""
         self.best, self.written = state["best"], state["written"]
-        if self.best is not None and self._checksums() != self.written:
+        if self.best is not None and self._checksums(self._paths) != self.written:
             self.best = None
             logger.warning(
                 "%s: found other weights than this training wrote before it was interrupted, or none; the best ones "

@@ -143,7 +143,8 @@ class ResumeCheckpoint:
             self._save(engine)  # from now on the weights at start are known, whatever takes their place
             return
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        logger.info("the training goes on after epoch %d", engine.state.epoch)
+        path = self.path if self.path_is_whole else self.previous
+        logger.info("the training goes on after epoch %d, from %s", engine.state.epoch, path)
 
     def _newest(self, found: Sequence[Path], engine: Engine) -> dict[str, Any] | None:
         """Load the first checkpoint that can be used; None where nothing was found."""

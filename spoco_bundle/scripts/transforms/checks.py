@@ -192,10 +192,10 @@ def _with_slices(label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """
     if label.shape[0] == 1 or label.shape != image.shape[1:]:
         return label
-    slices = torch.as_tensor(label)[None]
-    if not (isinstance(label, MetaTensor) and isinstance(image, MetaTensor)):
-        return slices
-    return MetaTensor(slices.as_subclass(torch.Tensor), meta={**image.meta, "filename_or_obj": file_of(label, "label")})
+    slices = label.as_subclass(torch.Tensor)[None]
+    if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+        return MetaTensor(slices, meta={**image.meta, "filename_or_obj": file_of(label, "label")})
+    return slices
 
 
 def check_one_channel(file: str, channels: int) -> None:
