@@ -34,6 +34,15 @@ def test_image_and_label_may_differ_in_extension(tmp_path: Path) -> None:
     assert names(image_label_pairs(tmp_path)) == [("a.b.ome.tif", "a.b.nii.gz"), ("c.TIFF", "c.nii")]
 
 
+def test_names_that_look_alike_are_one_name(tmp_path: Path) -> None:
+    """macOS writes u and its dots as two characters, other systems as one."""
+    dataset(tmp_path, ["Z\u00fcrich_1.tif"], ["Zu\u0308rich_1.tif"])
+    assert names(image_label_pairs(tmp_path)) == [("Z\u00fcrich_1.tif", "Zu\u0308rich_1.tif")]
+    assert names(annotated_so_far(tmp_path)) == names(image_label_pairs(tmp_path))
+    patterns = str(tmp_path / "images" / "*_1.tif"), str(tmp_path / "labels" / "*_1.tif")
+    assert names(image_label_pairs(tmp_path, *patterns)) == names(image_label_pairs(tmp_path))
+
+
 def test_hidden_and_other_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset(tmp_path, ["a.tif", "._a.tif", "b.jpg", "c.bmp", "d.bmp", "notes.txt"], ["a.tif"])
     assert names(image_label_pairs(tmp_path)) == [("a.tif", "a.tif")]

@@ -21,8 +21,8 @@ IDS[1:3, 1:3, 1:3] = 7
 PLACED = np.array([[-2.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]])
 
 
-def nifti(path: Path, affine: np.ndarray | None, unit: str = "unknown", code: int = 1) -> Path:
-    image = nibabel.Nifti1Image(IDS.transpose(), affine)
+def nifti(path: Path, affine: np.ndarray | None, unit: str = "unknown", code: int = 1, ids: np.ndarray = IDS) -> Path:
+    image = nibabel.Nifti1Image(ids.transpose(), affine)
     image.set_sform(affine, code)
     image.set_qform(affine, code)
     image.header.set_xyzt_units(unit)
@@ -170,6 +170,51 @@ class TestPlace:
         shifted[2, 3] += 5  # voxels are 4 long
         with pytest.raises(ValueError, match=r"origin \(10, 20, 35\), expected that of .*origin \(10, 20, 30\)"):
             check(image, nifti(tmp_path / "label.nii", shifted, "mm"))
+
+    @pytest.mark.parametrize(("degrees", "is_alike"), [(0.5, True), (2.5, False)])
+    def test_axes_that_are_a_little_oblique(self, tmp_path: Path, degrees: float, is_alike: bool) -> None:
+        """Of 60 voxels the last one is half a voxel away, or more than two."""
+        turned, angle = PLACED.copy(), np.deg2rad(degrees)
+        turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]] @ np.diag([-2.0, 2.0])
+        placed = PLACED.copy()
+        placed[1, 1] = 2
+        ids = np.zeros((2, 60, 60), np.uint16)
+        ids[0, 3:5, 3:5] = 1
+        image, label = nifti(tmp_path / "image.nii", placed, ids=ids), nifti(tmp_path / "label.nii", turned, ids=ids)
+        if is_alike:
+            check(image, label)
+        else:
+            with pytest.raises(ValueError, match=r"label\.nii: found a grid of"):
+                check(image, label)
+
+
+class TestPlaceOfASlice:
+    PLANE = IDS[1:2]
+
+    @pytest.fixture
+    def image(self, tmp_path: Path) -> Path:
+        return nifti(tmp_path / "image.nii", PLACED, ids=self.PLANE)
+
+    def test_the_same(self, image: Path, tmp_path: Path) -> None:
+        check(image, nifti(tmp_path / "label.nii", PLACED, ids=self.PLANE))
+        check(image, nifti(tmp_path / "unplaced.nii", PLACED, ids=self.PLANE, code=0))
+        check(image, nifti(tmp_path / "usual.nii", np.diag([-2.0, -1, 1, 1]), ids=self.PLANE))
+
+    def test_a_flipped_axis(self, image: Path, tmp_path: Path) -> None:
+        flipped = PLACED.copy()
+        flipped[0] = [2, 0, 0, 10 - 3 * 2]
+        refused(
+            image,
+            nifti(tmp_path / "label.nii", flipped, ids=self.PLANE),
+            "voxels of 2 x 1 (x, y), unit unknown, axes RA, origin (4, 20, 30)",
+            "voxels of 2 x 1 (x, y), unit unknown, axes LA, origin (10, 20, 30)",
+        )
+
+    def test_another_slice(self, image: Path, tmp_path: Path) -> None:
+        shifted = PLACED.copy()
+        shifted[2, 3] += 4
+        with pytest.raises(ValueError, match=r"origin \(10, 20, 34\), expected that of .*origin \(10, 20, 30\)"):
+            check(image, nifti(tmp_path / "label.nii", shifted, ids=self.PLANE))
 
 
 class TestStatedAxes:

@@ -16,7 +16,8 @@ REQUEST = {"image_path": "/studies/image.nii.gz"}
 
 def segmented(shape: tuple[int, ...], affine: np.ndarray, is_placed: bool) -> dict[str, Any]:
     """An image on a working grid half as fine, and its result on the grid of the file."""
-    meta = {"original_affine": affine, "spatial_shape": np.array(shape), "is_placed": is_placed}
+    placement = affine if is_placed else np.full((4, 4), np.nan)
+    meta = {"original_affine": affine, "spatial_shape": np.array(shape), "placement": placement}
     image = MetaTensor(torch.zeros(1, *(side // 2 for side in shape)), meta={**meta, "affine": 2 * affine})
     pred = torch.arange(np.prod(shape), dtype=torch.int32).reshape(1, *shape)
     return {"image": image, "pred": MetaTensor(pred, meta={**meta, "affine": affine})}

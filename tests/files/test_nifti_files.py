@@ -13,6 +13,7 @@ import torch
 from image_samples import PLANE, SHARED, STACK, load, write_nifti, write_tiff
 
 from scripts.files.nifti_files import read_nifti
+from scripts.files.writers import write_instances
 
 
 class TestNifti:
@@ -26,6 +27,13 @@ class TestNifti:
         assert image.meta["spatial_shape"].tolist() == [3, 5, 7]
         assert image.pixdim.tolist() == [4.0, 3.0, 2.0]
 
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+    def test_the_case_of_the_suffix_does_not_matter(self, tmp_path: Path, suffix: str) -> None:
+        path = write_nifti(tmp_path / f"a{suffix}", STACK.astype(np.int16)).rename(tmp_path / f"b{suffix.title()}")
+        assert np.array_equal(load(path).numpy(), STACK[None])
+        write_instances(STACK, path, path.with_name(f"c{suffix.title()}"))
+        assert np.array_equal(load(path.with_name(f"c{suffix.title()}")).numpy(), STACK[None])
+
     def test_affine_and_array_agree(self, tmp_path: Path) -> None:
         affine = load(write_nifti(tmp_path / "a.nii", STACK.astype(np.int16), self.AFFINE)).affine.numpy()
         z, y, x = 2, 4, 6
@@ -38,6 +46,30 @@ class TestNifti:
         image = load(tmp_path / "a.nii.gz")
         assert np.array_equal(image.numpy(), PLANE[None])
         assert image.pixdim.tolist() == [3.0, 2.0]
+
+    @pytest.mark.parametrize("across", [0, 1, 2])
+    def test_a_plane_across_any_axis(self, tmp_path: Path, across: int) -> None:
+        array = np.expand_dims(PLANE.astype(np.int16).transpose(), across)
+        nibabel.save(nibabel.Nifti1Image(array, self.AFFINE), tmp_path / "a.nii")
+        image = load(tmp_path / "a.nii")
+        assert np.array_equal(image.numpy(), PLANE[None])
+        assert image.pixdim.tolist() == [length for axis, length in enumerate([2.0, 3.0, 4.0]) if axis != across][::-1]
+
+    def test_pixels_of_a_plane_are_as_long_as_the_affine_says(self, tmp_path: Path) -> None:
+        """As voxels of a volume: programs that set an affine do not always set the sizes in the header as well."""
+        image = nibabel.Nifti1Image(PLANE.astype(np.int16).transpose(), np.eye(4))
+        image.header.set_sform(self.AFFINE, 2)
+        image.header["qform_code"] = 0
+        nibabel.Nifti1Image(image.dataobj, None, image.header).to_filename(tmp_path / "a.nii")
+        assert load(tmp_path / "a.nii").pixdim.tolist() == [3.0, 2.0]
+
+    def test_the_thickness_of_a_plane_does_not_matter(self, tmp_path: Path) -> None:
+        flat = self.AFFINE.copy()
+        flat[:, 2] = 0
+        image = nibabel.Nifti1Image(PLANE.astype(np.int16).transpose()[..., None], None)
+        image.header.set_sform(flat, 1)
+        nibabel.save(image, tmp_path / "a.nii")
+        assert load(tmp_path / "a.nii").pixdim.tolist() == [3.0, 2.0]
 
     def test_a_time_axis_of_length_one_is_dropped(self, tmp_path: Path) -> None:
         array = STACK.astype(np.int16).transpose()[..., None]

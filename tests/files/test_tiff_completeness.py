@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from image_samples import PLANE, TIFF_FLAVOURS, assert_refused, write_tiff
+import tifffile
+from image_samples import PLANE, STACK, TIFF_FLAVOURS, assert_refused, write_tiff
 
 from scripts.files.tiff_files import read_tiff
 
@@ -22,6 +25,54 @@ def test_imagej_file_with_fewer_pages_than_it_says(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", imagej=True, metadata={"axes": "ZYX"}, compression="zlib")
     path.write_bytes(path.read_bytes().replace(b"slices=3", b"slices=9"))
     assert_refused(path, "3 of 9 planes, expected a complete file")
+
+
+IMAGEJ_OF_TWO = "ImageJ=1.54f\nimages=2\nslices=2\n"
+OME_OF_TWO = (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="7" SizeY="5" SizeZ="2" '
+    'SizeC="1" SizeT="1"><TiffData/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    "description", [IMAGEJ_OF_TWO, OME_OF_TWO, '{"shape": [5, 5, 7]}'], ids=["ij", "ome", "shaped"]
+)
+def test_metadata_of_another_number_of_planes_than_there_are_pages(
+    tmp_path: Path, description: str, compression: str | None
+) -> None:
+    """As where a program passes on those of the file that it has read."""
+    path = write_tiff(tmp_path / "a.tif", description=description, metadata=None, compression=compression)
+    assert_refused(path, "3 pages, and metadata of . planes, expected metadata of all pages|3 of 2 planes")
+
+
+def test_a_single_page_directory_for_all_planes(tmp_path: Path) -> None:
+    """As ImageJ writes files above 4 GB, and tifffile those that it does not compress."""
+    path = write_tiff(tmp_path / "a.tif", imagej=True, metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tif:
+        first = tif.pages.first
+        (tags,) = struct.unpack_from("<H", path.read_bytes(), first.offset)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, first.offset + 2 + 12 * tags, 0)  # no page follows
+    path.write_bytes(content)
+    assert np.array_equal(read_tiff(path).array, STACK)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"subfiletype": 1}, {"subfiletype": 4, "photometric": "mask"}], ids=["thumbnail", "mask"]
+)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pages_that_are_no_image_do_not_count(
+    tmp_path: Path, kind: dict[str, Any], byteorder: str, bigtiff: bool
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=False, byteorder=byteorder, bigtiff=bigtiff) as writer:
+        description = OME_OF_TWO.replace('SizeZ="2"', 'SizeZ="3"')
+        writer.write(STACK, photometric="minisblack", description=description, metadata=None)
+        writer.write(PLANE[::2, ::2] > 0, **{"photometric": "minisblack", **kind}, metadata=None)
+    assert np.array_equal(read_tiff(path).array, STACK)
 
 
 @pytest.mark.parametrize("options", TIFF_FLAVOURS.values(), ids=[str(name) for name in TIFF_FLAVOURS])

@@ -83,10 +83,29 @@ class TestAxes:
         assert image.meta["spatial_shape"].tolist() == [3, 5, 7]
 
     def test_a_palette_gives_its_indices(self, tmp_path: Path) -> None:
-        palette = np.arange(3 * 256, dtype=np.uint16).reshape(3, 256)
+        palette = np.arange(3 * 256, dtype=np.uint16).reshape(256, 3).T[::-1] % 511
         path = write_tiff(tmp_path / "a.tif", PLANE.astype(np.uint8), photometric="palette", colormap=palette)
         assert np.array_equal(load(path).numpy()[0], PLANE)
         assert load(path).meta["has_palette"]
+
+    def test_a_palette_that_only_shows_grey_values_is_none(self, tmp_path: Path) -> None:
+        """Fiji saves images that it shows in green, or in any other such lookup table, with a palette."""
+        green = np.zeros((3, 256), np.uint16)
+        green[1] = np.arange(256) * 257
+        path = write_tiff(tmp_path / "a.tif", PLANE.astype(np.uint8), photometric="palette", colormap=green)
+        assert np.array_equal(load(path).numpy()[0], PLANE)
+        assert not load(path).meta["has_palette"]
+
+    def test_signed_values_of_imagej(self, tmp_path: Path) -> None:
+        """It stores them 32768 higher: as they are, what nobody annotated would be one large object."""
+        calibration = {"axes": "ZYX", "cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "gray value"}
+        path = write_tiff(tmp_path / "a.tif", (STACK + 2**15).astype(np.uint16), imagej=True, metadata=calibration)
+        assert np.array_equal(load(path).numpy()[0], STACK)
+
+    @pytest.mark.parametrize("calibration", [{"cf": 0, "c0": 0.0, "c1": 0.5}, {"cf": 20, "c0": -32768.0, "c1": 1.0}])
+    def test_other_calibrations_of_values_change_nothing(self, tmp_path: Path, calibration: dict) -> None:
+        path = write_tiff(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX", **calibration})
+        assert np.array_equal(load(path).numpy()[0], STACK)
 
     def test_a_pyramid_gives_its_full_resolution(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:

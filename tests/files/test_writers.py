@@ -182,6 +182,14 @@ class TestNifti:
         written = nibabel.load(tmp_path / "b.nii").header
         assert (written["cal_min"], written["cal_max"]) == (0, 0)
 
+    def test_nor_what_the_voxels_are(self, tmp_path: Path) -> None:
+        """Of a map of z-scores, or of colours: the result is a label map."""
+        image = nibabel.Nifti1Image(np.zeros((7, 5, 3), np.float32), np.eye(4))
+        image.header.set_intent("z score", name="activation")
+        nibabel.save(image, tmp_path / "a.nii")
+        write_instances(INSTANCES, tmp_path / "a.nii", tmp_path / "b.nii")
+        assert nibabel.load(tmp_path / "b.nii").header.get_intent() == ("label", (), "")
+
     def test_ids_beyond_32_bits_are_refused(self, tmp_path: Path) -> None:
         source = self.source(tmp_path / "a.nii")
         with pytest.raises(ValueError, match="found the id 2147483648, expected ids up to 2147483647"):

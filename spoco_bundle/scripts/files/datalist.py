@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -92,7 +93,7 @@ def image_list(dataset_dir: PathLike, images: Paths = None, masks: Paths = None)
         return _with([{"image": path} for path in _volumes(Path(dataset_dir) / "images").values()], "mask", masks)
     paths_by_name: dict[str, str] = {}
     for path in _listed("images", images):
-        name = split_suffix(path)[0]
+        name = _name(path)
         if name in paths_by_name:
             raise InputError(f"Found {paths_by_name[name]} and {path}, expected one image a name.")
         paths_by_name[name] = path
@@ -115,7 +116,7 @@ def annotated_so_far(
     if images is not None or not folder.is_dir():
         return entries
     labels_of = _volumes(folder, allow_empty=True)
-    images_of = {split_suffix(entry["image"])[0]: entry["image"] for entry in entries}
+    images_of = {_name(entry["image"]): entry["image"] for entry in entries}
     _check_counterparts(labels_of, images_of, "label", "image", folder.with_name("images"))
     return [
         {**entry, **({"label": labels_of[name]} if name in labels_of else {})}
@@ -160,7 +161,17 @@ def _wildcard_texts(pattern: Paths, path: str) -> tuple[str, ...]:
     parts = re.split(r"(\*\*/|\*+|\?|\[.*?\])", rest)  # at odd positions the wildcards; **/ may stand for no folder
     texts = ["(.*/|)" if part == "**/" else "(.*)" if odd % 2 else re.escape(part) for odd, part in enumerate(parts)]
     match = re.fullmatch("".join(texts), str(Path(path).relative_to(folder)))
-    return match.groups() if match else ()
+    return tuple(map(_composed, match.groups())) if match else ()
+
+
+def _name(path: PathLike) -> str:
+    """By which files belong together."""
+    return _composed(split_suffix(path)[0])
+
+
+def _composed(text: str) -> str:
+    """With accents in one character each: macOS hands on file names in which a letter and its accent are two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _folder_and_pattern(pattern: str) -> tuple[Path, str]:
@@ -199,7 +210,7 @@ def _volumes(folder: Path, allow_empty: bool = False) -> dict[str, str]:
         others = sorted({*files} - {*volumes})
         logger.warning("%s: left out %s, expected %s", folder, _first_names(others), ", ".join(SUFFIXES))
     for path in volumes:
-        name = split_suffix(path)[0]
+        name = _name(path)
         if name in by_name:
             raise InputError(f"{folder}: found {Path(by_name[name]).name} and {path.name}, expected one file a name.")
         by_name[name] = str(path)

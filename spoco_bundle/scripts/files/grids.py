@@ -1,8 +1,8 @@
 """Whether the files of an image and of its label map state one grid, as far as both of them state any.
 
 What a file says of its grid is in the metadata that `readers` gives: `stated_voxel_size` per axis, not-a-number where
-nothing is said, and `is_placed`, whether its affine tells where the voxels lie and how the axes run. Programs that know
-none of it write voxels of 1 and the origin 0: that says nothing, either.
+nothing is said, and `placement`, not-a-number where its affine does not tell where the voxels lie and how the axes run.
+Programs that know none of it write voxels of 1 and the origin 0: that says nothing, either.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 from monai.data import MetaTensor
-from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
 from ..refusals import refusal
@@ -18,6 +17,7 @@ from .image_files import describe_shape
 
 TOLERANCE = 0.05  # of a voxel's edge, along each axis: programs round what they write
 FARTHEST = 1.0  # voxels between the two first voxels: some programs count from a voxel's corner, others from its middle
+FARTHEST_TURNED = 1.0  # voxels by which directions that differ move any other voxel away from the first one
 LENGTHS = {"micrometre": 1.0, "millimetre": 1e3, "metre": 1e6}
 
 
@@ -79,9 +79,13 @@ def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
 
 
 def _same_place(label: MetaTensor, image: MetaTensor, factor: float) -> bool:
-    in_label = np.diag([1 / factor] * 3 + [1]) @ _affine(label)
-    moved = np.linalg.solve(_affine(image), in_label) - np.eye(4)  # label index -> image index, without the identity
-    return bool(np.abs(moved[:, :-1]).max() <= TOLERANCE and np.abs(moved[:, -1]).max() <= FARTHEST)
+    in_label, in_image = _placement(label).copy(), _placement(image)
+    in_label[:3, 3] /= factor
+    in_label[:3, :3] *= np.linalg.norm(in_image[:3, :3], axis=0) / np.linalg.norm(in_label[:3, :3], axis=0)
+    moved = np.linalg.solve(in_image, in_label) - np.eye(4)  # label index -> image index, without the identity
+    *turned, first = moved[:3].T
+    last_index = np.array([1, *image.shape[1:]])[-3:] - 1
+    return bool((last_index @ np.abs(turned)).max() <= FARTHEST_TURNED and np.abs(first).max() <= FARTHEST)
 
 
 def _describe(file: str, tensor: MetaTensor) -> str:
@@ -89,9 +93,9 @@ def _describe(file: str, tensor: MetaTensor) -> str:
     text = f"voxels of {describe_shape(file, sizes)}, unit {tensor.meta.get('unit')}"
     if not _is_placed(tensor):
         return text
-    affine = _affine(tensor)
-    axes = "".join(nibabel.aff2axcodes(affine[:, [2, 1, 0, 3]]))
-    return f"{text}, axes {axes}, origin ({', '.join(f'{at:.4g}' for at in affine[:3, 3])})"
+    placement = _placement(tensor)
+    axes = "".join(nibabel.aff2axcodes(placement[:, [2, 1, 0, 3]]))
+    return f"{text}, axes {axes[: tensor.ndim - 1]}, origin ({', '.join(f'{at:.4g}' for at in placement[:3, 3])})"
 
 
 def _stated_voxel_size(tensor: MetaTensor) -> NDArray[np.float64]:
@@ -101,14 +105,14 @@ def _stated_voxel_size(tensor: MetaTensor) -> NDArray[np.float64]:
 
 
 def _is_placed(tensor: MetaTensor) -> bool:
-    return bool(tensor.meta.get("is_placed", False))
+    return bool(np.isfinite(tensor.meta.get("placement", np.nan)).all())
 
 
 def _is_usual(tensor: MetaTensor) -> bool:
     """Whether a NIfTI affine has the origin 0 and the axes of NIfTI, or of ITK, where x and y run the other way."""
-    signs = np.sign(_affine(tensor)[:, [2, 1, 0, 3]])
+    signs = np.sign(_placement(tensor)[:, [2, 1, 0, 3]])
     return any(np.array_equal(signs, np.diag([*axes, 1])) for axes in ([1, 1, 1], [-1, -1, 1]))
 
 
-def _affine(tensor: MetaTensor) -> NDArray[np.float64]:
-    return np.asarray(tensor.meta[MetaKeys.ORIGINAL_AFFINE], np.float64)
+def _placement(tensor: MetaTensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.meta["placement"], np.float64)

@@ -50,7 +50,8 @@ def _reversed_grid(meta: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
     """The metadata of an image file whose spatial axes are listed backwards."""
     affine = np.asarray(meta[MetaKeys.ORIGINAL_AFFINE])
     axes = [*range(len(affine) - 2, -1, -1), -1]
-    if not meta["is_placed"] and np.array_equal(affine, np.diag(np.diag(affine))):
+    is_placed = len(affine) == 4 and np.isfinite(meta["placement"]).all()
+    if not is_placed and np.array_equal(affine, np.diag(np.diag(affine))):
         affine = affine[axes]  # of voxel sizes alone: the world has the axes of the array
     affine = affine[:, axes]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..refusals import refusal
 from .image_files import existing_file
 from .volumes import Volume, make_volume
 
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
 UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
 
 
@@ -28,7 +30,12 @@ def open_nifti(path: PathLike) -> nibabel.Nifti1Image:
     """
     path = existing_file(path)
     try:
-        image = nibabel.load(path)
+        with _opened(path) as stream:
+            start = stream.read(HEADER_BYTES)
+            stream.seek(0)
+            for image_class in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+                if image_class.header_class.may_contain_header(start):
+                    return image_class.from_stream(stream)
     except (
         nibabel.filebasedimages.ImageFileError,
         HeaderDataError,
@@ -38,17 +45,15 @@ def open_nifti(path: PathLike) -> nibabel.Nifti1Image:
         zlib.error,
     ) as error:
         raise refusal(path, f"no readable NIfTI header ({error})", "a NIfTI file") from error
-    if not isinstance(image, nibabel.Nifti1Image):  # Nifti2Image is a subclass
-        raise refusal(path, f"a file of type {type(image).__name__}", "a NIfTI file")
-    return image
+    raise refusal(path, "no NIfTI header", "a NIfTI file")
 
 
 def read_nifti(path: PathLike) -> Volume:
     """Read a NIfTI file; axes (x, y, z) come out as (Z, Y, X), and the affine's columns follow them.
 
     The affine maps (z, y, x) indices to the file's world coordinates, in the file's unit; nothing is
-    reoriented. Of a single plane the result is (Y, X), and the affine holds the pixel size alone. Channels
-    are the fourth axis, as many programs write them, or the fifth, as the standard has it.
+    reoriented. Of a single plane, across whichever axis, the result is (Y, X), and the affine holds the pixel
+    size alone. Channels are the fourth axis, as many programs write them, or the fifth, as the standard has it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -56,42 +61,56 @@ def read_nifti(path: PathLike) -> Volume:
     """
     path = Path(path)
     header = open_nifti(path)
-    spatial_shape, channels = _nifti_shape(path, header.shape)
+    axes, channels = _image_axes(path, header.shape)
     if header.get_data_dtype().kind not in "biuf":
         raise refusal(path, f"voxels of type {header.get_data_dtype()}", "one integer or float a voxel")
-    array = _nifti_voxels(path, type(header)).reshape(spatial_shape + channels)
-    if len(spatial_shape) == 2:
-        affine = np.diag([*header.header.get_zooms()[1::-1], 1.0]).astype(np.float64)
-    else:
-        affine = header.affine[:, [2, 1, 0, 3]]
-    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        raise refusal(path, f"the affine {affine.tolist()}", "finite numbers, and no voxel of size 0")
+    array = _nifti_voxels(path, type(header)).reshape([header.shape[axis] for axis in axes] + channels)
+    placement = _placement(header.affine, axes)
+    if not np.isfinite(placement).all() or np.linalg.det(placement) == 0:
+        raise refusal(path, f"the affine {header.affine.tolist()}", "finite numbers, and no voxel of size 0")
+    voxel_size = np.linalg.norm(placement[:3, :3], axis=0)[-len(axes) :]
+    affine = placement if len(axes) == 3 else np.diag([*voxel_size, 1.0])
     unit = UNITS.get(header.header.get_xyzt_units()[0], "unknown")
-    codes = header.header["qform_code"], header.header["sform_code"]
-    is_placed = len(spatial_shape) == 3 and any(codes)
-    voxel_size = np.linalg.norm(affine[:-1, :-1], axis=0)
-    return make_volume(path, array.transpose(), affine, bool(channels), unit, voxel_size, is_placed)
+    tells_place = header.header["qform_code"] or header.header["sform_code"]
+    return make_volume(
+        path, array.transpose(), affine, bool(channels), unit, voxel_size, placement if tells_place else None
+    )
 
 
 def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a NIfTI file in array order, (Z, Y, X), or (Y, X) for a single plane."""
-    return _nifti_shape(Path(path), shape)[0][::-1]
+    return tuple(shape[axis] for axis in reversed(_image_axes(Path(path), shape)[0]))
 
 
-def _nifti_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split a NIfTI shape into spatial axes and channels, () for a single one."""
-    spatial, channels, rest = shape[:3], tuple(n for n in shape[3:5] if n > 1), shape[5:]
+def _image_axes(path: Path, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Which of the axes x, y, z of a NIfTI file are those of its image, and the number of channels, [] for one."""
+    spatial, channels, rest = shape[:3], [n for n in shape[3:5] if n > 1], shape[5:]
     if len(spatial) < 2 or len(channels) > 1 or math.prod(rest) > 1:
         expected = "one volume (x, y, z) or image (x, y), with or without one axis of channels"
         raise refusal(path, f"shape {' x '.join(map(str, shape))}", expected)
-    if len(spatial) == 3 and spatial[2] == 1:
-        spatial = spatial[:2]
-    return spatial, channels
+    axes = list(range(len(spatial)))
+    if len(spatial) == 3 and 1 in spatial:
+        axes.remove(2 if spatial[2] == 1 else spatial.index(1))  # a single slice across it
+    return axes, channels
+
+
+def _placement(affine: np.ndarray, axes: list[int]) -> np.ndarray:
+    """(4, 4), from indices (z, y, x) of the array to the world, of an affine of the file."""
+    placement = affine[:, [*reversed(axes), 3]]
+    if len(axes) == 3:
+        return placement
+    normal = np.cross(*placement[:3, :2].T[::-1])  # what the file says of a slice's thickness is often 0, or nonsense
+    length = np.linalg.norm(normal)
+    return np.insert(placement, 0, np.append(normal / length**0.5 if length else normal, 0), axis=1)
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    return gzip.GzipFile(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _nifti_voxels(path: Path, image_class: type[nibabel.Nifti1Image]) -> np.ndarray:
     try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        with _opened(path) as stream:
             array = np.asarray(image_class.from_stream(stream).dataobj)
             while stream.read(1 << 20):  # the checksum of a gzip file is only tested at its end
                 pass

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..refusals import refusal
 from .image_files import existing_file
-from .volumes import Volume, make_volume
+from .volumes import Volume, is_brightness, make_volume
 
 
 def read_png(path: PathLike) -> Volume:
@@ -27,10 +27,14 @@ def read_png(path: PathLike) -> Volume:
     """
     path = existing_file(path)
     data = path.read_bytes()
-    has_palette = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
+    is_indexed = data[25:26] == b"\x03"  # the colour type, in the header that comes first in every file
     try:
         # Pillow keeps 8 of the 16 bits of a colour, imagecodecs keeps no palette
-        array = np.asarray(Image.open(io.BytesIO(data))) if has_palette else imagecodecs.png_decode(data)
+        if is_indexed:
+            image = Image.open(io.BytesIO(data))
+            array, colours = np.asarray(image), np.array(image.getpalette()).reshape(-1, 3)
+        else:
+            array = imagecodecs.png_decode(data)
     except MemoryError:
         raise
     except Exception as error:  # both libraries have several
@@ -41,4 +45,5 @@ def read_png(path: PathLike) -> Volume:
     if array.ndim == 3:
         has_alpha = array.shape[2] in (2, 4)
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
+    has_palette = is_indexed and not is_brightness(colours)
     return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)

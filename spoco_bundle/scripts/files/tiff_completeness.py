@@ -13,6 +13,7 @@ from ..refusals import refusal
 # Data type code of a TIFF tag -> bytes a value, by the TIFF 6.0 and BigTIFF specifications.
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
+NEW_SUBFILE_TYPE, THUMBNAIL, MASK = 254, 1, 4  # the code of a tag, and bits of its value
 
 
 def check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tifffile.TiffPageSeries]) -> None:
@@ -26,7 +27,9 @@ def check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tiff
     Raises:
         ValueError: what is missing.
     """
-    _check_page_chain(path, tif)
+    pages_in_file = _count_pages(path, tif)
+    if series[0].kind in ("ome", "imagej", "shaped"):
+        _check_description(path, tif, series, pages_in_file)
     for one in series:
         pages = [page for page in one.pages if page is not None]
         planes, expected = sum(math.prod(page.shape) for page in pages), math.prod(one.shape)
@@ -43,33 +46,64 @@ def check_tiff_is_complete(path: Path, tif: tifffile.TiffFile, series: list[tiff
             raise refusal(path, f"a file of {size} bytes", f"at least {needed} bytes: it is cut off")
 
 
-def _check_page_chain(path: Path, tif: tifffile.TiffFile) -> None:
-    """Follow the linked list of page directories to its end: those of a cut file point beyond it."""
+def _check_description(
+    path: Path, tif: tifffile.TiffFile, series: list[tifffile.TiffPageSeries], pages_in_file: int
+) -> None:
+    """Refuse metadata of another number of planes than there are pages, unless one page stands for all of them.
+
+    As where a program passes on those of the file that it has read: tifffile would leave planes out, or invent some.
+    """
+    described = 0
+    for one in series:
+        if len(one.pages) == 1:  # a page for each plane, or one for all of them
+            described += math.prod(one.shape) // math.prod(one.keyframe.shape)
+        else:
+            described += sum(page is not None and page.parent is tif for page in one.pages)
+    if pages_in_file not in (described, len(series)):
+        raise refusal(path, f"{pages_in_file} pages, and metadata of {described} planes", "metadata of all pages")
+
+
+def _count_pages(path: Path, tif: tifffile.TiffFile) -> int:
+    """Follow the linked list of page directories to its end: those of a cut file point beyond it.
+
+    Returns:
+        how many are not the thumbnail or the mask of another one.
+    """
     file, offset = tif.filehandle, tif.pages.first.offset
     seen: set[int] = set()
+    count = 0
     while offset:
         if offset in seen:
             raise refusal(path, f"page {len(seen)} followed by an earlier one", "a list of pages that ends")
         seen.add(offset)
         file.seek(offset)
         try:
-            offset = _check_page_tags(tif)
+            offset, is_image = _check_page_tags(tif)
         except (EOFError, struct.error):
             raise refusal(path, f"page {len(seen)} incomplete", "a complete file: it is cut off") from None
+        count += is_image
+    return count
 
 
-def _check_page_tags(tif: tifffile.TiffFile) -> int:
-    """Read the page directory at the file's position and return the offset of the next one.
+def _check_page_tags(tif: tifffile.TiffFile) -> tuple[int, bool]:
+    """Read the page directory at the file's position.
 
-    Raises EOFError or struct.error when the directory, or what one of its tags points to, is beyond the end.
+    Returns:
+        the offset of the next one, and whether the page is an image of its own.
+
+    Raises:
+        EOFError, struct.error: the directory, or what one of its tags points to, is beyond the end.
     """
     file, layout = tif.filehandle, tif.tiff
     (number_of_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
     entries = file.read(number_of_tags * layout.tagsize)
     (following,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
-    entry = f"{tif.byteorder}HH{layout.offsetformat[-1] * 2}"  # code, data type, count, value or its offset
-    for _, data_type, count, value in struct.iter_unpack(entry, entries):
+    entry = f"{tif.byteorder}HH{layout.offsetformat[-1]}{layout.offsetsize}s"  # code, data type, count, value or offset
+    is_image = True
+    for code, data_type, count, value in struct.iter_unpack(entry, entries):
         length = count * TYPE_BYTES.get(data_type, 0)
-        if length > layout.offsetsize and value + length > file.size:
+        if length > layout.offsetsize and struct.unpack(layout.offsetformat, value)[0] + length > file.size:
             raise EOFError
-    return following
+        if code == NEW_SUBFILE_TYPE:
+            is_image = not struct.unpack(f"{tif.byteorder}I", value[:4])[0] & (THUMBNAIL | MASK)
+    return following, is_image

@@ -14,7 +14,7 @@ from ..notices import SaidOnce
 from ..refusals import refusal
 from .tiff_completeness import check_tiff_is_complete
 from .tiff_headers import image_series, open_tiff, series_header
-from .volumes import Volume, make_volume
+from .volumes import Volume, is_brightness, make_volume
 
 ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 
@@ -28,7 +28,8 @@ def read_tiff(path: PathLike) -> Volume:
     The stack axis of a plain file is Z. An alpha channel is left out. The affine is the voxel size in
     micrometres where OME or ImageJ metadata state it. Resolution tags alone are ignored: in plain files they
     are the 72 or 96 dots an inch of some screen. What is not stated is 1. Values are those of the file, also where it
-    says that the lowest is white, as ImageJ does of masks that it only shows inverted.
+    says that the lowest is white, as ImageJ does of masks that it only shows inverted. Only signed 16-bit values, which
+    ImageJ stores 32768 higher, are what it shows.
 
     Raises:
         FileNotFoundError: no such file.
@@ -47,7 +48,10 @@ def read_tiff(path: PathLike) -> Volume:
             raise
         except Exception as error:  # each codec of imagecodecs has an error class of its own
             raise refusal(path, f"data that cannot be decoded ({error})", "an undamaged TIFF") from error
+        is_signed = header.flavour == "imagej" and _is_signed_16_bit(tif)
     array = (arrays[0] if len(arrays) == 1 else np.stack(arrays)).reshape(header.shape)
+    if is_signed:
+        array = array.astype(np.int32) - 2**15
     order = [header.axes.index(axis) for axis in "CSZYX" if axis in header.axes]
     spacing = [header.voxel_size.get(axis, 1.0) for axis in "ZYX" if axis in header.axes]
     has_channels = len(order) > len(spacing)
@@ -60,7 +64,15 @@ def read_tiff(path: PathLike) -> Volume:
             "label map; if it should be the other way round, save the file inverted",
             path,
         )
-    has_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
+    colours = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
+    has_palette = colours is not None and not is_brightness(colours.T)
     stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
     affine = np.diag([*spacing, 1.0])
     return make_volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)
+
+
+def _is_signed_16_bit(tif: tifffile.TiffFile) -> bool:
+    """Whether an ImageJ file holds signed values: it says so by a calibration, zero + 1 value."""
+    metadata = tif.imagej_metadata or {}
+    calibration = [metadata.get(key) for key in ("cf", "c0", "c1")]  # a straight line, where, how steep
+    return tif.pages.first.dtype == np.uint16 and calibration == [0, -(2**15), 1]

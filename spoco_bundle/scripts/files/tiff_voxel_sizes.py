@@ -90,7 +90,7 @@ def _imagej_lengths(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
 
     unit = unit_of("unit", "pixel")
     if unit in SCREEN_UNITS:
-        unit = "pixel"
+        return {}
     is_calibrated = unit not in NO_UNIT
     left_out = 1 if is_calibrated and "slices" in metadata else 0
     lengths = {"Z": (abs(float(metadata.get("spacing", left_out))), unit_of("zunit", unit))}

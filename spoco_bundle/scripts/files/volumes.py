@@ -27,7 +27,7 @@ def make_volume(
     has_channels: bool,
     unit: str,
     stated_voxel_size: Sequence[float],
-    is_placed: bool = False,
+    placement: np.ndarray | None = None,
     has_palette: bool = False,
 ) -> Volume:
     """Describe voxels and their grid as MONAI's ``LoadImage`` wants them of a reader.
@@ -39,8 +39,9 @@ def make_volume(
         has_channels: whether the array's first axis is C.
         unit: of the affine, such as "micrometre".
         stated_voxel_size: along each spatial axis, not-a-number where the file says nothing.
-        is_placed: the affine tells where the voxels lie and how the axes run.
-        has_palette: the values are places in a list of colours.
+        placement: (4, 4), from indices (z, y, x) to the world of the file, where it tells where the voxels lie and how
+            the axes run; of a plane, too, whose slice is at z = 0.
+        has_palette: the values are places in a list of colours, which is no `is_brightness`.
 
     Raises:
         ValueError: values that are neither integers nor floats, integers from 2**63.
@@ -54,10 +55,22 @@ def make_volume(
         MetaKeys.SPACE: SpaceKeys.RAS,
         "unit": unit,
         "stated_voxel_size": np.asarray(stated_voxel_size, np.float64),
-        "is_placed": is_placed,
+        "placement": np.full((4, 4), np.nan) if placement is None else placement.copy(),
         "has_palette": has_palette,
     }
     return Volume(_torch_ready(path, array), meta)
+
+
+def is_brightness(colours: np.ndarray) -> bool:
+    """Whether a list of colours, (N, 3), only shows grey values, one brighter than the other, as Fiji's *Green* does.
+
+    >>> is_brightness(np.array([[0, 0, 0], [0, 128, 0], [0, 255, 0]]))
+    True
+    >>> is_brightness(np.array([[0, 0, 0], [0, 128, 0], [0, 0, 255]]))
+    False
+    """
+    steps = np.diff(colours.astype(np.int64), axis=0)
+    return bool((steps >= 0).all() and steps.any(axis=1).all())
 
 
 def _torch_ready(path: Path, array: np.ndarray) -> np.ndarray:

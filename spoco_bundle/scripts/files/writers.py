@@ -130,12 +130,13 @@ def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
     header = image.header.copy()
     header.set_data_dtype(np.int32)
     header.set_slope_inter(1, 0)
+    header.set_intent("label")
     header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
-    plane_axis = (1,) if instances.ndim == 2 and len(image.shape) > 2 else ()
-    stored = instances.astype(np.int32).transpose().reshape(shape[::-1] + plane_axis)
-    with whole_file(target) as temporary:
+    stored = instances.astype(np.int32).transpose().reshape(image.shape[:3])
+    # not `nibabel.save`, which writes a file .Nii to .nii
+    with whole_file(target) as temporary, nibabel.openers.ImageOpener(str(temporary), "wb") as stream:
         # the header's own affine leaves its qform, sform and their codes as they are
-        nibabel.save(type(image)(stored, image.affine, header), temporary)
+        type(image)(stored, image.affine, header).to_stream(stream.fobj)
 
 
 # ---------------------------------------------------------------------------------------------------- PNG

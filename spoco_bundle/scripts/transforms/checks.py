@@ -79,7 +79,8 @@ class CheckImaged(MapTransform):
             )
             raise refusal(file, found, expected)
         if getattr(image, "meta", {}).get("has_palette"):
-            raise refusal(file, "colours from a palette, as of a label map", "grey values, or red, green and blue")
+            expected = "grey values (in Fiji: Image > Lookup Tables > Grays), or red, green and blue"
+            raise refusal(file, "colours from a palette, as of a label map", expected)
         if image.shape[0] != self.in_channels:
             raise refusal(file, _channels(image), f"{self.in_channels}, the number given as in_channels in training")
         if not torch.isfinite(image).all():
@@ -129,7 +130,7 @@ class CheckLabelsd(MapTransform):
     """Refuse label maps that break the label convention; what passes becomes int32, or int64 if need be.
 
     The convention: integers on the image's grid, 0 = unlabelled, 1..N = one id for each wholly annotated
-    object. No value is changed. The three or four slices of a volume may be what the file calls colours. A grid that
+    object. No value is changed. The slices of a volume may be what the file calls colours. A grid that
     contradicts the image's is refused (see `grids`). As label and image share one, the label takes over the image's
     affine: a TIFF and a NIfTI file of one volume state theirs in different units.
 
@@ -209,7 +210,9 @@ def check_ids(file: str, label: torch.Tensor) -> None:
     """Refuse a label map of numbers that are no ids; raises ValueError naming the file."""
     if label.is_floating_point() or label.is_complex():
         kind = str(label.dtype).removeprefix("torch.")
-        raise refusal(file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32")
+        raise refusal(
+            file, f"a label map of type {kind}", "integer ids, such as uint16 or uint32, without a scale factor"
+        )
     if label.min() < 0:
         raise refusal(file, f"the negative id {int(label.min())}", "0 (unlabelled) and ids from 1 upwards")
 
