@@ -66,6 +66,20 @@ class TestLaterImages:
             self.resampled(image((1.0, 0.25), math.nan, 0.25), [True, True])
         assert "b.tif: voxels are taken to be as long as those of the images trained on along y," in caplog.text
 
+    @pytest.mark.parametrize(
+        ("voxel_size", "is_told"),
+        [((0.25, 0.5), True), ((0.28, 0.53), True), ((0.5, 0.25), False), ((0.4, 0.3), False), ((0.25, 0.25), False)],
+    )
+    def test_a_warning_tells_of_axes_in_another_order(
+        self, voxel_size: tuple[float, ...], is_told: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            assert self.resampled(image(voxel_size, *voxel_size), [True, True]).pixdim.tolist() != list(voxel_size)
+        found = (
+            f"b.tif: voxels of {voxel_size[0]} x {voxel_size[1]} along y, x, those of the images trained on of 0.5 x"
+        )
+        assert (found in caplog.text) == is_told
+
     def test_another_voxel_size_that_is_stated_counts(self) -> None:
         assert self.resampled(image((1.0, 0.5), 1.0, 0.5), [True, True]).shape == (1, 8, 12)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
 from ..notices import SaidOnce
+
+CLEARLY, HARDLY = 1.5, 1.2  # factors between the lengths of two voxels that differ, and that do not
 
 logger = logging.getLogger(__name__)
 logger.addFilter(SaidOnce())
@@ -43,7 +46,8 @@ class AssumeVoxelSized(MapTransform):
     """Take voxels to be as long as those of other files along axes where only one of the two says how long they are.
 
     Along all axes where one of the two counts pixels, and the other has lengths. Only `affine` changes, by which images
-    are resampled; `original_affine` stays that of the file.
+    are resampled; `original_affine` stays that of the file. A warning tells of an image whose axes seem to be those of
+    the images trained on in another order.
 
     Args:
         keys: MetaTensors (C, *spatial) of one grid, the image first: what it states counts.
@@ -67,6 +71,7 @@ class AssumeVoxelSized(MapTransform):
         image = result[self.first_key(result)]
         factors = self._factors(image)
         if factors is None:
+            self._warn_of_permuted_axes(image)
             return result
         for key in self.key_iterator(result):
             affine = image.affine @ torch.diag(torch.from_numpy(np.append(factors, 1)))
@@ -91,3 +96,26 @@ class AssumeVoxelSized(MapTransform):
             ", ".join(name for name, is_unlike in zip("zyx"[-len(found) :], unlike, strict=True) if is_unlike),
         )
         return np.where(unlike, np.divide(self.voxel_size, image.pixdim.numpy()), 1.0)
+
+    def _warn_of_permuted_axes(self, image: MetaTensor) -> None:
+        """The working grid has its own spacing along each axis of the array: slices must lie across the same one."""
+        if self.voxel_size is None or not all(stated_axes(image)):
+            return
+        found = image.pixdim.numpy()
+        permuted = min(_misfit(found[list(axes)], self.voxel_size) for axes in permutations(range(len(found))))
+        if _misfit(found, self.voxel_size) < CLEARLY or permuted > HARDLY:
+            return
+        own, trained = (" x ".join(f"{length:.3g}" for length in sizes) for sizes in (found, self.voxel_size))
+        logger.warning(
+            "%s: voxels of %s along %s, those of the images trained on of %s: its axes seem to be in another order, "
+            "by which objects are found less well; store it in the same order",
+            file_of(image, "image"),
+            own,
+            ", ".join("zyx"[-len(found) :]),
+            trained,
+        )
+
+
+def _misfit(found: ArrayLike, expected: ArrayLike) -> float:
+    """The largest factor between two voxels along an axis."""
+    return float(np.exp(np.abs(np.log(np.divide(found, expected))).max()))
