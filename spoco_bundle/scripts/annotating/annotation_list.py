@@ -44,7 +44,10 @@ class AnnotationCandidates(NamedTuple):
 class FindNextObjectsd(MapTransform):
     """Find what could be annotated next in an image.
 
-    Adds `AnnotationCandidates` under ``candidates``, and under `regions_key` the map (1, *spatial) of their numbers.
+    Adds `AnnotationCandidates` under ``candidates``, and under ``regions`` the map (1, *spatial) of their numbers. Of
+    the same grid are ``pred``, the instances, ``image``, and ``label``, without which nothing is annotated. Where there
+    is a ``mask``, what is not an instance has not been missed, but left out; nor has anything in an image that
+    ``is_blank`` (see `checks.CheckImaged`).
 
     Args:
         keys: embeddings (2 E, *spatial), student's and teacher's.
@@ -55,9 +58,6 @@ class FindNextObjectsd(MapTransform):
             `working_grid.smallest_in_working_voxels`.
         foreground, foreground_threshold: as in `postprocessing.ClusterEmbeddingsd`.
         background_label, ignore_label: ids that are no objects.
-        instances_key, image_key, label_key: of the same grid; without labels nothing is annotated.
-        mask_key: where there is such a map, what is not an instance has not been missed, but left out.
-        blank_key: which images have one value throughout, see `checks.CheckImaged`: nothing has been missed there.
     """
 
     def __init__(
@@ -72,37 +72,29 @@ class FindNextObjectsd(MapTransform):
         foreground_threshold: float | None = None,
         background_label: int | None = None,
         ignore_label: int | None = None,
-        instances_key: str = "pred",
-        image_key: str = "image",
-        label_key: str = "label",
-        mask_key: str = "mask",
-        blank_key: str = "is_blank",
-        regions_key: str = "regions",
     ) -> None:
         super().__init__(keys)
         self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
         self.min_size, self.smallest_instance, self.foreground = min_size, smallest_instance, foreground
         self.special = (background_label, ignore_label)
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
-        self.instances_key, self.image_key, self.label_key = instances_key, image_key, label_key
-        self.mask_key, self.blank_key, self.regions_key = mask_key, blank_key, regions_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
             vectors = np.asarray(torch.as_tensor(result[key]).float().cpu())
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
-            picture: MetaTensor = result[self.image_key]
+            picture: MetaTensor = result["image"]
             image = np.asarray(picture.as_tensor()[: self.in_channels].cpu()).mean(0)
-            looked_at, labels = self._annotation(result.get(self.label_key), image.shape)
-            everywhere = self.foreground == "everywhere" or self.mask_key in result  # a mask is full of instances
-            nothing_missed = everywhere or result.get(self.blank_key)  # a blank image has nothing to miss
+            looked_at, labels = self._annotation(result.get("label"), image.shape)
+            everywhere = self.foreground == "everywhere" or "mask" in result  # a mask is full of instances
+            nothing_missed = everywhere or result.get("is_blank")  # a blank image has nothing to miss
             probability = None if nothing_missed else foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
-            instances = np.asarray(result[self.instances_key], np.int32)[0]
+            instances = np.asarray(result["pred"], np.int32)[0]
             smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, picture)
             regions = candidate_regions(instances, probability, looked_at, smallest, self.foreground_threshold)
             found = find_candidates(regions, looked_at, image, student, teacher, self.delta_var)
-            result[self.regions_key] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
+            result["regions"] = MetaTensor(torch.from_numpy(regions)[None], meta=picture.meta)
             result["candidates"] = _in_file(picture, found, appearance(labels, image))
         return result
 
@@ -117,22 +109,18 @@ class FindNextObjectsd(MapTransform):
 
 
 class PaintDoubtd(MapTransform):
-    """Paint each region with the doubt of its candidate in percent: under `heat_key` (1, *spatial) int32 in [0, 100].
+    """Paint each region with the doubt of its candidate in percent: under ``heat`` (1, *spatial) int32 in [0, 100].
 
     Args:
         keys: numbers of the candidates, (1, *spatial), on any grid; see `FindNextObjectsd`.
     """
-
-    def __init__(self, keys: KeysCollection, heat_key: str = "heat") -> None:
-        super().__init__(keys)
-        self.heat_key = heat_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
             regions, doubts = result[key], torch.from_numpy(result["candidates"].found.doubts)
             percent = torch.cat([doubts.new_zeros(1), (100 * doubts).round()]).int()
-            result[self.heat_key] = MetaTensor(percent[regions.as_tensor().long()], meta=regions.meta)
+            result["heat"] = MetaTensor(percent[regions.as_tensor().long()], meta=regions.meta)
         return result
 
 
@@ -189,9 +177,5 @@ def _in_file(picture: MetaTensor, found: Candidates, known: NDArray[np.float64])
     """Say where the places lie in the image's file; the working grid picked its voxels as `resample_nearest` does."""
     shape, working = np.asarray(picture.meta[MetaKeys.SPATIAL_SHAPE]), np.array(picture.shape[1:])
     voxels = ((found.places + 0.5) * shape / working).astype(np.int64)
-    path = file_of(picture)
-    return AnnotationCandidates(path, found, known, voxels, _file_voxel_size(picture), picture.meta.get("unit", ""))
-
-
-def _file_voxel_size(picture: MetaTensor) -> list[float]:
-    return affine_to_spacing(picture.meta[MetaKeys.ORIGINAL_AFFINE], r=picture.ndim - 1).tolist()
+    voxel_size = affine_to_spacing(picture.meta[MetaKeys.ORIGINAL_AFFINE], r=picture.ndim - 1).tolist()
+    return AnnotationCandidates(file_of(picture), found, known, voxels, voxel_size, picture.meta.get("unit", ""))
