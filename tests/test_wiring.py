@@ -34,7 +34,6 @@ CONFIGURATIONS = [
 NOT_GIVEN = {
     ("CheckLabelsd", "background_label"),  # of a mask, which has classes
     ("CheckLabelsd", "ignore_label"),
-    ("ClusterEmbeddingsd", "blank_key"),  # its default is what an evaluation calls it
     ("EmbeddingInferer", "teacher"),  # only for `consistency`
     ("InstanceMetricsHandler", "classes"),  # the best weights are chosen by all
     ("PictureHandler", "event_writer"),  # an evaluation has no curves

@@ -37,10 +37,10 @@ FOREGROUND_CHOICES = ("estimated", "everywhere")
 class ClusterEmbeddingsd(MapTransform):
     """Replace embeddings (E, *spatial) by instances (1, *spatial) int32 1..K; add their scores (K,) as ``pred_scores``.
 
-    Where the data hold a mask (1, *spatial) under the key `mask_key`, instances lie inside it, whatever `foreground`
-    says, and inside one class of it each. Where they say under `blank_key` that nothing is to be seen in the image (see
-    `checks.CheckImaged`), there is no instance. Where they hold, under `CHOSEN_KEY`, a ``merge_threshold`` and a
-    ``foreground_threshold`` (see `calibration`), these count.
+    Where the data hold a ``mask`` (1, *spatial), instances lie inside it, whatever `foreground` says, and inside one
+    class of it each. Where they say by ``is_blank`` that nothing is to be seen in the image (see `checks.CheckImaged`),
+    there is no instance. Where they hold, under `CHOSEN_KEY`, a ``merge_threshold`` and a ``foreground_threshold`` (see
+    `calibration`), these count.
 
     Args:
         keys: what the network returned; 2 E channels when the teacher's embeddings follow the student's.
@@ -70,8 +70,6 @@ class ClusterEmbeddingsd(MapTransform):
         foreground_threshold: float | None = None,
         position_scale: float = 0.0,
         classes: Sequence[int] | None = None,
-        mask_key: str = "mask",
-        blank_key: str = "is_blank",
         min_score: float = 0.0,
         merge_threshold: float | None = None,
         embeddings_key: str | None = None,
@@ -95,7 +93,6 @@ class ClusterEmbeddingsd(MapTransform):
         self.delta_var, self.position_scale = delta_var, position_scale
         self.min_size, self.smallest_instance = min_size, smallest_instance
         self.classes, self.merge_threshold = classes, merge_threshold
-        self.mask_key, self.blank_key = mask_key, blank_key
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
         self.min_score, self.embeddings_key = min_score, embeddings_key
 
@@ -119,11 +116,11 @@ class ClusterEmbeddingsd(MapTransform):
                 merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
             )
             try:
-                if result.get(self.blank_key):
+                if result.get("is_blank"):
                     logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
                     instances = np.zeros(student.shape[1:], np.int32)
-                elif self.mask_key in result:
-                    mask = torch.as_tensor(result[self.mask_key]).cpu().numpy()[0]
+                elif "mask" in result:
+                    mask = torch.as_tensor(result["mask"]).cpu().numpy()[0]
                     self._tell_if_without(mask, file_of(pred, key))
                     instances = cluster_each_class(cluster, mask, self.classes)
                 elif self.foreground == "estimated":

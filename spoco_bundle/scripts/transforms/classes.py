@@ -155,20 +155,13 @@ class NumberByClassd(MapTransform):
         keys: instances 1..K, (1, *spatial), each inside one class. Their scores follow: under ``pred_scores`` the
             first one is that of id 1, and ids that no instance has get none (not a number).
         classes: None leaves the ids as they are.
-        has_masks: whether the data hold the class of each voxel, (1, *spatial), under the key `mask_key`. One class
-            needs no mask: all instances are of it.
+        has_masks: whether the data hold a ``mask``, (1, *spatial), with the class of each voxel. One class needs none:
+            all instances are of it.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        classes: Sequence[int] | None,
-        has_masks: bool,
-        mask_key: str = "mask",
-    ) -> None:
+    def __init__(self, keys: KeysCollection, classes: Sequence[int] | None, has_masks: bool) -> None:
         super().__init__(keys)
-        self.classes = None if classes is None else checked_classes(classes)
-        self.has_masks, self.mask_key = has_masks, mask_key
+        self.classes, self.has_masks = None if classes is None else checked_classes(classes), has_masks
         if self.classes is not None and len(self.classes) > 1 and not has_masks:
             raise InputError(f"Found no masks, expected some that tell the classes {self.classes} apart.")
 
@@ -180,7 +173,7 @@ class NumberByClassd(MapTransform):
             instances = torch.as_tensor(result[key]).long()
             class_of = torch.full((int(instances.max()) + 1,), 0 if self.has_masks else self.classes[0])
             if self.has_masks:
-                mask = torch.as_tensor(result[self.mask_key]).to(instances.device)
+                mask = torch.as_tensor(result["mask"]).to(instances.device)
                 class_of[instances.flatten()] = mask.flatten().long()
             class_of[0] = 0
             sizes = instances.flatten().bincount(minlength=len(class_of)).cpu()

@@ -14,7 +14,7 @@ from .label_convention import where_id, without_special
 
 
 class ForgetIgnoredd(MapTransform):
-    """Turn ignored voxels into 0 in labels and instances, for metrics that know no such voxels.
+    """Turn ignored voxels into 0 in labels and in instances, ``pred``, for metrics that know no such voxels.
 
     An instance with more than half of its voxels there can be neither right nor wrong and is forgotten, unless what is
     seen of it is an object, for the most part (Kirillov et al., CVPR 2019, section 4.2).
@@ -23,19 +23,13 @@ class ForgetIgnoredd(MapTransform):
         keys: label maps.
         ignore_label: the id to forget; None where there is none.
         background_label: an id that is no object.
-        prediction_key: the instances.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        ignore_label: int | None = None,
-        background_label: int | None = None,
-        prediction_key: str = "pred",
+        self, keys: KeysCollection, ignore_label: int | None = None, background_label: int | None = None
     ) -> None:
         super().__init__(keys)
         self.ignore_label, self.background_label = ignore_label, background_label
-        self.prediction_key = prediction_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -45,7 +39,7 @@ class ForgetIgnoredd(MapTransform):
             labels = torch.as_tensor(result[key])
             ignored = where_id(labels, self.ignore_label)
             objects = without_special(labels, self.background_label, self.ignore_label) != 0
-            result[self.prediction_key] = _where_seen(result[self.prediction_key], ignored, objects)
+            result["pred"] = _where_seen(result["pred"], ignored, objects)
             result[key] = result[key].masked_fill(ignored, 0)
         return result
 

@@ -26,14 +26,13 @@ PLACE_TOLERANCE = 0.01  # voxels of the file
 class RestoreGridd(MapTransform):
     """Bring a map from the working grid back to the grid of the image file: instances with smooth outlines.
 
-    Where the data hold a mask, its borders are those of the file: instances lie inside it, and inside one class of it
-    each, on the grid of the file as on the working grid.
+    The metadata of ``image`` (`spatial_shape`, `original_affine`) tell the grid of the file. Where the data hold a
+    mask, its borders are those of the file: instances lie inside it, and inside one class of it each, on the grid of
+    the file, ``file_mask`` (1, *spatial), as on the working grid, ``mask``.
 
     Args:
         keys: instances (1, *working), see `outlines.resample_instances`.
-        source_key: the image, whose metadata (`spatial_shape`, `original_affine`) tell the grid of the file.
         classes: values of the mask in which instances lie, each in one; None takes all that is not 0 for one class.
-        mask_key, file_mask_key: the mask on the working grid and on that of the file, (1, *spatial).
         min_size: instances with fewer voxels of the file are dropped, and the others, if they are of no classes,
             numbered from 1 again; scores of ``pred`` under ``pred_scores``, the first of which is that of id 1, follow.
 
@@ -41,27 +40,18 @@ class RestoreGridd(MapTransform):
         ValueError: the image does not lie where its file has it, as after a flip or a crop.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        source_key: str = "image",
-        classes: Sequence[int] | None = None,
-        mask_key: str = "mask",
-        file_mask_key: str = "file_mask",
-        min_size: int = 0,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, classes: Sequence[int] | None = None, min_size: int = 0) -> None:
         super().__init__(keys)
-        self.source_key, self.classes, self.min_size = source_key, classes, min_size
-        self.mask_key, self.file_mask_key = mask_key, file_mask_key
+        self.classes, self.min_size = classes, min_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        _check_place(result[self.source_key])
-        meta, shape = dict(result[self.source_key].meta), file_shape(result[self.source_key])
-        meta["affine"] = _original_affine(result[self.source_key])
+        image: MetaTensor = result["image"]
+        _check_place(image)
+        meta, shape = {**image.meta, "affine": _original_affine(image)}, file_shape(image)
         regions = None
-        if self.mask_key in result:
-            regions = self._regions(result[self.mask_key]), self._regions(result[self.file_mask_key])
+        if "mask" in result:
+            regions = self._regions(result["mask"]), self._regions(result["file_mask"])
         for key in self.key_iterator(result):
             instances = resample_instances(np.asarray(result[key])[0], shape, regions)
             if self.min_size:
