@@ -48,15 +48,16 @@ class ThresholdCalibration(Transform):
     metrics: by its objects, one that is full of small ones would decide for all others. Only one in which less than an
     object of the standard size is annotated, as a chip at the border, counts less.
 
+    Where the data hold a ``mask``, objects are sought inside it alone, as `postprocessing.ClusterEmbeddingsd` does.
+
     Args:
-        embedding_dim: this many first channels of ``data[pred_key]``, on the working grid, are embeddings.
+        embedding_dim: this many first channels of ``data["pred"]``, on the working grid, are embeddings.
         delta_var, foreground: as for `postprocessing.ClusterEmbeddingsd`.
-        background_label, ignore_label: ids in ``data[label_key]`` that are no objects.
+        background_label, ignore_label: ids in ``data["label"]`` that are no objects.
         min_size, smallest_instance: smaller instances do not count, see `working_grid.smallest_in_working_voxels`.
         merge_threshold, foreground_threshold: thresholds that are used as they are; None: choose one.
         is_repetition: whether this process only repeats images of others, as where there are fewer than processes.
-        classes, mask_key: where there is such a map, objects are in the regions of these classes, each by itself, or
-            where it is not 0 (None).
+        classes: values of the mask in which objects are sought, each by itself; None: where it is not 0.
     """
 
     def __init__(
@@ -71,9 +72,6 @@ class ThresholdCalibration(Transform):
         merge_threshold: float | None = None,
         foreground_threshold: float | None = None,
         classes: Sequence[int] | None = None,
-        pred_key: str = "pred",
-        label_key: str = "label",
-        mask_key: str = "mask",
         is_repetition: bool = False,
     ) -> None:
         if merge_threshold is not None and (not isinstance(merge_threshold, Real) or not merge_threshold > 0):
@@ -86,7 +84,6 @@ class ThresholdCalibration(Transform):
         may_choose = foreground_threshold is None and foreground == "estimated"
         self.foreground_thresholds = FOREGROUND_THRESHOLDS if may_choose else (usual,)
         self.special, self.classes = (background_label, ignore_label), classes
-        self.pred_key, self.label_key, self.mask_key = pred_key, label_key, mask_key
         self.is_repetition = is_repetition
         self._forget()
 
@@ -128,56 +125,36 @@ class ThresholdCalibration(Transform):
 
     def _annotation(self, data: Mapping[Hashable, Any]) -> tuple[NDArray[np.integer], Mask]:
         """The annotated objects on the grid of the embeddings, (*spatial), 0 elsewhere, and what is not ignored."""
-        labels = resample_nearest(torch.as_tensor(data[self.label_key]).cpu(), data[self.pred_key].shape[1:])[0]
+        labels = resample_nearest(torch.as_tensor(data["label"]).cpu(), data["pred"].shape[1:])[0]
         _, ignore_label = self.special
         return without_special(labels, *self.special).numpy(), ~where_id(labels, ignore_label).numpy()
 
     def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer], seen: Mask) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds."""
-        embeddings = plain_tensor(torch.as_tensor(data[self.pred_key])).float()[: self.embedding_dim]
-        smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, data[self.pred_key])
-        if self.mask_key in data:
-            mask = torch.as_tensor(data[self.mask_key]).cpu().numpy()[0]
-            overlaps = self._overlaps_in_mask(embeddings, mask, labels, seen, smallest)[None]
+        embeddings = plain_tensor(torch.as_tensor(data["pred"])).float()[: self.embedding_dim]
+        smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, data["pred"])
+
+        def overlaps_in(foreground: torch.Tensor, objects: NDArray[np.integer] = labels) -> NDArray[np.float64]:
+            """`mutual_overlaps` of the instances in one foreground (*spatial)."""
+            if not foreground.any():
+                return NO_OVERLAP
+            hierarchy = on_host_if_too_large(build_hierarchy, embeddings, foreground, self.delta_var, THRESHOLDS[-1])
+            return mutual_overlaps(hierarchy, objects, THRESHOLDS, smallest, seen)
+
+        if "mask" in data:
+            totals = np.zeros((2, len(THRESHOLDS)))
+            mask = torch.as_tensor(data["mask"]).cpu().numpy()[0]
+            for region in regions_of_classes(mask, self.classes):  # each by itself, as instances are sought there
+                if labels[region].any():
+                    totals += overlaps_in(torch.from_numpy(region), np.where(region, labels, 0))
+            overlaps = (totals if totals.any() else NO_OVERLAP)[None]
         elif self.foreground == "everywhere":
-            everywhere = torch.ones(labels.shape, dtype=torch.bool)
-            overlaps = self._overlaps_in(embeddings, everywhere, labels, seen, smallest)[None]
+            overlaps = overlaps_in(torch.ones(labels.shape, dtype=torch.bool))[None]
         else:
             probability = foreground_logit(embeddings).sigmoid()
-            foregrounds = [probability > threshold for threshold in self.foreground_thresholds]
-            overlaps = np.stack([self._overlaps_in(embeddings, one, labels, seen, smallest) for one in foregrounds])
+            overlaps = np.stack([overlaps_in(probability > threshold) for threshold in self.foreground_thresholds])
         sums, weights = np.broadcast_to(overlaps, (len(self.foreground_thresholds), *overlaps.shape[1:])).swapaxes(0, 1)
         return sums / weights
-
-    def _overlaps_in_mask(
-        self,
-        embeddings: torch.Tensor,
-        mask: NDArray[np.integer],
-        labels: NDArray[np.integer],
-        seen: Mask,
-        smallest: int,
-    ) -> NDArray[np.float64]:
-        """As `_overlaps_in`, with the region of each class by itself, as instances are sought there."""
-        totals = np.zeros((2, len(THRESHOLDS)))
-        for region in regions_of_classes(mask, self.classes):
-            if labels[region].any():
-                own = np.where(region, labels, 0)
-                totals += self._overlaps_in(embeddings, torch.from_numpy(region), own, seen, smallest)
-        return totals if totals.any() else NO_OVERLAP
-
-    def _overlaps_in(
-        self,
-        embeddings: torch.Tensor,
-        foreground: torch.Tensor,
-        labels: NDArray[np.integer],
-        seen: Mask,
-        smallest: int,
-    ) -> NDArray[np.float64]:
-        """`mutual_overlaps` of the instances in one foreground (*spatial)."""
-        if not foreground.any():
-            return NO_OVERLAP
-        hierarchy = on_host_if_too_large(build_hierarchy, embeddings, foreground, self.delta_var, THRESHOLDS[-1])
-        return mutual_overlaps(hierarchy, labels, THRESHOLDS, smallest, seen)
 
     def _forget(self) -> None:
         self.total_overlap = np.zeros((len(self.foreground_thresholds), len(THRESHOLDS)))  # summed over the images
