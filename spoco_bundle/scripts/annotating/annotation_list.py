@@ -23,6 +23,7 @@ from ..files.image_files import file_of, unique_names
 from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
+from ..tensors import plain_tensor
 from ..transforms.label_convention import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
@@ -104,7 +105,7 @@ class FindNextObjectsd(MapTransform):
         """Where somebody has looked, (*spatial), painted background included; and the objects, numbered 1..A."""
         if labels is None:
             return np.zeros(shape, bool), np.zeros(shape, np.int32)
-        labels = torch.as_tensor(labels).as_subclass(torch.Tensor)[0].cpu()
+        labels = plain_tensor(labels)[0].cpu()
         return (labels > 0).numpy(), number_objects(labels, *self.special)[1].numpy().astype(np.int32)
 
 

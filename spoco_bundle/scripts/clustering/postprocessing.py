@@ -102,7 +102,7 @@ class ClusterEmbeddingsd(MapTransform):
             pred = result[key]
             if self.embeddings_key is not None:
                 result[self.embeddings_key] = pred
-            vectors = plain_tensor(torch.as_tensor(pred)).float()
+            vectors = plain_tensor(pred).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, pred)
             chosen = result.get(CHOSEN_KEY, {})

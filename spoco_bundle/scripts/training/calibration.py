@@ -131,7 +131,7 @@ class ThresholdCalibration(Transform):
 
     def _overlaps(self, data: Mapping[Hashable, Any], labels: NDArray[np.integer], seen: Mask) -> NDArray[np.float64]:
         """(F, T) for each pair of thresholds."""
-        embeddings = plain_tensor(torch.as_tensor(data["pred"])).float()[: self.embedding_dim]
+        embeddings = plain_tensor(data["pred"]).float()[: self.embedding_dim]
         smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, data["pred"])
 
         def overlaps_in(foreground: torch.Tensor, objects: NDArray[np.integer] = labels) -> NDArray[np.float64]:

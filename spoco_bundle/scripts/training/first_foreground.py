@@ -63,7 +63,7 @@ class AddFirstForegroundd(MapTransform):
     def _segment(self, image: Any) -> Tensor:
         device = torch.device("cpu" if get_worker_info() else self.device)
         network = self.network if device.type == "cpu" else copy.deepcopy(self.network).to(device)
-        images = plain_tensor(torch.as_tensor(image))[None].to(device)
+        images = plain_tensor(image)[None].to(device)
         return foreground_logit(self.inferer(images, network), axis=1).float().sigmoid().cpu()
 
 

@@ -125,11 +125,11 @@ class PictureHandler:
         if self.first is not None:
             return
         output = outputs_of(engine)[0]
-        label = plain_tensor(torch.as_tensor(output["label"]))
+        label = plain_tensor(output["label"])
         objects = label.masked_fill(where_id(label, self.background_label), 0)
         shape, index = objects.shape[1:], fullest_plane(objects[0])
         image, objects, embeddings, instances = (
-            plane_on_grid(plain_tensor(torch.as_tensor(channels)), shape, index).cpu()
+            plane_on_grid(plain_tensor(channels), shape, index).cpu()
             for channels in (output["image"], objects, output["embeddings"], output["pred"])
         )
         pictures = image_picture(image), label_picture(objects[0]), embedding_picture(embeddings)

@@ -30,7 +30,7 @@ class ScaleContrastd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            channels = plain_tensor(torch.as_tensor(result[key])).float()
+            channels = plain_tensor(result[key]).float()
             scaled = torch.stack([_scale(channel) for channel in channels])
             result[key] = convert_to_dst_type(scaled, result[key], dtype=scaled.dtype)[0]
         return result
