@@ -11,7 +11,6 @@ import pytest
 import tifffile
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 from PIL import Image
 
@@ -19,7 +18,7 @@ from scripts.files.nifti_files import read_nifti
 from scripts.files.png_files import read_png
 from scripts.files.tiff_files import read_tiff
 from scripts.files.tiff_headers import TiffHeader, read_tiff_header
-from scripts.files.writers import InstanceWriter, SaveInstancesd, check_targets, write_instances
+from scripts.files.writers import SaveInstancesd, check_targets, write_instances
 
 STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x
 INSTANCES = STACK[::-1].astype(np.int32).copy()
@@ -419,17 +418,3 @@ class TestSaveInstancesd:
         data = {"image": torch.zeros(1, 3, 5, 7), "pred": torch.from_numpy(INSTANCES)[None]}
         with pytest.raises(ValueError, match="without filename_or_obj"):
             SaveInstancesd("pred", output_dir=tmp_path)(data)
-
-    def test_monais_own_saver_takes_the_writer(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.tif", metadata=None)
-        prediction = MetaTensor(torch.from_numpy(INSTANCES)[None], meta={"filename_or_obj": str(source)})
-        saver = SaveImaged(
-            "pred",
-            writer=InstanceWriter,
-            output_dir=tmp_path / "out",
-            output_postfix="instances",
-            output_ext=".tif",
-            separate_folder=False,
-        )
-        saver({"pred": prediction})
-        assert np.array_equal(read_tiff(tmp_path / "out" / "a_instances.tif").array, INSTANCES)

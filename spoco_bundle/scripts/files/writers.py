@@ -9,6 +9,7 @@ In a MONAI JSON config, as the last step of the postprocessing::
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +18,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import tifffile
-import torch
-from monai.config import KeysCollection, NdarrayOrTensor, PathLike
-from monai.data import FolderLayoutBase, ImageWriter
+from monai.config import KeysCollection, PathLike
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..refusals import InputError, refusal
+from ..tensors import plain_tensor
 from .corrections import keep_corrected
 from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, split_suffix
 from .nifti_files import nifti_spatial_shape, open_nifti
@@ -35,6 +34,8 @@ from .tiff_headers import TiffHeader, read_tiff_header
 from .whole_files import whole_file
 
 LARGEST_ID_OF_PNG = 2**16 - 1
+
+logger = logging.getLogger(__name__)
 
 
 def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -> None:
@@ -151,21 +152,10 @@ def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
 # -------------------------------------------------------------------------------------------------- MONAI
 
 
-class InstanceLayout(FolderLayoutBase):
-    """Name output files ``OUTPUT_DIR/NAME_POSTFIX.EXT``, with NAME and EXT of the source image.
-
-    MONAI's own layout has a fixed extension, and takes ``a.b`` of ``a.b.ome.tif`` for a name with an
-    extension.
-    """
-
-    def __init__(self, output_dir: PathLike, postfix: str = "instances") -> None:
-        self.output_dir = Path(output_dir)
-        self.postfix = postfix
-
-    def filename(self, subject: PathLike = "", **_: object) -> str:
-        """Return the output path for the image at ``subject``; raises ValueError for an unknown extension."""
-        name, suffix = split_suffix(subject)
-        return str(self.output_dir / f"{name}_{self.postfix}{suffix}")
+def result_path(image: PathLike, output_dir: PathLike, postfix: str = "instances") -> Path:
+    """``OUTPUT_DIR/NAME_POSTFIX.EXT``, with NAME and EXT of the image; raises ValueError for an unknown extension."""
+    name, suffix = split_suffix(image)
+    return Path(output_dir) / f"{name}_{postfix}{suffix}"
 
 
 def check_targets(
@@ -181,7 +171,7 @@ def check_targets(
 
     Args:
         data: the images to segment under the key ``image``, and what belongs to them under others.
-        output_dir, postfix: see `InstanceLayout`.
+        output_dir, postfix: see `result_path`.
         dataset_dir: all files in its folders ``images`` and ``labels`` are inputs.
         largest_id: what is known beforehand of the largest id of the results: that it is not smaller.
 
@@ -191,12 +181,11 @@ def check_targets(
     for folder in (Path(dataset_dir) / "images", Path(dataset_dir) / "labels"):
         if folder.resolve() == Path(output_dir).resolve():
             raise InputError(f"output_dir: found {output_dir}, a folder of inputs, expected another one.")
-    layout = InstanceLayout(output_dir, postfix)
     inputs = {Path(value).resolve() for entry in data for value in entry.values() if _is_path(value)}
     for entry in data:
         if not _is_path(entry["image"]):
             continue
-        target = Path(layout.filename(entry["image"]))
+        target = result_path(entry["image"], output_dir, postfix)
         if target.resolve() in inputs:
             raise refusal(target, f"an input in the place of the result of {entry['image']}", "another output_dir")
         if largest_id > LARGEST_ID_OF_PNG and target.suffix.lower() in PNG_SUFFIXES:
@@ -209,51 +198,16 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str | os.PathLike)
 
 
-class InstanceWriter(ImageWriter):
-    """MONAI writer of instance maps, for ``SaveImaged(writer="scripts.files.writers.InstanceWriter", ...)``.
-
-    The source image is the ``filename_or_obj`` of the metadata; data type and grid follow from ids and
-    source, so that options of ``SaveImage`` such as ``output_dtype`` or ``resample`` have no say.
-    """
-
-    data_obj: NDArray[np.integer]
-
-    def __init__(self, **_: object) -> None:
-        super().__init__()
-        self.source = ""
-
-    def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
-        """Take an instance map of shape (1, *spatial), or (*spatial) if ``channel_dim`` is None."""
-        array = data_array.detach().cpu().numpy() if isinstance(data_array, torch.Tensor) else np.asarray(data_array)
-        if channel_dim is not None:
-            if array.shape[channel_dim] != 1:
-                raise InputError(f"Found instances of shape {array.shape}, expected one channel: (1, *spatial).")
-            array = array.squeeze(channel_dim)
-        self.data_obj = array
-
-    def set_metadata(self, meta_dict: Mapping | None, **_: object) -> None:
-        """Take the path of the source image from the metadata."""
-        source = (meta_dict or {}).get(ImageMetaKey.FILENAME_OR_OBJ)
-        if not source:
-            raise InputError("Found metadata without filename_or_obj, expected the path of the image segmented.")
-        self.source = str(source)
-
-    def write(self, filename: PathLike, verbose: bool = True, **_: object) -> None:
-        """Write the file, see :func:`write_instances`."""
-        super().write(filename, verbose=verbose)
-        write_instances(self.data_obj, self.source, filename)
-
-
 class SaveInstancesd(SaveImaged):
     """Write ``OUTPUT_DIR/NAME_instances.EXT`` for each instance map of shape (1, *spatial), and a table beside it.
 
-    A ``SaveImaged`` by type, as MONAI Label removes savers by it. Errors, however, reach the user as they
-    are: ``SaveImage`` swallows them and reports that it found no writer.
+    NAME and EXT are those of the file of ``image``, which the map was made of. A `SaveImaged` by type, as MONAI Label
+    removes savers by it; nothing else of it is used: `SaveImage` swallows errors and reports that it found no writer,
+    and has one extension for all files.
 
     Args:
         keys: keys of the instance maps.
         output_dir: folder to write to, created when missing.
-        image_key: key of the image that was segmented, whose metadata name the source file.
         postfix: what is put between the name and the extension of the source.
 
     Where there are scores of ``pred``, (K,), under ``pred_scores``, what they and the map say of each instance is
@@ -261,31 +215,29 @@ class SaveInstancesd(SaveImaged):
     since is kept, see `corrections`.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        output_dir: PathLike,
-        image_key: str = "image",
-        postfix: str = "instances",
-    ) -> None:
-        super().__init__(keys, folder_layout=InstanceLayout(output_dir, postfix), writer=InstanceWriter)
-        self.image_key = image_key
+    def __init__(self, keys: KeysCollection, output_dir: PathLike, postfix: str = "instances") -> None:
+        super().__init__(keys)
+        self.output_dir, self.postfix = output_dir, postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return the data as they are; raises like :func:`write_instances`."""
         result = dict(data)
         for key in self.key_iterator(result):
-            writer = InstanceWriter()
-            writer.set_data_array(result[key])
-            meta: dict[str, Any] = getattr(result[self.image_key], "meta", {})
-            writer.set_metadata(meta)
-            target = Path(self.saver.folder_layout.filename(subject=writer.source))
+            instances = plain_tensor(result[key]).cpu().numpy()
+            if len(instances) != 1:
+                raise InputError(f"Found instances of shape {instances.shape}, expected one channel: (1, *spatial).")
+            meta: dict[str, Any] = getattr(result["image"], "meta", {})
+            source = meta.get(ImageMetaKey.FILENAME_OR_OBJ)
+            if not source:
+                raise InputError("Found metadata without filename_or_obj, expected the path of the image segmented.")
+            target = result_path(source, self.output_dir, self.postfix)
             table_path = target.with_name(f"{split_suffix(target)[0]}.csv")
             scores = result.get(f"{key}_{SCORES_POSTFIX}")
             if scores is not None:
                 keep_corrected(target, table_path)
-            writer.write(target)
+            logger.info("writing: %s", target)
+            write_instances(instances[0], source, target)
             if scores is not None:
-                table = instance_table(writer.data_obj, scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
+                table = instance_table(instances[0], scores, meta[MetaKeys.ORIGINAL_AFFINE], meta.get("unit", ""))
                 write_table(table_path, table)
         return result
