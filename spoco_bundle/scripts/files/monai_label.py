@@ -11,7 +11,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys, PostFix
@@ -20,29 +19,24 @@ LABEL_KEY = "image_path"  # which MONAI Label adds to each of its requests, and 
 
 
 class ReverseAxesForMonaiLabeld(MapTransform):
-    """Bring maps, and what is known of the image's grid, into MONAI Label's order of axes; others are left alone.
+    """Bring maps, and what ``image`` tells of its grid, into MONAI Label's order of axes; others are left alone.
 
     After the last step that wants ours. The voxels of the image stay as they are: nobody needs them any more.
 
     Args:
         keys: maps on the grid of the image file, (1, *spatial).
-        image_key: of the image that was segmented, whose metadata MONAI Label reads.
     """
-
-    def __init__(self, keys: KeysCollection, image_key: str = "image") -> None:
-        super().__init__(keys)
-        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         if LABEL_KEY not in result:
             return result
-        meta = _reversed_grid(result[self.image_key].meta)
+        meta = _reversed_grid(result["image"].meta)
         for key in self.key_iterator(result):
             axes = range(result[key].ndim - 1, 0, -1)
             result[key] = MetaTensor(result[key].as_tensor().permute(0, *axes), meta=meta)
-        result[self.image_key] = MetaTensor(result[self.image_key].as_tensor(), meta=meta)
-        result[PostFix.meta(self.image_key)] = meta
+        result["image"] = MetaTensor(result["image"].as_tensor(), meta=meta)
+        result[PostFix.meta("image")] = meta
         return result
 
 

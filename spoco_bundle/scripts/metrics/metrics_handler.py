@@ -105,17 +105,15 @@ class MetricsJsonWriter:
     ``{"mean": {"ap50": 0.8, ...}, "images": {"1136_image": {"ap50": 0.8, ...}, ...}}``, and with classes
     ``"per_class": {"26": {"ap50": 0.7, ..., "images": 50}, ...}``
 
-    An image has the name of its file, without folder and extension; as many parent folders are added as it
-    takes to tell two images apart. The JSON file is there completely or not at all; rank 0 alone writes it.
+    An image has the name of the file of ``image``, without folder and extension; as many parent folders are added as
+    it takes to tell two images apart. The JSON file is there completely or not at all; rank 0 alone writes it.
 
     Args:
         output_path: the file to write; its folder is made if missing.
-        image_key: which item of a sample carries the file name in its metadata.
     """
 
-    def __init__(self, output_path: str | Path, image_key: str = "image") -> None:
+    def __init__(self, output_path: str | Path) -> None:
         self.output_path = Path(output_path)
-        self.image_key = image_key
         self._paths: list[str] = []
 
     def attach(self, engine: Engine) -> None:
@@ -128,7 +126,7 @@ class MetricsJsonWriter:
         self._paths = []
 
     def _remember_paths(self, engine: Engine) -> None:
-        self._paths += [file_of(sample[self.image_key]) for sample in batch_of(engine)]
+        self._paths += [file_of(sample["image"]) for sample in batch_of(engine)]
 
     def __call__(self, engine: Engine) -> None:
         # Gathered process after process, as are the values. No path holds a null character.
