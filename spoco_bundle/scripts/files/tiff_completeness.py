@@ -10,9 +10,8 @@ import tifffile
 
 from ..refusals import refusal
 
-# Data type code of a TIFF tag -> bytes a value, by the TIFF 6.0 and BigTIFF specifications.
-TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
+# Data type code of a TIFF tag -> bytes a value.
+TYPE_BYTES = {code: struct.calcsize(f"={layout}") for code, layout in tifffile.TIFF.DATA_FORMATS.items()}
 NEW_SUBFILE_TYPE, THUMBNAIL, MASK = 254, 1, 4  # the code of a tag, and bits of its value
 
 
