@@ -25,7 +25,7 @@ def face_components(labels: NDArray[np.generic]) -> NDArray[np.uint32]:
 
 def count_pieces(instances: Labels, count: int) -> tuple[Sizes, Sizes]:
     """How many connected components and voxels of (*spatial) each of the ids 0..count - 1 has; of 0 only voxels."""
-    _, owner, sizes = _components(instances)
+    _, owner, sizes = owned_components(instances)
     voxels = np.bincount(owner, weights=sizes, minlength=count).astype(np.int64)
     return np.bincount(owner[1:], minlength=count), voxels
 
@@ -37,7 +37,7 @@ def keep_largest_pieces(instances: Labels, regions: Regions) -> Labels:
         instances: (*spatial), 0 = background.
         regions: (*spatial), over whose borders nothing is given to another instance.
     """
-    components, owner, sizes = _components(instances)
+    components, owner, sizes = owned_components(instances)
     by_size = sizes[1:].argsort(kind="stable") + 1
     largest = np.zeros(int(instances.max()) + 1, np.int64)
     largest[owner[by_size]] = by_size  # the last one written stays
@@ -98,11 +98,11 @@ def _is_spare(instances: Labels, voxel: tuple[int, ...]) -> bool:
     around = tuple(slice(max(0, index - 1), index + 2) for index in voxel)
     others = instances[around] == owner
     others[tuple(min(index, 1) for index in voxel)] = False
-    return owner == 0 or _components(others.astype(np.int32))[2].size == 2
+    return owner == 0 or owned_components(others.astype(np.int32))[2].size == 2
 
 
-def _components(instances: Labels) -> tuple[NDArray[np.uint32], Sizes, Sizes]:
-    """Connected components of instances (*spatial) from 1, and of each its instance and its size."""
+def owned_components(instances: Labels) -> tuple[NDArray[np.uint32], Sizes, Sizes]:
+    """Connected components of instances (*spatial) from 1, and of each its instance and its size; of 0, too."""
     components = face_components(instances)
     sizes = np.bincount(components.ravel())
     owner = np.zeros(len(sizes), np.int64)

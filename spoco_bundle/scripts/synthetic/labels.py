@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from ..geometry.balls import ball_volume
-from ..geometry.pieces import face_components
+from ..geometry.pieces import owned_components
 from .smoothing import voxel_steps
 
 FloatArray = NDArray[np.float32]
@@ -16,10 +16,7 @@ LabelArray = NDArray[np.int32]
 
 def largest_pieces(owner: LabelArray, smallest: int) -> LabelArray:
     """Keep of each object its largest connected piece, if it has `smallest` voxels, and number from 1."""
-    pieces = face_components(owner)
-    sizes = np.bincount(pieces.ravel())
-    objects = np.zeros(len(sizes), np.int64)
-    objects[pieces.ravel()] = owner.ravel()  # the object that each piece belongs to
+    pieces, objects, sizes = owned_components(owner)
     order = np.lexsort((sizes, objects))
     is_largest = np.append(np.diff(objects[order]) != 0, True)
     kept = order[is_largest]
