@@ -134,10 +134,10 @@ class TestSmallestInstance:
 
 class TestStandardSpacing:
     def test_objects_get_one_size_along_every_axis(self) -> None:
-        assert standard_spacing([0.3, 0.1], [8, 64], object_size=16) == pytest.approx([0.15, 0.4])
+        assert standard_spacing([0.3, 0.1], [8, 64]) == pytest.approx([0.15, 0.4])
 
     def test_an_axis_near_its_goal_is_left_alone(self) -> None:
-        assert standard_spacing([0.3, 0.1], [14, 18], object_size=16) == [0.3, 0.1]
+        assert standard_spacing([0.3, 0.1], [14, 18]) == [0.3, 0.1]
 
     def test_never_finer_than_half_a_voxel(self) -> None:
-        assert standard_spacing([1.0], [2], object_size=16) == [0.5]
+        assert standard_spacing([1.0], [2]) == [0.5]

@@ -24,11 +24,10 @@ def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes:
     Returns:
         (*spatial) instances 1..K. Of more than 1000 instances of a class, which has no more ids, the largest are kept.
     """
-    regions = regions_of_classes(mask, classes)
     if classes is None:
-        return cluster(next(regions))
+        return cluster(mask != 0)
     result, count = np.zeros(mask.shape, np.int32), 0
-    for region in regions:
+    for region in regions_of_classes(mask, classes):
         instances = cluster(region)
         sizes = np.bincount(instances.ravel())
         sizes[0] = 0

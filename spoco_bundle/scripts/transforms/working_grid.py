@@ -56,19 +56,14 @@ def working_spacing(survey: Survey, spacing: str | Sequence[float] = "objects") 
     return chosen
 
 
-def standard_spacing(
-    voxel_size: Sequence[float],
-    extents: Sequence[float],
-    object_size: float = STANDARD_OBJECT_SIZE,
-) -> list[float]:
-    """Working voxel size at which objects measure `object_size` voxels along every axis, see `practical_spacing`.
+def standard_spacing(voxel_size: Sequence[float], extents: Sequence[float]) -> list[float]:
+    """Working voxel size at which objects have the standard size along every axis, see `practical_spacing`.
 
     Args:
         voxel_size: of the images, per axis.
         extents: median extent of the annotated objects, per axis, in voxels of the images.
-        object_size: what the extent shall become, in voxels.
     """
-    wanted = [edge * extent / object_size for edge, extent in zip(voxel_size, extents, strict=True)]
+    wanted = [edge * extent / STANDARD_OBJECT_SIZE for edge, extent in zip(voxel_size, extents, strict=True)]
     return practical_spacing(voxel_size, wanted)
 
 
