@@ -14,6 +14,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..files.image_files import file_of
 from ..files.tables import SCORES_POSTFIX
@@ -105,30 +106,8 @@ class ClusterEmbeddingsd(MapTransform):
             vectors = plain_tensor(pred).float()
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, pred)
-            chosen = result.get(CHOSEN_KEY, {})
-            cluster = partial(
-                cluster_embeddings,
-                student,
-                method=self.method,
-                delta_var=self.delta_var,
-                min_size=smallest,
-                teacher_embeddings=teacher if len(teacher) else None,
-                merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
-            )
             try:
-                if result.get("is_blank"):
-                    logger.warning("%s: found one value everywhere, and so no instances", file_of(pred, key))
-                    instances = np.zeros(student.shape[1:], np.int32)
-                elif "mask" in result:
-                    mask = torch.as_tensor(result["mask"]).cpu().numpy()[0]
-                    self._tell_if_without(mask, file_of(pred, key))
-                    instances = cluster_each_class(cluster, mask, self.classes)
-                elif self.foreground == "estimated":
-                    threshold = chosen.get("foreground_threshold", self.foreground_threshold)
-                    instances = cluster(is_foreground(student, threshold))
-                    instances = drop_fragments(instances, student, self.position_scale, smallest)
-                else:
-                    instances = cluster(None)
+                instances = self._instances(result, file_of(pred, key), student, teacher, smallest)
             except InputError as error:  # as embeddings that are no numbers, of broken weights
                 raise InputError(f"{file_of(pred, key)}: {error}") from error
             scores = instance_scores(instances, student, self.delta_var)
@@ -137,6 +116,32 @@ class ClusterEmbeddingsd(MapTransform):
             found = torch.from_numpy(instances)[None]
             result[key] = MetaTensor(found, meta=pred.meta) if isinstance(pred, MetaTensor) else found
         return result
+
+    def _instances(
+        self, data: Mapping[Hashable, Any], file: str, student: Tensor, teacher: Tensor, smallest: int
+    ) -> NDArray[np.int32]:
+        """The instances of an image, (*spatial), with at least `smallest` voxels."""
+        if data.get("is_blank"):
+            logger.warning("%s: found one value everywhere, and so no instances", file)
+            return np.zeros(student.shape[1:], np.int32)
+        chosen = data.get(CHOSEN_KEY, {})
+        cluster = partial(
+            cluster_embeddings,
+            student,
+            method=self.method,
+            delta_var=self.delta_var,
+            min_size=smallest,
+            teacher_embeddings=teacher if len(teacher) else None,
+            merge_threshold=chosen.get("merge_threshold", self.merge_threshold),
+        )
+        if "mask" in data:
+            mask = torch.as_tensor(data["mask"]).cpu().numpy()[0]
+            self._tell_if_without(mask, file)
+            return cluster_each_class(cluster, mask, self.classes)
+        if self.foreground == "everywhere":
+            return cluster(None)
+        threshold = chosen.get("foreground_threshold", self.foreground_threshold)
+        return drop_fragments(cluster(is_foreground(student, threshold)), student, self.position_scale, smallest)
 
     def _tell_if_without(self, mask: NDArray[np.integer], file: str) -> None:
         """Say which mask leaves no place for instances: it may hold other numbers than the classes'."""
