@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
+from bundle import bundle_config
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
@@ -17,7 +17,6 @@ from scripts.network.checkpoints import load_weights
 from scripts.network.foreground import is_foreground
 from scripts.transforms.resampling import resample_nearest
 
-BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
 DELTA_VAR = 0.5
 VECTORS = 24  # that there are for objects to share, more than an object has neighbours
 
@@ -88,9 +87,7 @@ def trained_fields(configs: Sequence[str], dataset_dir: str, ckpt_dir: str) -> I
         configs: ``train.json``, and overlays of it.
         dataset_dir, ckpt_dir: as for the bundle's commands; the labels must be complete.
     """
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / name) for name in [*configs, "evaluate.json"]])
-    parser.update({"bundle_root": str(BUNDLE), "dataset_dir": dataset_dir, "ckpt_dir": ckpt_dir})
+    parser = bundle_config([*configs, "evaluate.json"], dataset_dir=dataset_dir, ckpt_dir=ckpt_dir)
     device, inferer = parser.get_parsed_content("device"), parser.get_parsed_content("validate#inferer")
     network = parser.get_parsed_content("network").eval()
     load_weights(network, Path(ckpt_dir) / "model.pt")

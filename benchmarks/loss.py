@@ -24,13 +24,12 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from monai.bundle import ConfigParser
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
-sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
+from bundle import bundle_config  # noqa: E402
 from measuring import extra_megabytes, median_seconds, report, results_name  # noqa: E402
 from reference_loss import reference_terms  # noqa: E402
 
@@ -73,9 +72,7 @@ def embeddings_at_random(dim: int, shape: tuple[int, ...], labels: Tensor) -> tu
 
 def default_network(name: str) -> torch.nn.Module:
     """That of the configs, for isotropic voxels; its weights, and so its embeddings, lie as in a training."""
-    config = ConfigParser()
-    config.read_config([str(BUNDLE / "configs" / part) for part in ("train.json", *OVERLAYS[name])])
-    config.update({"bundle_root": str(BUNDLE), "voxel_shape": [1.0] * len(GPU_PATCHES[name][1:])})
+    config = bundle_config(["train.json", *OVERLAYS[name]], voxel_shape=[1.0] * len(GPU_PATCHES[name][1:]))
     return config.get_parsed_content("network_def").to(memory_format=config.get_parsed_content("memory_format"))
 
 

@@ -21,19 +21,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import tifffile
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.engines import IterationEvents
 
-BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
-sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
+from bundle import bundle_config, generate_dataset  # noqa: E402
 from measuring import median_seconds, report, results_name, wait_for  # noqa: E402
 
 from scripts.network.precision import AutocastInferer  # noqa: E402
-from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 
 WARM_UP = 3  # iterations that are not counted
 CHANNELS_FIRST = {"memory_format: channels first": {"memory_format": "$torch.contiguous_format"}}
@@ -68,28 +66,11 @@ PARTS = {
 }
 
 
-def prepare_dataset(folder: Path, dims: int) -> None:
-    image, labels = synthetic_nuclei((96, 96, 96) if dims == 3 else (512, 512), seed=0)
-    for name, array in (("images", image), ("labels", labels.astype("uint16"))):
-        (folder / name).mkdir()
-        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"[-dims:]})
-
-
 def prepare_trainer(configs: list[str], folder: Path, iterations: int, options: dict[str, Any]) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / name) for name in configs])
-    parser.update(
-        {
-            "bundle_root": str(BUNDLE),
-            "dataset_dir": str(folder),
-            "ckpt_dir": str(folder / "weights"),
-            "output_dir": str(folder / "output"),
-            "object_fraction": 0.2,
-            "epochs": 1,
-            "iterations_per_epoch": iterations + WARM_UP,
-            **options,
-        }
-    )
+    folders = {"dataset_dir": folder, "ckpt_dir": folder / "weights", "output_dir": folder / "output"}
+    length = {"epochs": 1, "iterations_per_epoch": iterations + WARM_UP}
+    ids = {**{name: str(path) for name, path in folders.items()}, "object_fraction": 0.2, **length, **options}
+    parser = bundle_config(configs, **ids)
     validation = next(h for h in parser["train#handlers"] if "Validation" in h["_target_"])
     parser["train#handlers"].remove(validation)
     parser.get_parsed_content("initialize")
@@ -193,7 +174,7 @@ if __name__ == "__main__":
     files = ["train.json", *([given.config] if given.config else [])]
     with TemporaryDirectory() as name:
         data = Path(name)
-        prepare_dataset(data, 2 if given.config == "2d.json" else 3)
+        generate_dataset(data, (512, 512) if given.config == "2d.json" else (96, 96, 96))
         options = {"device": given.device, **({"foreground": given.foreground} if given.foreground else {})}
         profile(files, data, given.iterations, options)
         compare(files, data, given.iterations // 2, 2, options)

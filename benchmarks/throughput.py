@@ -22,17 +22,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-import tifffile
 import torch
-from monai.bundle import ConfigParser
 
-BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
-sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
+from bundle import BUNDLE, bundle_config, generate_dataset  # noqa: E402
 from measuring import Row, peak_megabytes, report, results_name, wait_for  # noqa: E402
 
 from scripts.clustering import postprocessing  # noqa: E402
-from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 
 SIDES = {2: (256, 1024, 3072), 3: (64, 128, 256)}
 PARTS = {
@@ -79,18 +76,10 @@ def part_of(component: object) -> str:
     return PARTS.get(type(component).__name__, "everything else")
 
 
-def prepare_image(folder: Path, shape: tuple[int, ...]) -> None:
-    image, _ = synthetic_nuclei(shape, seed=0)
-    (folder / "images").mkdir(parents=True)
-    tifffile.imwrite(folder / "images" / "generated.tif", image, metadata={"axes": "ZYX"[-len(shape) :]})
-
-
 def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tuple[dict[str, float], float]:
     """Seconds of each part of one inference, and of all together."""
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / name) for name in configs])
-    options = {"dataset_dir": folder, "ckpt_dir": ckpt_dir, "output_dir": folder / "output", "bundle_root": BUNDLE}
-    parser.update({**{name: str(path) for name, path in options.items()}, "device": device})
+    folders = {"dataset_dir": folder, "ckpt_dir": ckpt_dir, "output_dir": folder / "output"}
+    parser = bundle_config(configs, device=device, **{name: str(path) for name, path in folders.items()})
     clock = Clock(device)
     for chain in ("preprocessing", "postprocessing"):
         composed = parser.get_parsed_content(chain)
@@ -110,11 +99,11 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tu
 def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path, device: str) -> None:
     summary: list[Row] = []
     results = results_name("throughput", device)
-    prepare_image(folder / "warm up", (SIDES[dims][0],) * dims)
+    generate_dataset(folder / "warm up", (SIDES[dims][0],) * dims)
     profile(configs, ckpt_dir, folder / "warm up", device)
     for side in SIDES[dims]:
         shape = (side,) * dims
-        prepare_image(folder / str(side), shape)
+        generate_dataset(folder / str(side), shape)
         seconds, elapsed = profile(configs, ckpt_dir, folder / str(side), device)
         seconds["everything else"] += elapsed - sum(seconds.values())
         rows = [{"part": part, "s": seconds[part], "share": seconds[part] / elapsed} for part in seconds]

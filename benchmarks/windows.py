@@ -28,16 +28,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 import torch
-from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
-BUNDLE = Path(__file__).parents[1] / "spoco_bundle"
-sys.path[:0] = [str(BUNDLE), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / "spoco_bundle"), str(Path(__file__).parent)]
 
+from bundle import BUNDLE, bundle_config, generate_dataset  # noqa: E402
 from measuring import Row, report  # noqa: E402
 
 from scripts.files.datalist import image_label_pairs  # noqa: E402
@@ -46,7 +44,6 @@ from scripts.metrics import instance_metrics  # noqa: E402
 from scripts.network.checkpoints import load_weights  # noqa: E402
 from scripts.network.inferers import EmbeddingInferer  # noqa: E402
 from scripts.network.positions import add_positions  # noqa: E402
-from scripts.synthetic.images import synthetic_nuclei  # noqa: E402
 from scripts.transforms.resampling import resample_nearest  # noqa: E402
 
 GENERATED_SHAPE = (160, 96, 96)  # two of the default windows along z
@@ -73,12 +70,8 @@ class Model:
     """The parts of inference.json that this benchmark needs."""
 
     def __init__(self, config: str | None, ckpt_dir: Path, dataset_dir: Path) -> None:
-        parser = ConfigParser()
-        parser.read_config(
-            [str(BUNDLE / "configs" / name) for name in ("inference.json", *([config] if config else []))]
-        )
-        folders = {"bundle_root": str(BUNDLE), "ckpt_dir": str(ckpt_dir), "dataset_dir": str(dataset_dir)}
-        parser.update({**folders, "device": "cpu"})
+        configs = ["inference.json", *([config] if config else [])]
+        parser = bundle_config(configs, ckpt_dir=str(ckpt_dir), dataset_dir=str(dataset_dir), device="cpu")
         self.network: nn.Module = parser.get_parsed_content("network").eval()
         load_weights(self.network, ckpt_dir / "model.pt")
         self.preprocessing: Callable[[Row], Row] = parser.get_parsed_content("preprocessing")
@@ -104,13 +97,6 @@ class Model:
     def distance(self, one: Tensor, other: Tensor) -> np.ndarray:
         """(E, *spatial), (E, *spatial) -> (*spatial) in delta_var."""
         return (one - other).norm(dim=0).numpy() / self.delta_var
-
-
-def prepare_dataset(folder: Path) -> None:
-    image, labels = synthetic_nuclei(GENERATED_SHAPE, seed=5)
-    for name, array in (("images", image), ("labels", labels.astype("uint16"))):
-        (folder / name).mkdir()
-        tifffile.imwrite(folder / name / "generated.tif", array, metadata={"axes": "ZYX"})
 
 
 def cases(model: Model, dataset_dir: Path, smallest: int) -> Iterator[Case]:
@@ -226,7 +212,7 @@ def main() -> None:
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         if given.dataset_dir is None:
-            prepare_dataset(Path(folder))
+            generate_dataset(Path(folder), GENERATED_SHAPE, seed=5)
         dataset_dir = given.dataset_dir or Path(folder)
         model = Model(given.config, given.ckpt_dir, dataset_dir)
         with torch.inference_mode():
