@@ -14,6 +14,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.transforms.utils import scale_affine
 from monai.utils import ensure_tuple
 from scipy import ndimage
 from torch import Tensor
@@ -102,7 +103,8 @@ class ResampleToSpacingd(MapTransform):
             shape = working_shape(old_shape, voxel_size, self.spacing)
             self._check_growth(image, shape)
             resample = resample_nearest if key in self.label_keys else resample_linear
-            affine = _rescaled_affine(image.affine, old_shape, shape)
+            # the outer faces stay where they are
+            affine = image.affine @ torch.as_tensor(scale_affine(old_shape, shape), dtype=image.affine.dtype)
             own = {"spatial_shape": old_shape, "original_affine": image.affine}  # of an image that no file holds
             meta = {**own, **image.meta, "affine": affine}  # a copy: the caller's image keeps its own
             result[key] = MetaTensor(resample(image.as_tensor(), shape), meta=meta)
@@ -132,14 +134,3 @@ class ResampleToSpacingd(MapTransform):
                 f"{name}: found voxels of which each makes {growth:.0f} of the working grid, {in_all} in all, "
                 f"expected at most {IMPLAUSIBLE_GROWTH}; objects are probably larger than object_size or spacing says."
             )
-
-
-def _rescaled_affine(affine: Tensor, old_shape: Sequence[int], new_shape: Sequence[int]) -> Tensor:
-    """The affine of a resampled image whose outer faces have not moved."""
-    ndim = len(old_shape)
-    scale = torch.eye(affine.shape[0], dtype=affine.dtype)
-    for axis in range(ndim):
-        factor = old_shape[axis] / new_shape[axis]
-        scale[axis, axis] = factor
-        scale[axis, -1] = (factor - 1) / 2  # voxel centres: the first one moves by half the growth
-    return affine @ scale
