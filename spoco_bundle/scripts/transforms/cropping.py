@@ -38,13 +38,11 @@ class FindObjectsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            result[OBJECTS] = self.boxes(plain_tensor(result[key])[0])
+            labels = plain_tensor(result[key])[0]
+            # without gaps: an entry each
+            ids, numbers = number_objects(labels, self.background_label, self.ignore_label)
+            result[OBJECTS] = list(zip(ids.tolist(), find_objects(numbers.numpy()), strict=True))
         return result
-
-    def boxes(self, labels: Tensor) -> list[Box]:
-        """Label map (*spatial) -> ids and bounding boxes."""
-        ids, numbers = number_objects(labels, self.background_label, self.ignore_label)  # without gaps: an entry each
-        return list(zip(ids.tolist(), find_objects(numbers.numpy()), strict=True))
 
 
 class RandCropAtObjectd(Randomizable, MapTransform):
