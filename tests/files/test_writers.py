@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from image_samples import STACK, write_tiff
 from monai.bundle import ConfigParser
 from monai.transforms import LoadImaged, SaveImaged
 from PIL import Image
@@ -20,7 +21,6 @@ from scripts.files.tiff_files import read_tiff
 from scripts.files.tiff_headers import TiffHeader, read_tiff_header
 from scripts.files.writers import SaveInstancesd, check_targets, write_instances
 
-STACK = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)  # z, y, x
 INSTANCES = STACK[::-1].astype(np.int32).copy()
 
 MICROMETRES = {f"PhysicalSize{axis}Unit": "µm" for axis in "ZYX"}
@@ -47,11 +47,6 @@ FLAVOURS = {
 }
 
 
-def write_source(path: Path, array: np.ndarray = STACK, **options: Any) -> Path:
-    tifffile.imwrite(path, array, **{"photometric": "minisblack", **options})
-    return path
-
-
 def grid_of(header: TiffHeader) -> tuple:
     sizes = {axis: pytest.approx(size, rel=1e-5) for axis, size in header.voxel_size.items()}
     return header.axes, header.shape, sizes, header.unit, header.flavour, header.is_bigtiff
@@ -60,7 +55,7 @@ def grid_of(header: TiffHeader) -> tuple:
 class TestTiff:
     @pytest.mark.parametrize("options", FLAVOURS.values(), ids=FLAVOURS.keys())
     def test_flavour_axes_and_voxel_size_are_the_sources(self, tmp_path: Path, options: dict) -> None:
-        source, target = write_source(tmp_path / "a.tif", **options), tmp_path / "b.tif"
+        source, target = write_tiff(tmp_path / "a.tif", **options), tmp_path / "b.tif"
         write_instances(INSTANCES, source, target)
         assert np.array_equal(read_tiff(target).array, INSTANCES)
         assert grid_of(read_tiff_header(source)) == grid_of(read_tiff_header(target))
@@ -68,32 +63,32 @@ class TestTiff:
     @pytest.mark.parametrize("options", FLAVOURS.values(), ids=FLAVOURS.keys())
     def test_planes(self, tmp_path: Path, options: dict) -> None:
         metadata = {**options["metadata"], "axes": "YX"} if options["metadata"] else None
-        source = write_source(tmp_path / "a.tif", STACK[0], **{**options, "metadata": metadata})
+        source = write_tiff(tmp_path / "a.tif", STACK[0], **{**options, "metadata": metadata})
         write_instances(INSTANCES[0], source, tmp_path / "b.tif")
         assert np.array_equal(read_tiff(tmp_path / "b.tif").array, INSTANCES[0])
 
     @pytest.mark.parametrize("metadata", [None, {"axes": "ZYX"}])
     def test_resolution_tags_are_the_sources(self, tmp_path: Path, metadata: dict | None) -> None:
         tags = {"resolution": (300, 150), "resolutionunit": "centimeter"}
-        source = write_source(tmp_path / "a.tif", metadata=metadata, **tags)
+        source = write_tiff(tmp_path / "a.tif", metadata=metadata, **tags)
         write_instances(INSTANCES, source, tmp_path / "b.tif")
         header = read_tiff_header(tmp_path / "b.tif")
         assert (header.resolution, header.resolution_unit) == ((300, 150), tifffile.RESUNIT.CENTIMETER)
         assert header.voxel_size == {}
 
     def test_axis_order_is_the_sources(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.tif", STACK.transpose(2, 0, 1).copy(), metadata={"axes": "XZY"})
+        source = write_tiff(tmp_path / "a.tif", STACK.transpose(2, 0, 1).copy(), metadata={"axes": "XZY"})
         write_instances(INSTANCES, source, tmp_path / "b.tif")
         assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), INSTANCES.transpose(2, 0, 1))
 
     def test_a_colour_image_gives_one_id_a_pixel(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.tif", np.zeros((5, 7, 3), np.uint8), photometric="rgb")
+        source = write_tiff(tmp_path / "a.tif", np.zeros((5, 7, 3), np.uint8), photometric="rgb")
         write_instances(INSTANCES[0], source, tmp_path / "b.tif")
         assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), INSTANCES[0])
 
     @pytest.mark.parametrize(("largest", "dtype"), [(65535, np.uint16), (65536, np.uint32), (2**31, np.uint32)])
     def test_the_type_is_as_wide_as_the_largest_id(self, tmp_path: Path, largest: int, dtype: type) -> None:
-        source = write_source(tmp_path / "a.tif", metadata=None)
+        source = write_tiff(tmp_path / "a.tif", metadata=None)
         instances = INSTANCES.astype(np.int64)
         instances[0, 0, 0] = largest
         write_instances(instances, source, tmp_path / "b.tif")
@@ -102,7 +97,7 @@ class TestTiff:
         assert np.array_equal(written, instances)
 
     def test_imagej_cannot_hold_large_ids_so_they_become_ome(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.tif", **FLAVOURS["ImageJ"])
+        source = write_tiff(tmp_path / "a.tif", **FLAVOURS["ImageJ"])
         write_instances(INSTANCES + 70000, source, tmp_path / "b.tif")
         header = read_tiff_header(tmp_path / "b.tif")
         assert header.flavour == "ome"
@@ -111,19 +106,19 @@ class TestTiff:
 
     def test_imagej_cannot_state_pixels_of_unequal_edges_so_they_become_ome(self, tmp_path: Path) -> None:
         metadata = {"axes": "ZYX", "spacing": 2.0, "unit": "parsec"}
-        source = write_source(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 8))
+        source = write_tiff(tmp_path / "a.tif", imagej=True, metadata=metadata, resolution=(4, 8))
         write_instances(INSTANCES, source, tmp_path / "b.tif")
         header = read_tiff_header(tmp_path / "b.tif")
         assert (header.flavour, header.unit) == ("ome", "pixel")
         assert header.voxel_size == pytest.approx(read_tiff_header(source).voxel_size)
 
     def test_the_flavour_does_not_depend_on_the_name(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.ome.tif", ome=False, metadata=None)
+        source = write_tiff(tmp_path / "a.ome.tif", ome=False, metadata=None)
         write_instances(INSTANCES, source, tmp_path / "b.ome.tif")
         assert read_tiff_header(tmp_path / "b.ome.tif").flavour == "plain"
 
     def test_data_are_compressed(self, tmp_path: Path) -> None:
-        source = write_source(tmp_path / "a.tif", metadata=None)
+        source = write_tiff(tmp_path / "a.tif", metadata=None)
         write_instances(INSTANCES, source, tmp_path / "b.tif")
         with tifffile.TiffFile(tmp_path / "b.tif") as tif:
             assert tif.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
@@ -216,7 +211,7 @@ class TestPng:
 
 
 def test_the_same_volume_in_both_formats_stays_the_same(tmp_path: Path) -> None:
-    tiff = write_source(tmp_path / "a.tif", metadata={"axes": "ZYX"})
+    tiff = write_tiff(tmp_path / "a.tif", metadata={"axes": "ZYX"})
     nibabel.save(nibabel.Nifti1Image(STACK.astype(np.int16).transpose(), np.eye(4)), tmp_path / "a.nii.gz")
     write_instances(read_nifti(tmp_path / "a.nii.gz").array, tiff, tmp_path / "b.tif")
     write_instances(read_tiff(tiff).array, tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
@@ -227,7 +222,7 @@ def test_the_same_volume_in_both_formats_stays_the_same(tmp_path: Path) -> None:
 class TestRefusals:
     @pytest.fixture
     def source(self, tmp_path: Path) -> Path:
-        return write_source(tmp_path / "a.tif", metadata=None)
+        return write_tiff(tmp_path / "a.tif", metadata=None)
 
     def test_floats(self, source: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"b\.tif: found instances of type float32, expected integer ids"):
@@ -313,7 +308,7 @@ class TestSaveInstancesd:
     )
     def test_output_name(self, tmp_path: Path, source: str, target: str) -> None:
         saver = SaveInstancesd("pred", output_dir=tmp_path / "new" / "folder")
-        saver(self.data(write_source(tmp_path / source, metadata={"axes": "ZYX"})))
+        saver(self.data(write_tiff(tmp_path / source, metadata={"axes": "ZYX"})))
         assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [target]
 
     def test_nifti_output_name(self, tmp_path: Path) -> None:
@@ -323,7 +318,7 @@ class TestSaveInstancesd:
 
     @pytest.mark.parametrize(("source", "table"), [("a.b.ome.tif", "a.b_instances.csv"), ("x.TIF", "x_instances.csv")])
     def test_scores_are_written_beside_the_map(self, tmp_path: Path, source: str, table: str) -> None:
-        data = self.data(write_source(tmp_path / source, **FLAVOURS["OME"]))
+        data = self.data(write_tiff(tmp_path / source, **FLAVOURS["OME"]))
         last = int(INSTANCES.max())
         data["pred_scores"] = torch.linspace(0, 1, last)
         SaveInstancesd("pred", output_dir=tmp_path / "out")(data)
@@ -344,7 +339,7 @@ class TestSaveInstancesd:
         assert [table[0][f"centroid_{axis}_um"] for axis in "zyx"] == [4 * z, 3 * y, 2 * x]
 
     def test_an_instance_that_is_not_in_the_map_is_not_in_the_table(self, tmp_path: Path) -> None:
-        data = self.data(write_source(tmp_path / "a.tif", metadata=None))
+        data = self.data(write_tiff(tmp_path / "a.tif", metadata=None))
         data["pred"] = torch.where(data["pred"] == 2, data["pred"], 0)
         data["pred_scores"] = torch.tensor([0.1, 0.2, 0.3])
         SaveInstancesd("pred", output_dir=tmp_path)(data)
@@ -353,7 +348,7 @@ class TestSaveInstancesd:
 
     def test_a_map_that_was_corrected_is_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         data = {
-            **self.data(write_source(tmp_path / "a.ome.tif", **FLAVOURS["OME"])),
+            **self.data(write_tiff(tmp_path / "a.ome.tif", **FLAVOURS["OME"])),
             "pred_scores": np.ones(INSTANCES.max()),
         }
         save = SaveInstancesd("pred", output_dir=tmp_path / "out")
@@ -367,7 +362,7 @@ class TestSaveInstancesd:
         assert not (tmp_path / "out" / "a_instances_before_3.ome.tif").exists()
 
     def test_a_correction_that_leaves_all_sizes_is_one(self, tmp_path: Path) -> None:
-        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        data = {**self.data(write_tiff(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
         save = SaveInstancesd("pred", output_dir=tmp_path / "out")
         save(data)
         written = tmp_path / "out" / "a_instances.tif"
@@ -377,7 +372,7 @@ class TestSaveInstancesd:
         assert (tmp_path / "out" / "a_instances_before_1.tif").read_bytes() == corrected
 
     def test_one_that_is_as_it_was_written_is_replaced(self, tmp_path: Path) -> None:
-        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        data = {**self.data(write_tiff(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
         save = SaveInstancesd("pred", output_dir=tmp_path / "out")
         save(data)
         save({**data, "pred": (data["pred"] > 0).int()})  # as with another threshold
@@ -387,7 +382,7 @@ class TestSaveInstancesd:
 
     @pytest.mark.parametrize("content", [b"", b"some text"])
     def test_nor_is_anything_else_of_that_name_lost(self, content: bytes, tmp_path: Path) -> None:
-        data = {**self.data(write_source(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
+        data = {**self.data(write_tiff(tmp_path / "a.tif")), "pred_scores": np.ones(INSTANCES.max())}
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "a_instances.tif").write_bytes(content)
         SaveInstancesd("pred", output_dir=tmp_path / "out")(data)
@@ -396,20 +391,20 @@ class TestSaveInstancesd:
     def test_named_in_a_config(self, tmp_path: Path) -> None:
         config = {"_target_": "scripts.files.writers.SaveInstancesd", "keys": "pred", "output_dir": "@output_dir"}
         parser = ConfigParser({"output_dir": str(tmp_path / "out"), "saver": config})
-        parser.get_parsed_content("saver")(self.data(write_source(tmp_path / "a.tif", metadata=None)))
+        parser.get_parsed_content("saver")(self.data(write_tiff(tmp_path / "a.tif", metadata=None)))
         assert np.array_equal(read_tiff(tmp_path / "out" / "a_instances.tif").array, INSTANCES)
 
     def test_monai_label_finds_it_as_a_saver(self, tmp_path: Path) -> None:
         assert isinstance(SaveInstancesd("pred", output_dir=tmp_path), SaveImaged)
 
     def test_errors_are_not_swallowed(self, tmp_path: Path) -> None:
-        data = self.data(write_source(tmp_path / "a.tif", metadata=None))
+        data = self.data(write_tiff(tmp_path / "a.tif", metadata=None))
         data["pred"] = data["pred"].float()
         with pytest.raises(ValueError, match=r"a_instances\.tif: found instances of type float32"):
             SaveInstancesd("pred", output_dir=tmp_path)(data)
 
     def test_several_channels_are_refused(self, tmp_path: Path) -> None:
-        data = self.data(write_source(tmp_path / "a.tif", metadata=None))
+        data = self.data(write_tiff(tmp_path / "a.tif", metadata=None))
         data["pred"] = torch.zeros(2, 3, 5, 7, dtype=torch.int32)
         with pytest.raises(ValueError, match=r"shape \(2, 3, 5, 7\), expected one channel"):
             SaveInstancesd("pred", output_dir=tmp_path)(data)
