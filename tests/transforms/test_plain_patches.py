@@ -56,6 +56,16 @@ def test_what_comes_before_the_first_random_transform_keeps_its_metadata() -> No
     assert isinstance(ComposePlainPatches(TRANSFORMS[:1])(image())["image"], MetaTensor)
 
 
+def test_a_compose_among_the_transforms_is_its_parts() -> None:
+    """As one counts as random, its checks would see no grids, and nothing would be cached."""
+    seen = []
+    checks = Compose([Lambdad("image", lambda image: seen.append(type(image)) or image), *TRANSFORMS[:1]])
+    transform = ComposePlainPatches([checks, *TRANSFORMS[1:]])
+    dataset = CacheDataset([image()], transform, progress=False)
+    assert type(dataset[0]["image"]) is type(dataset[0]["image"]) is torch.Tensor
+    assert seen == [MetaTensor]
+
+
 def test_the_rest_of_monai_goes_on_with_metadata() -> None:
     def refuse(_: Any) -> None:
         raise ValueError("no image is good enough")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,12 @@ class ComposePlainPatches(Compose):
 
     What is read, checked and resampled needs them; of a random patch nobody asks where it was. The patches are the
     same with and without, and half of the time to make one goes. It is for data loaders that make patches in the
-    main thread or in processes of their own: MONAI's switch counts for all threads.
+    main thread or in processes of their own: MONAI's switch counts for all threads. A `Compose` among the transforms,
+    which counts as random, is taken for its parts: they are cached, and see the metadata, as far as they are not.
     """
+
+    def __init__(self, transforms: Sequence[Callable[..., Any]], **others: Any) -> None:
+        super().__init__(Compose(transforms).flatten().transforms, **others)
 
     def __call__(
         self, input_: Any, start: int = 0, end: int | None = None, threading: bool = False, lazy: bool | None = None
