@@ -202,13 +202,13 @@ def test_a_client_of_monai_label_can_change_what_is_displayed() -> None:
     """As its generic app does: update the section, parse again, build the parts."""
     inference = parser("inference.json")
     changed = {"clustering": "hdbscan", "delta_var": 0.7, "min_size": 12, "merge_threshold": 3.0, "min_score": 0.4}
-    inference["displayable_configs"].update({**changed, "roi_size": [32] * 3, "overlap": 0.5})
+    inference["displayable_configs"].update({**changed, "flips": True, "roi_size": [32] * 3, "overlap": 0.5})
     inference.parse()
     cluster = inference.get_parsed_content("cluster")
     used = [cluster.method, cluster.delta_var, cluster.min_size, cluster.merge_threshold, cluster.min_score]
     assert used == list(changed.values())
     inferer = inference.get_parsed_content("inferer")
-    assert (inferer.roi_size, inferer.overlap) == ([32] * 3, 0.5)
+    assert (inferer.roi_size, inferer.overlap, inferer.flipped_axes) == ([32] * 3, 0.5, [0, 1, 2])
 
 
 class TestTrainingAndInferenceAgree:
@@ -227,8 +227,9 @@ class TestTrainingAndInferenceAgree:
     def test_ids_of_both_have_one_definition(self) -> None:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
-        # training measures them, inference is told
+        # training measures or chooses them, inference is told
         of_the_data = {"working_spacing", "smallest_instance", "stated_axes", "in_pixels", "voxel_size"}
+        of_the_data |= {"merge_threshold"}
         own = {"cluster", "imports", "initialize", "network", "options", "run", "settings", "writable"}
         assert differing <= own | of_the_data
 
@@ -330,16 +331,18 @@ class TestTrainingAndInferenceAgree:
         before_saving = itertools.takewhile(lambda step: "SaveInstances" not in step["_target_"], inference)
         assert training == list(before_saving)
 
+    # of the teacher, and over mirror images: not in the validations of a training
+    ASKED = {key: value for key, value in INFERENCE["inferer"].items() if key.startswith(("teacher", "flipped"))}
+
     def test_both_slide_the_same_window(self) -> None:
         validation, inference = (
-            {key: value for key, value in config.items() if not key.startswith("teacher")}
+            {key: value for key, value in config.items() if key not in self.ASKED}
             for config in (TRAIN["validate"]["inferer"], INFERENCE["inferer"])
         )
         assert validation == inference
 
     def test_evaluation_asks_the_teacher_as_inference_does(self) -> None:
-        asked = {key: value for key, value in INFERENCE["inferer"].items() if key.startswith("teacher")}
-        assert {key: EVALUATE[f"validate#inferer#{key}"] for key in asked} == asked
+        assert {key: EVALUATE[f"validate#inferer#{key}"] for key in self.ASKED} == self.ASKED
         assert EVALUATE["teacher_def"] == INFERENCE["teacher_def"]
 
 

@@ -35,6 +35,7 @@ NOT_GIVEN = {
     ("CheckLabelsd", "background_label"),  # of a mask, which has classes
     ("CheckLabelsd", "ignore_label"),
     ("EmbeddingInferer", "teacher"),  # only for `consistency`
+    ("EmbeddingInferer", "flipped_axes"),  # what looks at images before a training
     ("InstanceMetricsHandler", "classes"),  # the best weights are chosen by all
     ("PictureHandler", "event_writer"),  # an evaluation has no curves
     ("RestoreGridd", "min_size"),  # of regions that are no instances

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from ..refusals import InputError
 from .checkpoints import load_weights
 from .features import UnsupportedLayer, image_features
+from .flips import mean_over_flips
 from .positions import add_positions_
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         overlap: share of a window that its neighbour repeats where they are blended, in [0, 1).
         window_voxels: how many voxels a window may have where `roi_size` is 0, and an image that is seen at once.
         position_scale: see `positions.add_positions`; positions are those in the whole image.
+        flipped_axes: spatial axes over whose mirror images embeddings are averaged, see `flips`.
         teacher: the momentum network, for consistency clustering.
         teacher_path: its weights, read when first used.
         others: see `SlidingWindowInferer`.
@@ -63,6 +65,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         divisor: Sequence[int] | None = None,
         window_voxels: int = 2**23,
         position_scale: float = 0.0,
+        flipped_axes: Sequence[int] = (),
         teacher: nn.Module | None = None,
         teacher_path: str | None = None,
         **others: Any,
@@ -80,7 +83,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         super().__init__(roi_size=largest_roi, overlap=overlap, **others)
         self.largest_roi = None if roi_size == 0 else largest_roi
         self.window_voxels = window_voxels
-        self.position_scale, self.teacher, self.teacher_path = position_scale, teacher, teacher_path
+        self.position_scale, self.flipped_axes = position_scale, flipped_axes
+        self.teacher, self.teacher_path = teacher, teacher_path
 
     def __call__(self, inputs: Tensor, network: Network, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, *spatial) -> (B, E, *spatial), or (B, 2 E, *spatial) with a teacher."""
@@ -132,6 +136,23 @@ class EmbeddingInferer(SlidingWindowInferer):
         **kwargs: Any,
     ) -> Tensor:
         """(1, C, *spatial) -> (1, E, *spatial) on the device; automatic windows have `voxels` voxels."""
+
+        def embed(view: Tensor) -> Tensor:
+            return self._embed_view(view, network, voxels, device, *args, **kwargs)
+
+        embeddings = mean_over_flips(embed, inputs, self.flipped_axes, has_displacements=bool(self.position_scale))
+        return add_positions_(embeddings, self.position_scale)
+
+    def _embed_view(
+        self,
+        inputs: Tensor,
+        network: Network,
+        voxels: int,
+        device: torch.device | str | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Like `_embed_image`, of the image as it is, and without positions."""
         shape = inputs.shape[2:]
         self.roi_size = self._fitting(shape, voxels, self.overlap)
         fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
@@ -142,8 +163,7 @@ class EmbeddingInferer(SlidingWindowInferer):
             if not isinstance(blended, Tensor):
                 raise TypeError(f"a network must return one tensor, got {type(blended).__name__}")
             embeddings = blended
-        cut = embeddings[(slice(None), slice(None), *(slice(length) for length in shape))]
-        return add_positions_(cut, self.position_scale)
+        return embeddings[(slice(None), slice(None), *(slice(length) for length in shape))]
 
     def _embed_by_layers(
         self,
@@ -154,7 +174,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor | None:
-        """Like `_embed_image`, as if the image was seen at once, but for positions; None if this cannot be."""
+        """Like `_embed_view`, as if the image was seen at once; None if this cannot be."""
         if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
             return None
         shape = _divisible(inputs.shape[2:], self.divisor)

@@ -160,7 +160,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ckpt_dir", "output_dir", "dataset_dir"), FOLDER),
     "pretrained": PATH_OR_NULL,
     **dict.fromkeys(("images", "labels", "masks"), PATHS_OR_NULL),
-    **dict.fromkeys(("amp", "deterministic", "cuda_graphs", "sparse_truth", "resume"), _one_of(True, False)),
+    **dict.fromkeys(("amp", "deterministic", "cuda_graphs", "flips", "sparse_truth", "resume"), _one_of(True, False)),
     "foreground_threshold": _or_null(SHARE),
     "spatial_dims": _one_of(2, 3),
     "memory_format": Rule(

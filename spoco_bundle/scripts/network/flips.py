@@ -1,0 +1,71 @@
+"""The mean of the embeddings of an image and of its mirror images: test-time augmentation.
+
+A training shows patches flipped at random, so that what a network makes of a mirror image is nearly the mirror image of
+its embeddings. Where it is not, it is wrong in one way or the other, and the mean is nearer to what is right; Isensee
+et al., "nnU-Net", Nature Methods 2021, segment all images so. Of an image with D axes that may be flipped there are 2^D
+views, and it takes 2^D times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+JUMP_OF_MEAN = 0.85  # of that of a single view: by so much less embeddings jump at borders (docs/ablations.md)
+
+
+def flipped_axes(flips: bool, spatial_dims: int, upside_down: float) -> list[int]:
+    """Along which spatial axes a network knows mirror images.
+
+    Args:
+        flips: whether to average over them; otherwise there is none.
+        spatial_dims: 2 or 3.
+        upside_down: share of the patches that the training flipped along y; 0: up and down differ.
+    """
+    up = spatial_dims - 2
+    return [axis for axis in range(spatial_dims) if flips and (upside_down or axis != up)]
+
+
+def threshold_for_mean(threshold: float | None, flipped_axes: Sequence[int]) -> float | None:
+    """The merge threshold for embeddings that are a mean over flips, of one chosen for those of single views."""
+    return threshold * JUMP_OF_MEAN if threshold is not None and flipped_axes else threshold
+
+
+def mean_over_flips(
+    embed: Callable[[Tensor], Tensor], images: Tensor, axes: Sequence[int], has_displacements: bool
+) -> Tensor:
+    """The mean embeddings of images and of their mirror images along all of the axes, each mirrored back.
+
+    Args:
+        embed: (B, C, *spatial) -> (B, E, *spatial), without positions. What it returns for the images as they are is
+            overwritten.
+        images: (B, C, *spatial).
+        axes: spatial axes to flip, the first one is 0; none: one view.
+        has_displacements: dimensions 1, 2, ... of the embeddings are displacements along the spatial axes (see
+            `positions`), which point the other way in a mirror image.
+
+    Returns:
+        (B, E, *spatial), of several views at least in single precision.
+    """
+    total = embed(images)
+    if not axes:
+        return total
+    total = total.to(torch.promote_types(total.dtype, torch.float32))
+    views = 1
+    for flipped in _subsets(axes):
+        view = embed(images.flip([2 + axis for axis in flipped]))
+        for dimension in range(view.shape[1]):  # one at a time, as all together are as large as the embeddings
+            points_back = has_displacements and dimension - 1 in flipped
+            mirrored = view[:, dimension].flip([1 + axis for axis in flipped])
+            total[:, dimension].add_(mirrored, alpha=-1 if points_back else 1)
+        views += 1
+    return total.div_(views)
+
+
+def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """All subsets but the empty one."""
+    for count in range(1, len(axes) + 1):
+        yield from combinations(axes, count)
