@@ -1,6 +1,6 @@
 """Ten annotated objects of some two hundred: what does the bundle make of kinds of images that its weights never saw?
 
-    python benchmarks/ten_objects.py                       # all kinds, about an hour on two cores
+    python benchmarks/ten_objects.py                       # all kinds, about half an hour on one core
     python benchmarks/ten_objects.py --kinds rods hollow
 
 For each kind (see `scenes`) one image is trained on, with ten of its objects annotated and all options as they are, and

@@ -55,7 +55,7 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
 
     Raises:
         FileNotFoundError: no such file, unless it is the shipped one.
-        ValueError: a file that holds no weights, the same.
+        ValueError: a file that torch cannot read, the same.
     """
     if path is None or path == "null":
         return None
@@ -108,7 +108,8 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: s
     """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them.
 
     Raises:
-        ValueError: a broken file, numbers along other axes, or weights for images of other than `spatial_dims` axes.
+        ValueError: a broken file, entries that are no lists of numbers where such belong, or weights for images of other
+            than `spatial_dims` axes.
     """
     path = Path(ckpt_dir) / name
     if not path.is_file():
