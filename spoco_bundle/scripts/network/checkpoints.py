@@ -108,8 +108,8 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: s
     """What the weights in `ckpt_dir` were trained with; empty when nothing is written beside them.
 
     Raises:
-        ValueError: a broken file, entries that are no lists of numbers where such belong, or weights for images of other
-            than `spatial_dims` axes.
+        ValueError: a broken file, entries that are no lists of numbers where such belong, or weights for images of
+            other than `spatial_dims` axes.
     """
     path = Path(ckpt_dir) / name
     if not path.is_file():

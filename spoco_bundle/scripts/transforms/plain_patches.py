@@ -40,6 +40,17 @@ class ComposePlainPatches(Compose):
             return super().__call__(plain, first_random, end, threading, lazy)
 
 
+def tilt_probability(patch_size: Sequence[int], objects_voxel_shape: Sequence[float]) -> float:
+    """How often a patch is turned about y, or about x: half of the time where slices are like any other plane.
+
+    Args:
+        patch_size: along each axis; only cubes can be turned.
+        objects_voxel_shape: relative edges of a voxel, see `working_grid.voxel_shape`.
+    """
+    is_cube = len(patch_size) == 3 and len(set(patch_size)) == 1
+    return 0.5 if is_cube and max(objects_voxel_shape) < 1.5 * min(objects_voxel_shape) else 0.0
+
+
 class RandTurnd(RandRotate90d):
     """MONAI's `RandRotate90d`, with the same draws, for plain tensors.
 
