@@ -227,9 +227,8 @@ class TestTrainingAndInferenceAgree:
     def test_ids_of_both_have_one_definition(self) -> None:
         shared = (TRAIN.keys() & INFERENCE.keys()) - self.settings_of(INFERENCE_IDS).keys()
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
-        # training measures or chooses them, inference is told
+        # training measures them, inference is told
         of_the_data = {"working_spacing", "smallest_instance", "stated_axes", "in_pixels", "voxel_size"}
-        of_the_data |= {"merge_threshold"}
         own = {"cluster", "imports", "initialize", "network", "options", "run", "settings", "writable"}
         assert differing <= own | of_the_data
 

@@ -12,7 +12,7 @@ from bundle_configs import parser
 from torch import Tensor
 
 from scripts.network.dynunet import embedding_network
-from scripts.network.flips import flipped_axes, mean_over_flips, threshold_for_mean
+from scripts.network.flips import flipped_axes, mean_over_flips
 from scripts.network.inferers import EmbeddingInferer
 
 
@@ -67,21 +67,15 @@ class TestWhatIsFlipped:
 
     @pytest.mark.parametrize("names", [("inference.json",), ("train.json", "evaluate.json")], ids="+".join)
     def test_the_training_says_whether(self, names: tuple[str, ...], tmp_path: Path) -> None:
-        """It chose its threshold by single views, which jump more; one that is given counts as it is."""
-        settings = {"spatial_dims": 3, "flips": True, "upside_down": 0, "merge_threshold": 2.0}
+        settings = {"spatial_dims": 3, "flips": True, "upside_down": 0}
         (tmp_path / "model.json").write_text(json.dumps(settings))
 
-        def used(**ids: Any) -> tuple[list[int], float]:
+        def used(**ids: Any) -> list[int]:
             config = parser(*names, ckpt_dir=str(tmp_path), **ids)
-            inferer = config.get_parsed_content("inferer" if len(names) == 1 else "validate#inferer")
-            return inferer.flipped_axes, config.get_parsed_content("cluster").merge_threshold
+            return config.get_parsed_content("inferer" if len(names) == 1 else "validate#inferer").flipped_axes
 
-        assert used() == ([0, 2], 1.7)
-        assert used(merge_threshold=3.0) == ([0, 2], 3.0)
-        assert used(flips=False) == ([], 2.0)
-
-    def test_a_threshold_that_nobody_chose_stays_so(self) -> None:
-        assert threshold_for_mean(None, [0, 1]) is None
+        assert used() == [0, 2]
+        assert used(flips=False) == []
 
 
 @pytest.mark.parametrize("roi_size", [0, 16])

@@ -14,8 +14,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-JUMP_OF_MEAN = 0.85  # of that of a single view: by so much less embeddings jump at borders (docs/ablations.md)
-
 
 def flipped_axes(flips: bool, spatial_dims: int, upside_down: float) -> list[int]:
     """Along which spatial axes a network knows mirror images.
@@ -27,11 +25,6 @@ def flipped_axes(flips: bool, spatial_dims: int, upside_down: float) -> list[int
     """
     up = spatial_dims - 2
     return [axis for axis in range(spatial_dims) if flips and (upside_down or axis != up)]
-
-
-def threshold_for_mean(threshold: float | None, flipped_axes: Sequence[int]) -> float | None:
-    """The merge threshold for embeddings that are a mean over flips, of one chosen for those of single views."""
-    return threshold * JUMP_OF_MEAN if threshold is not None and flipped_axes else threshold
 
 
 def mean_over_flips(
