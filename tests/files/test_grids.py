@@ -171,9 +171,9 @@ class TestPlace:
         with pytest.raises(ValueError, match=r"origin \(10, 20, 35\), expected that of .*origin \(10, 20, 30\)"):
             check(image, nifti(tmp_path / "label.nii", shifted, "mm"))
 
-    @pytest.mark.parametrize(("degrees", "is_alike"), [(0.5, True), (2.5, False)])
+    @pytest.mark.parametrize(("degrees", "is_alike"), [(0.5, True), (1.5, False), (2.5, False)])
     def test_axes_that_are_a_little_oblique(self, tmp_path: Path, degrees: float, is_alike: bool) -> None:
-        """Of 60 voxels the last one is half a voxel away, or more than two."""
+        """Of 60 voxels the last one is half a voxel away, one and a half, or more than two."""
         turned, angle = PLACED.copy(), np.deg2rad(degrees)
         turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]] @ np.diag([-2.0, 2.0])
         placed = PLACED.copy()
@@ -182,6 +182,39 @@ class TestPlace:
         ids[0, 3:5, 3:5] = 1
         image, label = nifti(tmp_path / "image.nii", placed, ids=ids), nifti(tmp_path / "label.nii", turned, ids=ids)
         if is_alike:
+            check(image, label)
+        else:
+            with pytest.raises(ValueError, match=r"label\.nii: found a grid of"):
+                check(image, label)
+
+    def test_rounded_sizes_of_a_large_volume_are_not_oblique(self, tmp_path: Path) -> None:
+        ids = np.zeros((2, 100, 100), np.uint16)
+        ids[0, 0, 0] = 1
+        check(
+            nifti(tmp_path / "image.nii", PLACED, ids=ids),
+            nifti(tmp_path / "label.nii", PLACED @ np.diag([1.04, 1.04, 1, 1]), ids=ids),
+        )
+
+    def test_turns_that_cancel_each_other_at_a_corner(self, tmp_path: Path) -> None:
+        """About y and about z: 0.6 voxels each at the end of an axis, and no corner is farther away."""
+        placed = np.eye(4)
+        placed[:3, 3] = 5
+        turned = placed.copy()
+        turned[:3, :3] += np.array([[0, -1, 1], [1, 0, 0], [-1, 0, 0]]) * 0.6 / 59
+        ids = np.zeros((60, 60, 60), np.uint16)
+        ids[0, 0, 0] = 1
+        check(nifti(tmp_path / "image.nii", placed, ids=ids), nifti(tmp_path / "label.nii", turned, ids=ids))
+
+    @pytest.mark.parametrize("degrees", [0.05, 0.1])
+    def test_directions_that_are_rounded(self, tmp_path: Path, degrees: float) -> None:
+        """A quaternion in single precision, near half a turn, moves the far end of 2000 voxels by more than one."""
+        angle = np.deg2rad(degrees)
+        turned = PLACED.copy()
+        turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]] @ PLACED[:2, :2]
+        ids = np.zeros((2, 2, 2000), np.uint16)
+        ids[0, 0, 0] = 1
+        image, label = nifti(tmp_path / "image.nii", PLACED, ids=ids), nifti(tmp_path / "label.nii", turned, ids=ids)
+        if degrees < 0.07:
             check(image, label)
         else:
             with pytest.raises(ValueError, match=r"label\.nii: found a grid of"):
@@ -199,6 +232,20 @@ class TestPlaceOfASlice:
         check(image, nifti(tmp_path / "label.nii", PLACED, ids=self.PLANE))
         check(image, nifti(tmp_path / "unplaced.nii", PLACED, ids=self.PLANE, code=0))
         check(image, nifti(tmp_path / "usual.nii", np.diag([-2.0, -1, 1, 1]), ids=self.PLANE))
+
+    @pytest.mark.parametrize("across", [0, 1, 2])
+    @pytest.mark.parametrize("axes", [[1, 1, 1], [-1, -1, 1]], ids=["nibabel", "ITK"])
+    def test_an_affine_that_nobody_set(self, tmp_path: Path, across: int, axes: list[int]) -> None:
+        ids = np.take(IDS, [1], 2 - across)
+        label = nifti(tmp_path / "label.nii", np.diag([*axes, 1.0]), ids=ids)
+        check(nifti(tmp_path / "image.nii", PLACED, ids=ids), label)
+        assert stated_axes(TestStatedAxes.read(label)) == [False] * 2
+
+    def test_a_file_of_two_dimensions_cannot_say_across_where_it_lies(self, image: Path, tmp_path: Path) -> None:
+        """As ITK writes a 2D image."""
+        flat = PLACED.copy()
+        flat[2, 3] = 0
+        check(image, nifti(tmp_path / "label.nii", flat, ids=self.PLANE[0]))
 
     def test_a_flipped_axis(self, image: Path, tmp_path: Path) -> None:
         flipped = PLACED.copy()

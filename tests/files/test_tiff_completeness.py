@@ -47,6 +47,18 @@ def test_metadata_of_another_number_of_planes_than_there_are_pages(
     assert_refused(path, "3 pages, and metadata of . planes, expected metadata of all pages|3 of 2 planes")
 
 
+def test_an_ome_set_of_several_files_is_whole_in_each(tmp_path: Path) -> None:
+    """Of which a file has only some of the pages that its metadata speak of."""
+    plane = '<TiffData FirstZ="{}" IFD="{}" PlaneCount="1"><UUID FileName="{}.ome.tif">urn:uuid:{}</UUID></TiffData>'
+    planes = "".join(plane.format(*place) for place in [(0, 0, "a", "a"), (1, 1, "a", "a"), (2, 0, "b", "b")])
+    description = OME_OF_TWO.replace('SizeZ="2"', 'SizeZ="3"').replace("<TiffData/>", planes)
+    for name, stored in {"a": STACK[:2], "b": STACK[2:]}.items():
+        text = description.replace("<OME ", f'<OME UUID="urn:uuid:{name}" ')
+        write_tiff(tmp_path / f"{name}.ome.tif", stored, description=text, metadata=None)
+    for name in ("a", "b"):
+        assert np.array_equal(read_tiff(tmp_path / f"{name}.ome.tif").array, STACK)
+
+
 def test_a_single_page_directory_for_all_planes(tmp_path: Path) -> None:
     """As ImageJ writes files above 4 GB, and tifffile those that it does not compress."""
     path = write_tiff(tmp_path / "a.tif", imagej=True, metadata={"axes": "ZYX"})

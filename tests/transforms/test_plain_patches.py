@@ -9,7 +9,7 @@ import torch
 from monai.data import CacheDataset, MetaTensor, get_track_meta
 from monai.transforms import Compose, Flipd, Lambdad, RandFlipd, RandGaussianNoised, RandRotate90d, RandSpatialCropd
 
-from scripts.transforms.plain_patches import ComposePlainPatches, RandTurnd
+from scripts.transforms.plain_patches import ComposePlainPatches, RandTurnd, tilt_probability
 
 TRANSFORMS = [
     Flipd("image", spatial_axis=0),
@@ -35,6 +35,21 @@ def test_the_patches_are_those_of_compose(cache_rate: float) -> None:
         assert type(plain["image"]) is torch.Tensor
         assert torch.equal(plain["image"], usual["image"].as_tensor())
         assert plain["name"] == usual["name"]
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "voxel_shape", "probability"),
+    [
+        ([32, 32, 32], [1.4, 1.0, 1.0], 0.5),
+        ([32, 32, 32], [1.6, 1.0, 1.0], 0.0),
+        ([16, 32, 32], [1.0, 1.0, 1.0], 0.0),
+        ([32, 32], [1.0, 1.0], 0.0),
+    ],
+)
+def test_only_cubes_of_equal_voxels_are_tilted(
+    patch_size: list[int], voxel_shape: list[float], probability: float
+) -> None:
+    assert tilt_probability(patch_size, voxel_shape) == probability
 
 
 @pytest.mark.parametrize("spatial_axes", [(-2, -1), (0, -1), (0, -2)])

@@ -18,6 +18,7 @@ from .image_files import describe_shape
 TOLERANCE = 0.05  # of a voxel's edge, along each axis: programs round what they write
 FARTHEST = 1.0  # voxels between the two first voxels: some programs count from a voxel's corner, others from its middle
 FARTHEST_TURNED = 1.0  # voxels by which directions that differ move any other voxel away from the first one
+ROUNDING = 1e-3  # between two directions, as of a quaternion in single precision and a matrix
 LENGTHS = {"micrometre": 1.0, "millimetre": 1e3, "metre": 1e6}
 
 
@@ -79,13 +80,15 @@ def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
 
 
 def _same_place(label: MetaTensor, image: MetaTensor, factor: float) -> bool:
-    in_label, in_image = _placement(label).copy(), _placement(image)
-    in_label[:3, 3] /= factor
-    in_label[:3, :3] *= np.linalg.norm(in_image[:3, :3], axis=0) / np.linalg.norm(in_label[:3, :3], axis=0)
-    moved = np.linalg.solve(in_image, in_label) - np.eye(4)  # label index -> image index, without the identity
-    *turned, first = moved[:3].T
+    in_label, in_image = _placement(label), _placement(image)
+    first = np.linalg.solve(in_image[:3, :3], in_label[:3, 3] / factor - in_image[:3, 3])  # in voxels of the image
+    lengths = np.linalg.norm(in_image[:3, :3], axis=0)
+    difference = in_label[:3, :3] / np.linalg.norm(in_label[:3, :3], axis=0) - in_image[:3, :3] / lengths
+    turned = np.linalg.solve(in_image[:3, :3], difference * lengths).T  # by a step along each axis
     last_index = np.array([1, *image.shape[1:]])[-3:] - 1
-    return bool((last_index @ np.abs(turned)).max() <= FARTHEST_TURNED and np.abs(first).max() <= FARTHEST)
+    farthest = max((last_index @ np.clip(sign * turned, 0, None)).max() for sign in (1, -1))  # of all corners
+    is_alike = np.abs(difference).max() <= ROUNDING or farthest <= FARTHEST_TURNED
+    return bool(is_alike and np.abs(first).max() <= FARTHEST)
 
 
 def _describe(file: str, tensor: MetaTensor) -> str:
@@ -110,8 +113,11 @@ def _is_placed(tensor: MetaTensor) -> bool:
 
 def _is_usual(tensor: MetaTensor) -> bool:
     """Whether a NIfTI affine has the origin 0 and the axes of NIfTI, or of ITK, where x and y run the other way."""
-    signs = np.sign(_placement(tensor)[:, [2, 1, 0, 3]])
-    return any(np.array_equal(signs, np.diag([*axes, 1])) for axes in ([1, 1, 1], [-1, -1, 1]))
+    *directions, origin = np.sign(_placement(tensor)[:3, [2, 1, 0, 3]]).T
+    usual = [np.diag(axes) for axes in ([1, 1, 1], [-1, -1, 1])]
+    if tensor.ndim == 3:  # of a slice, across whichever axis, two are left
+        directions, usual = directions[:2], [np.delete(axes, across, 0) for axes in usual for across in range(3)]
+    return not origin.any() and any(np.array_equal(directions, axes) for axes in usual)
 
 
 def _placement(tensor: MetaTensor) -> NDArray[np.float64]:

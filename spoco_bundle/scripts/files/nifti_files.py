@@ -71,7 +71,8 @@ def read_nifti(path: PathLike) -> Volume:
     voxel_size = np.linalg.norm(placement[:3, :3], axis=0)[-len(axes) :]
     affine = placement if len(axes) == 3 else np.diag([*voxel_size, 1.0])
     unit = UNITS.get(header.header.get_xyzt_units()[0], "unknown")
-    tells_place = header.header["qform_code"] or header.header["sform_code"]
+    # a file of two dimensions cannot say where across its plane it lies
+    tells_place = len(header.shape) > 2 and (header.header["qform_code"] or header.header["sform_code"])
     return make_volume(
         path, array.transpose(), affine, bool(channels), unit, voxel_size, placement if tells_place else None
     )

@@ -59,7 +59,8 @@ def _check_description(
         else:
             described += sum(page is not None and page.parent is tif for page in one.pages)
     if pages_in_file not in (described, len(series)):
-        raise refusal(path, f"{pages_in_file} pages, and metadata of {described} planes", "metadata of all pages")
+        found = f"{pages_in_file} pages, and metadata of {described} planes"
+        raise refusal(path, found, "metadata of all pages, as it gets when it is saved again, in Fiji for instance")
 
 
 def _count_pages(path: Path, tif: tifffile.TiffFile) -> int:
