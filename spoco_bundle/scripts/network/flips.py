@@ -47,15 +47,18 @@ def mean_over_flips(
     if not axes:
         return total
     total = total.to(torch.promote_types(total.dtype, torch.float32))
-    views = 1
     for flipped in _subsets(axes):
-        view = embed(images.flip([2 + axis for axis in flipped]))
-        for dimension in range(view.shape[1]):  # one at a time, as all together are as large as the embeddings
-            points_back = has_displacements and dimension - 1 in flipped
-            mirrored = view[:, dimension].flip([1 + axis for axis in flipped])
-            total[:, dimension].add_(mirrored, alpha=-1 if points_back else 1)
-        views += 1
-    return total.div_(views)
+        # without a name for the view, which would be kept while the next one is computed
+        _add_mirrored_back(total, embed(images.flip([2 + axis for axis in flipped])), flipped, has_displacements)
+    return total.div_(2 ** len(axes))
+
+
+def _add_mirrored_back(total: Tensor, view: Tensor, flipped: Sequence[int], has_displacements: bool) -> None:
+    """Add the embeddings of a mirror image: one dimension at a time, as a copy of all is as large as they are."""
+    for dimension in range(view.shape[1]):
+        points_back = has_displacements and dimension - 1 in flipped
+        mirrored = view[:, dimension].flip([1 + axis for axis in flipped])
+        total[:, dimension].add_(mirrored, alpha=-1 if points_back else 1)
 
 
 def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
