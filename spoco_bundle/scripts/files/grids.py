@@ -7,6 +7,9 @@ Programs that know none of it write voxels of 1 and the origin 0: that says noth
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import nibabel
 import numpy as np
 from monai.data import MetaTensor
@@ -33,7 +36,7 @@ def check_same_grid(label_file: str, label: MetaTensor, image_file: str, image: 
         ValueError: other voxel sizes; other axes, or another place, where both files state theirs.
     """
     factor = _common_factor(label, image)
-    both_placed = _is_placed(image) and _is_placed(label) and not _is_usual(label)
+    both_placed = is_placed(image.meta) and is_placed(label.meta) and not _is_usual(label)
     if factor is not None and (not both_placed or _same_place(label, image, factor)):
         return
     expected = (
@@ -50,7 +53,7 @@ def stated_axes(image: MetaTensor) -> list[bool]:
     its volume lies, an unusual place.
     """
     stated = np.asarray(image.meta.get("stated_voxel_size", image.pixdim), np.float64)
-    by_default = _is_usual(image) if _is_placed(image) else image.meta.get("unit") not in LENGTHS
+    by_default = _is_usual(image) if is_placed(image.meta) else image.meta.get("unit") not in LENGTHS
     if by_default and (stated == 1).all():
         return [False] * len(stated)
     return np.isfinite(stated).tolist()
@@ -59,6 +62,11 @@ def stated_axes(image: MetaTensor) -> list[bool]:
 def counts_pixels(image: MetaTensor) -> bool:
     """Whether a file states voxel sizes in pixels, as ImageJ does without a calibration: proportions, no lengths."""
     return image.meta.get("unit") == "pixel" and any(stated_axes(image))
+
+
+def is_placed(meta: Mapping[Hashable, Any]) -> bool:
+    """Whether the metadata of an image tell where its voxels lie and how its axes run."""
+    return bool(np.isfinite(meta.get("placement", np.nan)).all())
 
 
 def _common_factor(label: MetaTensor, image: MetaTensor) -> float | None:
@@ -94,7 +102,7 @@ def _same_place(label: MetaTensor, image: MetaTensor, factor: float) -> bool:
 def _describe(file: str, tensor: MetaTensor) -> str:
     sizes = ["?" if np.isnan(size) else f"{size:.4g}" for size in _stated_voxel_size(tensor)]
     text = f"voxels of {describe_shape(file, sizes)}, unit {tensor.meta.get('unit')}"
-    if not _is_placed(tensor):
+    if not is_placed(tensor.meta):
         return text
     placement = _placement(tensor)
     axes = "".join(nibabel.aff2axcodes(placement[:, [2, 1, 0, 3]]))
@@ -103,12 +111,8 @@ def _describe(file: str, tensor: MetaTensor) -> str:
 
 def _stated_voxel_size(tensor: MetaTensor) -> NDArray[np.float64]:
     stated = np.asarray(tensor.meta.get("stated_voxel_size", [np.nan] * (tensor.ndim - 1)), np.float64)
-    says_nothing = (stated == 1).all() and (not _is_placed(tensor) or _is_usual(tensor))
+    says_nothing = (stated == 1).all() and (not is_placed(tensor.meta) or _is_usual(tensor))
     return np.full_like(stated, np.nan) if says_nothing else stated
-
-
-def _is_placed(tensor: MetaTensor) -> bool:
-    return bool(np.isfinite(tensor.meta.get("placement", np.nan)).all())
 
 
 def _is_usual(tensor: MetaTensor) -> bool:

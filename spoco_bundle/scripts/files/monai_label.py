@@ -15,6 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys, PostFix
 
+from .grids import is_placed
+
 LABEL_KEY = "image_path"  # which MONAI Label adds to each of its requests, and nobody else
 
 
@@ -44,8 +46,8 @@ def _reversed_grid(meta: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
     """The metadata of an image file whose spatial axes are listed backwards."""
     affine = np.asarray(meta[MetaKeys.ORIGINAL_AFFINE])
     axes = [*range(len(affine) - 2, -1, -1), -1]
-    is_placed = len(affine) == 4 and np.isfinite(meta["placement"]).all()
-    if not is_placed and np.array_equal(affine, np.diag(np.diag(affine))):
+    has_directions = len(affine) == 4 and is_placed(meta)
+    if not has_directions and np.array_equal(affine, np.diag(np.diag(affine))):
         affine = affine[axes]  # of voxel sizes alone: the world has the axes of the array
     affine = affine[:, axes]
     return {

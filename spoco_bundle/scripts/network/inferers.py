@@ -102,16 +102,26 @@ class EmbeddingInferer(SlidingWindowInferer):
         """(B, C, *spatial) -> (B, E, *spatial), image by image."""
         if len(inputs) > 1:
             return torch.cat([self._embed(image, network, *args, **kwargs) for image in inputs.split(1)])
+
+        def embed(voxels: int, device: torch.device | str | None) -> Tensor:
+            mean = mean_over_flips(
+                lambda view: self._embed_image(view, network, voxels, device, *args, **kwargs),
+                inputs,
+                self.flipped_axes,
+                has_displacements=bool(self.position_scale),
+            )
+            return add_positions_(mean, self.position_scale)
+
         *attempts, last = self._attempts(inputs)
         for voxels, device in attempts:
             try:
-                return self._embed_image(inputs, network, voxels, device, *args, **kwargs)
+                return embed(voxels, device)
             except torch.OutOfMemoryError:
                 window, target = " x ".join(map(str, self.roi_size)), device or inputs.device
                 logger.warning(
                     "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, target
                 )
-        return self._embed_image(inputs, network, *last, *args, **kwargs)
+        return embed(*last)
 
     def _attempts(self, inputs: Tensor) -> list[tuple[int, torch.device | str | None]]:
         """Voxels of an automatic window, and where the embeddings are put together: one thing after the other.
@@ -135,24 +145,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """(1, C, *spatial) -> (1, E, *spatial) on the device; automatic windows have `voxels` voxels."""
-
-        def embed(view: Tensor) -> Tensor:
-            return self._embed_view(view, network, voxels, device, *args, **kwargs)
-
-        embeddings = mean_over_flips(embed, inputs, self.flipped_axes, has_displacements=bool(self.position_scale))
-        return add_positions_(embeddings, self.position_scale)
-
-    def _embed_view(
-        self,
-        inputs: Tensor,
-        network: Network,
-        voxels: int,
-        device: torch.device | str | None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Like `_embed_image`, of the image as it is, and without positions."""
+        """(1, C, *spatial) -> (1, E, *spatial) on the device, no positions; automatic windows have `voxels` voxels."""
         shape = inputs.shape[2:]
         self.roi_size = self._fitting(shape, voxels, self.overlap)
         fits = all(length <= size for length, size in zip(shape, self.roi_size, strict=True))
@@ -174,7 +167,7 @@ class EmbeddingInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor | None:
-        """Like `_embed_view`, as if the image was seen at once; None if this cannot be."""
+        """Like `_embed_image`, as if the image was seen at once; None if this cannot be."""
         if not isinstance(network, nn.Module) or not any(isinstance(part, nn.GroupNorm) for part in network.modules()):
             return None
         shape = _divisible(inputs.shape[2:], self.divisor)

@@ -19,8 +19,8 @@ class ComposePlainPatches(Compose):
     What is read, checked and resampled needs them; of a random patch nobody asks where it was. The patches are the
     same with and without, and half of the time to make one goes. It is for data loaders that make patches in the
     main thread or in processes of their own: MONAI's switch counts for all threads. A plain `Compose` among the
-    transforms, which counts as random, is taken for its parts: its checks see metadata, and
-    what is not random in it is cached.
+    transforms, which counts as random, is taken for its parts: its checks see metadata, and what is not random in it
+    is cached.
     """
 
     def __init__(self, transforms: Sequence[Callable[..., Any]], **others: Any) -> None:
