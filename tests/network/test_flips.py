@@ -77,6 +77,14 @@ class TestWhatIsFlipped:
         assert used() == [0, 2]
         assert used(flips=False) == []
 
+    @pytest.mark.parametrize("names", [("inference.json",), ("train.json", "evaluate.json")], ids="+".join)
+    @pytest.mark.parametrize(("foreground", "flips"), [("estimated", True), ("everywhere", False)])
+    def test_else_whether_there_is_a_background(
+        self, names: tuple[str, ...], foreground: str, flips: bool, tmp_path: Path
+    ) -> None:
+        assert parser(*names, ckpt_dir=str(tmp_path), foreground=foreground).get_parsed_content("flips") is flips
+        assert parser("train.json", foreground=foreground).get_parsed_content("flips") is flips
+
 
 @pytest.mark.parametrize("roi_size", [0, 16])
 def test_an_image_in_windows(roi_size: int) -> None:
