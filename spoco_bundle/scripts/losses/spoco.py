@@ -201,7 +201,8 @@ class SpocoLoss(nn.Module):
         with torch.autocast(student.device.type, enabled=False):  # half precision cannot hold distances
             student, teacher = _at_least_float32(student, teacher.detach())
             terms = self._terms(student, teacher, annotation, first_foreground)
-        return torch.stack(list(terms.values())).mean(1)  # at once: to a GPU each operation is a launch
+        ordered = [terms[name] for name in self.active_terms(first_foreground is not None)]
+        return torch.stack(ordered).mean(1)  # at once: to a GPU each operation is a launch
 
     def weigh(self, means: Tensor, first_foreground: bool) -> Tensor:
         """The terms' weighted sum, from what `compare` returns; notes them in `terms`."""
