@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from pathlib import Path
 from pydoc import locate
 
 import numpy as np
 import pytest
 import torch
-from bundle_configs import components, parser
+from bundle_configs import BUNDLE, components, parser, read
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from scripts.clustering.methods import METHODS
+from scripts.run.options import RULES
 from scripts.synthetic.images import synthetic_nuclei
 from scripts.training.first_foreground import FIRST_FOREGROUND
 from scripts.transforms.cropping import FindObjectsd
@@ -41,6 +44,26 @@ NOT_GIVEN = {
     ("RestoreGridd", "min_size"),  # of regions that are no instances
     ("prepare_two_views", "device"),  # the trainer gives it
 }
+
+# Ids that a config has for an overlay, next_objects.json, which checks them
+CHECKED_LATER = {"inference.json": {"labels", "background_label", "ignore_label"}}
+DERIVED = {"spatial_dims", "working_spacing"}  # from 2d.json and from spacing, which users give
+
+
+@pytest.mark.parametrize("name", ["train.json", "inference.json", "evaluate.json"])
+def test_each_option_that_has_a_rule_is_checked(name: str) -> None:
+    config = read(name)
+    checked = {option for group in config["options"].values() for option in group}
+    assert (config.keys() & RULES.keys()) - checked == CHECKED_LATER.get(name, set())
+
+
+def test_each_option_that_has_a_rule_is_documented() -> None:
+    documented = re.findall(r"`(\w+)`", (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8"))
+    assert RULES.keys() - documented == DERIVED
+
+
+def test_a_client_of_monai_label_may_choose_each_method_of_clustering() -> None:
+    assert read("inference.json")["displayable_configs"]["clustering"] == list(METHODS)
 
 
 @pytest.mark.parametrize("names", CONFIGURATIONS, ids="+".join)

@@ -10,6 +10,8 @@ import torch
 from bundle_runs import EAGER_INFERENCE, EVALUATE, INFERENCE, TINY_TRAINING, TRAIN, nuclei, run_here, write_pair
 from pretend_gpu import OnGpu
 
+from scripts.clustering.methods import METHODS
+
 PRETEND = {"_target_": "pretend_gpu.PretendGpu"}
 ON_CPU = {"device": "$torch.device('cpu')"}  # with SPOCO_TEST_DEVICE=cuda, too: here a GPU is pretended
 
@@ -41,7 +43,7 @@ def test_training_validates_and_draws(folders: dict[str, Path]) -> None:
     assert (folders["output_dir"] / "pictures" / "epoch_0001.png").is_file()
 
 
-@pytest.mark.parametrize("clustering", ["auto", "mean_shift", "hdbscan", "consistency"])
+@pytest.mark.parametrize("clustering", METHODS)
 def test_inference(folders: dict[str, Path], tmp_path: Path, clustering: str) -> None:
     ids = {**EAGER_INFERENCE, **folders, "output_dir": tmp_path, "clustering": clustering, "handlers#1": PRETEND}
     run_here(INFERENCE, **ids)
