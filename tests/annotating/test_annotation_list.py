@@ -102,11 +102,11 @@ class TestFind:
         )(scene())
         assert find(data)["candidates"].voxels.tolist() == [[6, 6], [6, 26]]
 
-    def test_the_brightness_is_the_mean_of_the_channels_without_coordinates(self) -> None:
+    def test_the_brightness_is_the_mean_of_the_channels(self) -> None:
         data = scene()
         dark = data["image"]  # 0 in the annotated square
-        data["image"] = MetaTensor(torch.cat([dark, dark + 2, dark + 100]), meta=dark.meta)
-        (known,) = find(data, in_channels=2)["candidates"].known
+        data["image"] = MetaTensor(torch.cat([dark, dark + 2]), meta=dark.meta)
+        (known,) = find(data)["candidates"].known
         assert known.tolist() == pytest.approx([np.log(4 * 4), 1, 0])
 
 

@@ -46,14 +46,13 @@ class FindNextObjectsd(MapTransform):
     """Find what could be annotated next in an image.
 
     Adds `AnnotationCandidates` under ``candidates``, and under ``regions`` the map (1, *spatial) of their numbers. Of
-    the same grid are ``pred``, the instances, ``image``, and ``label``, without which nothing is annotated. Where there
-    is a ``mask``, what is not an instance has not been missed, but left out; nor has anything in an image that
-    ``is_blank`` (see `checks.CheckImaged`).
+    the same grid are ``pred``, the instances, ``image``, of whose channels the mean is looked at, and ``label``,
+    without which nothing is annotated. Where there is a ``mask``, what is not an instance has not been missed, but left
+    out; nor has anything in an image that ``is_blank`` (see `checks.CheckImaged`).
 
     Args:
         keys: embeddings (2 E, *spatial), student's and teacher's.
         embedding_dim: E.
-        in_channels: channels of the image without coordinates, of which the mean is looked at.
         delta_var: radius of an instance in embedding space.
         min_size, smallest_instance: smaller objects have not been missed, see
             `working_grid.smallest_in_working_voxels`.
@@ -65,7 +64,6 @@ class FindNextObjectsd(MapTransform):
         self,
         keys: KeysCollection,
         embedding_dim: int,
-        in_channels: int = 1,
         delta_var: float = 0.5,
         min_size: int = 50,
         smallest_instance: float = 1,
@@ -75,7 +73,7 @@ class FindNextObjectsd(MapTransform):
         ignore_label: int | None = None,
     ) -> None:
         super().__init__(keys)
-        self.embedding_dim, self.in_channels, self.delta_var = embedding_dim, in_channels, delta_var
+        self.embedding_dim, self.delta_var = embedding_dim, delta_var
         self.min_size, self.smallest_instance, self.foreground = min_size, smallest_instance, foreground
         self.special = (background_label, ignore_label)
         self.foreground_threshold = THRESHOLD if foreground_threshold is None else foreground_threshold
@@ -86,7 +84,7 @@ class FindNextObjectsd(MapTransform):
             vectors = np.asarray(torch.as_tensor(result[key]).float().cpu())
             student, teacher = vectors[: self.embedding_dim], vectors[self.embedding_dim :]
             picture: MetaTensor = result["image"]
-            image = np.asarray(picture.as_tensor()[: self.in_channels].cpu()).mean(0)
+            image = np.asarray(picture.as_tensor().cpu()).mean(0)
             looked_at, labels = self._annotation(result.get("label"), image.shape)
             everywhere = self.foreground == "everywhere" or "mask" in result  # a mask is full of instances
             nothing_missed = everywhere or result.get("is_blank")  # a blank image has nothing to miss
