@@ -11,7 +11,7 @@ import tifffile
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import accuracy
-from accuracy_table import CLASSICAL, FULL, SPARSE, circumstances, draw_curves, markdown_table
+from accuracy_table import CLASSICAL, COLUMNS, FULL, SPARSE, circumstances, draw_curves, markdown_table
 from budget import Times, epochs_within, training_seconds, validation_interval
 from classical import segment_cells, segment_nuclei
 from datasets import Pair, count_objects, find_pairs, paint_background
@@ -69,6 +69,9 @@ class TestRows:
 
     def test_another_length_has_its_own_row(self):
         assert len(accuracy.with_row([row()], row(budget=60, epochs=120))) == 2
+
+    def test_the_table_has_a_column_for_each_metric(self):
+        assert set(COLUMNS) == set(METRIC_NAMES)
 
     def test_the_table_has_one_line_a_row_and_equal_cells(self):
         nothing = dict.fromkeys(("fraction", "seed", "budget", "objects", "epochs", "iterations"))

@@ -22,7 +22,7 @@ from demo.report import METRICS, Content, Figure, Row, report_html
 from demo.views import WIDTH, Plane, fullest, outlined
 from scripts.files.datalist import image_label_pairs
 from scripts.files.tiff_files import read_tiff
-from scripts.metrics.instances import METRIC_NAMES, instance_metrics
+from scripts.metrics.instances import LESS_IS_BETTER, METRIC_NAMES, instance_metrics
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +313,7 @@ class TestReport:
 
     def test_every_metric_is_explained(self):
         assert set(METRICS) == set(METRIC_NAMES)
+        assert {name for name, (best, _) in METRICS.items() if best == "0"} == set(LESS_IS_BETTER)
 
     def test_histogram_counts_every_object_once(self):
         svg = iou_histogram([0.0, 0.05, 0.5, 0.99, 1.0])
