@@ -217,11 +217,6 @@ class TestCalibration:
         calibration = ThresholdCalibration(embedding_dim=1)
         assert calibration(data) == {**data, CHOSEN_KEY: calibration.chosen()}
 
-    @pytest.mark.parametrize("fixed", [0, -1.0, float("nan"), "high"])
-    def test_a_threshold_that_is_none(self, fixed: float) -> None:
-        with pytest.raises(ValueError, match="merge_threshold must be a positive number"):
-            ThresholdCalibration(embedding_dim=1, merge_threshold=fixed)
-
 
 class TestForegroundThreshold:
     """A square of 20 x 20 pixels, annotated; its probability falls from 0.95 inside to 0.78 around to 0.3 outside."""

@@ -8,7 +8,6 @@ neighbours swallow it. Of the foreground's probability a low threshold makes it 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import ignite.distributed as idist
@@ -22,7 +21,6 @@ from ..clustering.agglomeration import Hierarchy, build_hierarchy
 from ..clustering.postprocessing import CHOSEN_KEY
 from ..network.device_memory import on_host_if_too_large
 from ..network.foreground import THRESHOLD, foreground_logit
-from ..refusals import InputError
 from ..tensors import plain_tensor
 from ..transforms.classes import regions_of_classes
 from ..transforms.label_convention import where_id, without_special
@@ -74,10 +72,6 @@ class ThresholdCalibration(Transform):
         classes: Sequence[int] | None = None,
         is_repetition: bool = False,
     ) -> None:
-        if merge_threshold is not None and (not isinstance(merge_threshold, Real) or not merge_threshold > 0):
-            raise InputError(
-                f"merge_threshold must be a positive number, or None to choose one, got {merge_threshold!r}"
-            )
         self.embedding_dim, self.delta_var, self.foreground = embedding_dim, delta_var, foreground
         self.min_size, self.smallest_instance, self.merge_threshold = min_size, smallest_instance, merge_threshold
         usual = THRESHOLD if foreground_threshold is None else float(foreground_threshold)
