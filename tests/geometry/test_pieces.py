@@ -10,9 +10,9 @@ from scripts.geometry.pieces import (
     clean_components,
     count_pieces,
     face_components,
-    give_back,
     give_to_neighbors,
     keep_largest_pieces,
+    restore_lost,
 )
 
 
@@ -93,30 +93,30 @@ class TestKeepLargestPieces:
         assert keep_largest_pieces(instances, regions).tolist() == [[1, 1, 1, 2, 2, 2, 0]]
 
 
-class TestGiveBack:
-    def give_back(self, instances: NDArray[np.int32], source: NDArray[np.int32]) -> list[list[int]]:
-        return give_back(instances, source, np.zeros_like(source), np.zeros_like(instances)).tolist()
+class TestRestoreLost:
+    def restore_lost(self, instances: NDArray[np.int32], source: NDArray[np.int32]) -> list[list[int]]:
+        return restore_lost(instances, source, np.zeros_like(source), np.zeros_like(instances)).tolist()
 
     def test_a_lost_instance_gets_the_background_voxel_in_its_place(self) -> None:
-        assert self.give_back(image([1, 0, 0]), image([1, 0, 2])) == [[1, 0, 2]]
+        assert self.restore_lost(image([1, 0, 0]), image([1, 0, 2])) == [[1, 0, 2]]
 
     def test_it_is_taken_from_an_instance_that_stays_in_one_piece(self) -> None:
-        assert self.give_back(image([1, 1, 1]), image([1, 1, 2])) == [[1, 1, 2]]
+        assert self.restore_lost(image([1, 1, 1]), image([1, 1, 2])) == [[1, 1, 2]]
 
     def test_no_instance_is_removed_for_it(self) -> None:
-        assert self.give_back(image([1]), image([1, 2])) == [[1]]
+        assert self.restore_lost(image([1]), image([1, 2])) == [[1]]
 
     def test_the_nearest_voxel_is_so_in_space(self) -> None:
         """Columns are four times as close to each other as rows."""
         instances = image([1, 0, 2, 3], [4, 5, 6, 0], [7, 8, 9, 10])
         source = image([0], [11], [0])
-        assert self.give_back(instances, source) == [[1, 0, 2, 3], [4, 5, 6, 11], [7, 8, 9, 10]]
+        assert self.restore_lost(instances, source) == [[1, 0, 2, 3], [4, 5, 6, 11], [7, 8, 9, 10]]
 
     def test_it_stays_in_its_region(self) -> None:
         source, source_regions, regions = image([0, 2, 0]), image([5, 5, 5]), image([6, 6, 5])
-        assert give_back(np.zeros_like(source), source, source_regions, regions).tolist() == [[0, 0, 2]]
+        assert restore_lost(np.zeros_like(source), source, source_regions, regions).tolist() == [[0, 0, 2]]
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_instances_that_are_there_stay_as_they_are(self, count: int) -> None:
         instances = np.arange(1, count + 1, dtype=np.int32)[None]
-        assert self.give_back(instances, instances) == instances.tolist()
+        assert self.restore_lost(instances, instances) == instances.tolist()

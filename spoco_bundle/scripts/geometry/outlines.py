@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .pieces import count_pieces, give_back, keep_largest_pieces
+from .pieces import count_pieces, keep_largest_pieces, restore_lost
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -84,7 +84,7 @@ def resample_instances(
         if regions is None:
             regions = np.broadcast_to(1, numbers.shape), np.broadcast_to(1, result.shape)
         result = keep_largest_pieces(result, regions[1])
-        result = give_back(result, numbers, *regions)
+        result = restore_lost(result, numbers, *regions)
     return ids[result].astype(instances.dtype)
 
 

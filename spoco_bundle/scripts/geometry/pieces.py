@@ -61,7 +61,7 @@ def give_to_neighbors(instances: Labels, crumbs: Mask, allowed: Mask) -> Labels:
     return np.where(crumbs, grown, instances).astype(np.int32)
 
 
-def give_back(instances: Labels, source: Labels, source_regions: Regions, regions: Regions) -> Labels:
+def restore_lost(instances: Labels, source: Labels, source_regions: Regions, regions: Regions) -> Labels:
     """Give each instance of `source` that is not in `instances` one voxel.
 
     It is the nearest one to the place of the instance that is background, or that can be taken without dividing or
