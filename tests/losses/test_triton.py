@@ -172,7 +172,7 @@ class TestObjects:
         labels = torch.stack([torch.arange(60) % 20, 100 + torch.arange(60) % 30]).to(DEVICE)
         embeddings = random(2, E, 60)
         read = Annotation.of(labels, None, 105)
-        assert read.most == 32  # not the 50 ids of both
+        assert read.room == 32  # not the 50 ids of both
         assert read.objects.tolist() == [19, 29]
         means, _ = read.means_and_distances(embeddings)
         for image, voxel in ((0, 7), (1, 7), (1, 29)):

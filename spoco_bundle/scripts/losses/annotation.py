@@ -27,7 +27,7 @@ class Annotation:
     labels: Tensor  # (B, N) integers
     background_label: int | None = None
     ignore_label: int | None = None
-    given_numbers: tuple[Tensor, int] | None = None  # `numbers` and `most` of an equal annotation, if there was one
+    given_numbers: tuple[Tensor, int] | None = None  # `numbers` and `room` of an equal annotation, if there was one
 
     @classmethod
     def of(
@@ -66,8 +66,8 @@ class Annotation:
         return self._numbers[0]
 
     @property
-    def most(self) -> int:
-        """C, above all `numbers`; an image may have fewer objects."""
+    def room(self) -> int:
+        """C, above all `numbers`; an image may have fewer objects, on a GPU every image (see `room_for`)."""
         return self._numbers[1]
 
     @cached_property
@@ -81,7 +81,7 @@ class Annotation:
         """(B, C) voxels of each object, 0 of those that an image does not have."""
         if runs_triton(self.labels):
             return self.sum_over_objects(self.annotated.to(torch.int32)).long()
-        shape = len(self.labels), self.most
+        shape = len(self.labels), self.room
         return torch.bincount(self._object_of, minlength=shape[0] * shape[1]).view(shape)
 
     @cached_property
@@ -112,7 +112,7 @@ class Annotation:
         if runs_triton(embeddings):
             from .triton_objects import distances_to_own, sums_of_objects  # needs Triton
 
-            means = sums_of_objects(embeddings, self._own, self.most) / sizes
+            means = sums_of_objects(embeddings, self._own, self.room) / sizes
             return means, distances_to_own(embeddings, means, self._own)
         image, voxel = self._voxels
         objects = embeddings.mT[image, voxel]  # (L, E)
@@ -124,8 +124,8 @@ class Annotation:
         if runs_triton(values):
             from .triton_objects import sums_of_objects
 
-            return sums_of_objects(values[:, None], self._own, self.most)[..., 0]
-        shape = len(self.labels), self.most, *values.shape[1:]
+            return sums_of_objects(values[:, None], self._own, self.room)[..., 0]
+        shape = len(self.labels), self.room, *values.shape[1:]
         wide = values.double() if self._has_large_objects else values
         sums = wide.new_zeros(shape).flatten(0, 1).index_add(0, self._object_of, wide)
         return sums.view(shape).to(values.dtype)
@@ -139,7 +139,7 @@ class Annotation:
     @cached_property
     def _object_of(self) -> Tensor:
         """(L,) the object of each as an index into B * C."""
-        return self._voxels[0] * self.most + self.numbers[self._voxels]
+        return self._voxels[0] * self.room + self.numbers[self._voxels]
 
     @cached_property
     def _own(self) -> Tensor:

@@ -76,7 +76,7 @@ class TeacherLoss(nn.Module):
             return self.loss(*self.comparison.embeddings(student_embeddings, view, active), target[LABEL], *first)
         annotation = self.loss.read(target[LABEL], student_embeddings.shape)
         inputs = student_embeddings, view, target[LABEL], annotation.numbers, *first
-        means = self.recorded_comparison(*inputs, most=annotation.most, active=active)
+        means = self.recorded_comparison(*inputs, room=annotation.room, active=active)
         return self.loss.weigh(means, bool(first))
 
 
@@ -96,14 +96,14 @@ class _Comparison(nn.Module):
         numbers: Tensor,
         first_foreground: Tensor | None = None,
         *,
-        most: int,
+        room: int,
         active: Sequence[str],
     ) -> Tensor:
         """Compare the two networks' embeddings.
 
         Args:
             student_embeddings, teacher_view, labels: (B, E, *spatial), (B, C, *spatial), (B, 1, *spatial).
-            numbers, most: of the labels' `Annotation`.
+            numbers, room: of the labels' `Annotation`.
             first_foreground: (B, 1, *spatial), where there is one.
             active: terms of the loss that have a weight, on which it depends what is computed.
 
@@ -112,7 +112,7 @@ class _Comparison(nn.Module):
         """
         student, teacher = self.embeddings(student_embeddings, teacher_view, active)
         special = self.loss.background_label, self.loss.ignore_label
-        annotation = Annotation.of(labels[:, 0], *special, given_numbers=(numbers, most))
+        annotation = Annotation.of(labels[:, 0], *special, given_numbers=(numbers, room))
         return self.loss.compare(student, teacher, annotation, first_foreground)
 
     def embeddings(self, student: Tensor, teacher_view: Tensor, active: Sequence[str]) -> tuple[Tensor, Tensor]:
