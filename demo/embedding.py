@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
-from demo.plan import BUNDLE, config_files
+from demo.plan import read_config
 from scripts.network.checkpoints import load_weights
 from scripts.training.pictures import plane_on_grid
 from scripts.transforms.resampling import file_shape
@@ -24,7 +23,7 @@ def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> N
         ckpt_dir: where the training left `model.pt`.
         spatial_dims: 2 or 3.
     """
-    config = _inference_config(ckpt_dir, spatial_dims)
+    config = read_config(spatial_dims, "inference.json", ckpt_dir=str(ckpt_dir))
     sample = config.get_parsed_content("preprocessing")({"image": str(image)})["image"]
     device = config.get_parsed_content("device")
     network = config.get_parsed_content("network").eval()
@@ -36,14 +35,7 @@ def middle_embeddings(image: Path | str, ckpt_dir: Path, spatial_dims: int) -> N
 
 def device_name(ckpt_dir: Path, spatial_dims: int) -> str:
     """The device that the bundle's configs choose on this machine, in words."""
-    device: Any = _inference_config(ckpt_dir, spatial_dims).get_parsed_content("device")
+    device: Any = read_config(spatial_dims, "inference.json", ckpt_dir=str(ckpt_dir)).get_parsed_content("device")
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return {"mps": "Apple GPU", "cpu": "the CPU"}[device.type]
-
-
-def _inference_config(ckpt_dir: Path, spatial_dims: int) -> ConfigParser:
-    config = ConfigParser()
-    config.read_config([str(path) for path in config_files(spatial_dims, "inference.json")])
-    config.update({"bundle_root": str(BUNDLE), "ckpt_dir": str(ckpt_dir)})
-    return config

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
@@ -103,6 +104,14 @@ def config_files(spatial_dims: int, *names: str) -> list[Path]:
     return [BUNDLE / "configs" / name for name in (names[0], *overlay, *names[1:])]
 
 
+def read_config(spatial_dims: int, *names: str, **ids: Any) -> ConfigParser:
+    """The bundle's configs as `config_files` puts them together, with ids changed as on the command line."""
+    config = ConfigParser()
+    config.read_config([str(path) for path in config_files(spatial_dims, *names)])
+    config.update({"bundle_root": str(BUNDLE), **ids})
+    return config
+
+
 def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> tuple[tuple[int, ...], int]:
     """Read and check all files as the training will, and choose a patch that fits into every training image.
 
@@ -112,9 +121,7 @@ def examine(pairs: Sequence[Pair], train: Sequence[Pair], spatial_dims: int) -> 
     Raises:
         PlanError, RuntimeError: as of `plan_dataset`.
     """
-    config = ConfigParser()
-    config.read_config([str(path) for path in config_files(spatial_dims, "train.json")])
-    config.update({"bundle_root": str(BUNDLE), "train#dataset#data": list(train)})
+    config = read_config(spatial_dims, "train.json", **{"train#dataset#data": list(train)})
     load = config.get_parsed_content("load")
     train_files = {pair["image"] for pair in train}
     annotated = 0
