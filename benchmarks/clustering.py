@@ -169,7 +169,7 @@ def add_to_report(rows: list[Row], title: str, device: str) -> None:
     report(results, [table[key] for key in sorted(table)], title)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voxels", type=float, nargs="+", choices=OBJECTS, default=[1e4, 1e5, 1e6])
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 16])
@@ -212,3 +212,7 @@ if __name__ == "__main__":
                     else:
                         several = summed_up(measured, f"{options.fields} fields")
                         add_to_report(several, f"{title}, means", options.device)
+
+
+if __name__ == "__main__":
+    main()
