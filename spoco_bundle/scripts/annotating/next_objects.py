@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..arrays import Floats, Labels, Mask
 from ..clustering.confidence import instance_scores
 from ..geometry.balls import ball_radius
 from ..geometry.pieces import face_components, keep_instances
 from ..network.foreground import THRESHOLD
 
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 FAINT = 0.46  # of the foreground's threshold: from there on a voxel may belong to an object that was missed

@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arrays import Labels
 from ..geometry.voxels import ForegroundVoxels
 from .interfaces import Interfaces, measure_interfaces
 from .regions import small_regions, typical_steps
 from .sheets import give_sheets_to_neighbors
-
-Labels = NDArray[np.int32]
 
 PRIOR_FACES = 2  # that are added to those of each interface
 PRIOR_JUMP = 4.0  # in delta_var: as far from the inside of an object as from a border that the loss is content with

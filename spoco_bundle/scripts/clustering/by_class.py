@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Labels, Mask
 from ..transforms.classes import largest_of_a_class, regions_of_classes
-
-Labels = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 
 
 def cluster_each_class(cluster: Callable[[Mask], Labels], mask: Labels, classes: Sequence[int] | None) -> Labels:

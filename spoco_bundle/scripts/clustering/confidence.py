@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from ..arrays import Labels
 from ..geometry.pieces import keep_instances
 from ..network.device_memory import on_host_if_too_large
 
-Labels = NDArray[np.int32]
 Scores = NDArray[np.float64]
 
 # Distance in delta_var at which a voxel belongs half. The loss has 1, but few annotated objects leave the others looser

@@ -7,12 +7,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from ..arrays import Floats, Labels, Mask
 from ..geometry.pieces import clean_components, face_components
 from .mean_shift import mean_shift_clusters
-
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
 AGREEMENT = 0.6  # median IoU of student and teacher below which consistency clustering drops a cluster (paper)
 STEPS = 3  # of mean shift that the teacher makes from an anchor

@@ -14,9 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..arrays import Labels
 from ..geometry.pieces import keep_instances
-
-Labels = NDArray[np.int32]
 
 LARGEST_SPREAD = 0.7
 SMALL = 8  # times the smallest size allowed: half a typical object, where `min_size` is a sixteenth of one

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
+from ..arrays import Labels, Mask
 from .points import fill, foreground_points, nearest, sample_of
-
-Mask = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
 
 def hdbscan_clusters(embeddings: Tensor, foreground: Mask, min_size: int) -> Labels:

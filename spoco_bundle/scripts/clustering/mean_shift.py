@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arrays import Labels, Mask
 from ..geometry.distances import squared_distances
 from .points import fill, foreground_points, nearest, portions, sample_of
-
-Mask = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
 # In delta_var: the loss wants objects 8 apart, so half of it lies between one and two objects. On nuclei in 2D and 3D,
 # mean shift with modes 4 apart finds far more of them than with 2.

@@ -7,9 +7,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..arrays import Labels, Mask
 from ..geometry.pieces import clean_components
 from ..network.device_memory import on_host_if_too_large
 from ..refusals import InputError
@@ -18,9 +19,6 @@ from .agglomeration import agglomerate
 from .consistency import consistency_clusters
 from .hdbscan import hdbscan_clusters
 from .mean_shift import mean_shift_clusters
-
-Mask = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
 LARGEST = 1e15  # of an embedding's values: the squares of larger ones do not fit into float32
 

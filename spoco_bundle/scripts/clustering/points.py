@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arrays import Labels, Mask
 from ..geometry.distances import squared_distances
-
-Mask = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
 SAMPLE = 10_000  # points that HDBSCAN and mean shift look at together; the rest is assigned to the clusters they find
 PORTION = 2**24  # distances computed at once

@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arrays import Labels, Mask
 from ..geometry.pieces import give_to_neighbors
 from .regions import PAIRS
 
-Labels = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 THICKEST = 2  # voxels from one face of a sheet to the other; the objects on both sides are thicker

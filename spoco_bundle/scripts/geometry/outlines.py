@@ -9,11 +9,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Floats, Labels
 from .pieces import count_pieces, keep_largest_pieces, restore_lost
 
-Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
-Labels = NDArray[np.int32]
 Regions = tuple[NDArray[np.generic], NDArray[np.generic]]  # on the old and on the new grid
 T = TypeVar("T", bound=np.generic)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import watershed
 
-Labels = NDArray[np.int32]
-Mask = NDArray[np.bool_]
+from ..arrays import Labels, Mask
+
 Regions = NDArray[np.generic]
 Sizes = NDArray[np.int64]
 

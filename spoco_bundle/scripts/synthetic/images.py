@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
+from ..arrays import Floats, Labels
 from ..refusals import InputError
 from ..transforms.contrast import LOWER, UPPER
 from .labels import depth_in_objects, fewest_voxels, largest_pieces
@@ -21,8 +22,6 @@ from .ranges import check_ranges
 from .settings import electron_optics, log_uniform, random_nuclei, random_optics, random_tissue
 from .styles import NucleusStyle, TissueStyle
 
-FloatArray = NDArray[np.float32]
-LabelArray = NDArray[np.int32]
 CountArray = NDArray[np.uint16]
 
 
@@ -34,7 +33,7 @@ def synthetic_nuclei(
     seed: int = 0,
     style: NucleusStyle | None = None,
     optics: Optics | None = None,
-) -> tuple[CountArray, LabelArray]:
+) -> tuple[CountArray, Labels]:
     """Draw nuclei that touch along faces but never overlap.
 
     Args:
@@ -77,7 +76,7 @@ def synthetic_membranes(
     seed: int = 0,
     style: TissueStyle | None = None,
     optics: Optics | None = None,
-) -> tuple[CountArray, LabelArray]:
+) -> tuple[CountArray, Labels]:
     """Draw dense tissue: cells that share bright or dark membranes.
 
     Args:
@@ -108,7 +107,7 @@ def synthetic_membranes(
     return observe(rng, scene, optics, cell_diameter, anisotropy), labels
 
 
-def random_sample(shape: tuple[int, ...], seed: int) -> tuple[FloatArray, LabelArray]:
+def random_sample(shape: tuple[int, ...], seed: int) -> tuple[Floats, Labels]:
     """Draw nuclei (60 %) or cells (40 %) with settings over wide ranges, to pre-train a network.
 
     Args:
@@ -133,7 +132,7 @@ def random_sample(shape: tuple[int, ...], seed: int) -> tuple[FloatArray, LabelA
     return image, labels
 
 
-def _random_scene(rng: Generator, shape: tuple[int, ...]) -> tuple[FloatArray, LabelArray]:
+def _random_scene(rng: Generator, shape: tuple[int, ...]) -> tuple[Floats, Labels]:
     diameter = log_uniform(rng, 10, 28)
     anisotropy = log_uniform(rng, 0.65, 1.5) if len(shape) == 3 else 1.0
     scene_seed = int(rng.integers(2**31))
@@ -153,7 +152,7 @@ def _random_scene(rng: Generator, shape: tuple[int, ...]) -> tuple[FloatArray, L
     return _develop(image, gamma, inverted), labels
 
 
-def _develop(image: CountArray, gamma: float, inverted: bool) -> FloatArray:
+def _develop(image: CountArray, gamma: float, inverted: bool) -> Floats:
     """Scale the range from the 1st to the 99.8th percentile to 0..1 and apply the gamma curve."""
     low, high = np.percentile(image, [LOWER, UPPER])
     scaled = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0, 1.5) ** gamma

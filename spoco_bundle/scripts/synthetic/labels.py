@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from ..arrays import Floats, Labels
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import owned_components
 from .smoothing import voxel_steps
 
-FloatArray = NDArray[np.float32]
-LabelArray = NDArray[np.int32]
 
-
-def largest_pieces(owner: LabelArray, smallest: int) -> LabelArray:
+def largest_pieces(owner: Labels, smallest: int) -> Labels:
     """Keep of each object its largest connected piece, if it has `smallest` voxels, and number from 1."""
     pieces, objects, sizes = owned_components(owner)
     order = np.lexsort((sizes, objects))
@@ -32,7 +29,7 @@ def fewest_voxels(ndim: int, diameter: float, anisotropy: float) -> int:
     return max(8, round(0.06 * ball_volume(diameter / 2, ndim) / squeezed))
 
 
-def depth_in_objects(labels: LabelArray, anisotropy: float) -> FloatArray:
+def depth_in_objects(labels: Labels, anisotropy: float) -> Floats:
     """Return each voxel's physical distance to the border of its object."""
     edge = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import Floats, Labels
 from ..geometry.balls import ball_volume
 from .smoothing import smooth_noise, voxel_steps
 from .styles import Form
-
-FloatArray = NDArray[np.float32]
-LabelArray = NDArray[np.int32]
 
 
 def place_objects(
@@ -24,7 +22,7 @@ def place_objects(
     coverage: float,
     reach: float,
     clumping: float = 0.0,
-) -> LabelArray:
+) -> Labels:
     """Scatter objects and share out the voxels among them.
 
     Args:
@@ -51,7 +49,7 @@ def place_objects(
 
 
 def cells_outside_gaps(
-    rng: Generator, owner: LabelArray, diameter: float, anisotropy: float, gaps: float
+    rng: Generator, owner: Labels, diameter: float, anisotropy: float, gaps: float
 ) -> NDArray[np.bool_]:
     """Return where tissue is: gaps take whole cells, so that their outline is that of cells.
 
@@ -71,13 +69,13 @@ def cells_outside_gaps(
 
 def _scatter(
     rng: Generator,
-    extent: FloatArray,
+    extent: Floats,
     radius: float,
     size_variation: float,
     spacing: float,
     coverage: float,
     clumping: float,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Floats, Floats]:
     """Scatter centres, also beyond the border, that keep `spacing` times the sum of their radii apart."""
     ndim = len(extent)
     margin = 1.5 * radius
@@ -105,7 +103,7 @@ def _scatter(
     return centres[:count], kept[:count]
 
 
-def _ellipsoids(rng: Generator, radii: FloatArray, ndim: int, form: Form) -> FloatArray:
+def _ellipsoids(rng: Generator, radii: Floats, ndim: int, form: Form) -> Floats:
     """Return for each object the matrix that maps its ellipsoid, as large as its ball, to the unit ball."""
     stretch = rng.uniform(-0.5, 0.5, (len(radii), ndim)) * np.log(form.elongation)
     stretch -= stretch.mean(axis=1, keepdims=True)
@@ -117,9 +115,7 @@ def _ellipsoids(rng: Generator, radii: FloatArray, ndim: int, form: Form) -> Flo
     return (np.swapaxes(rotations, 1, 2) / axes[:, :, None]).astype(np.float32)
 
 
-def _partition(
-    warp: FloatArray, centres: FloatArray, metrics: FloatArray, steps: FloatArray, reach: float
-) -> LabelArray:
+def _partition(warp: Floats, centres: Floats, metrics: Floats, steps: Floats, reach: float) -> Labels:
     """Give each voxel, displaced by `warp`, to the object whose own metric finds it nearest.
 
     Returns 1..N, and 0 where no object is within `reach` of its own radius.

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import Floats
 from .ranges import check_ranges
 from .smoothing import blur, smooth_noise, voxel_steps
 
-FloatArray = NDArray[np.float32]
 CountArray = NDArray[np.uint16]
 
 
@@ -55,7 +55,7 @@ class Optics:
         check_ranges(vars(self), {"photons": (0.01, 1e6), "sectioning": (1, np.inf)})
 
 
-def observe(rng: Generator, scene: FloatArray, optics: Optics, diameter: float, anisotropy: float) -> CountArray:
+def observe(rng: Generator, scene: Floats, optics: Optics, diameter: float, anisotropy: float) -> CountArray:
     """Image the scene: illumination, blur, haze, attenuation, photon and camera noise."""
     shape, ndim = scene.shape, scene.ndim
     wide = float(max(shape)) / 2
@@ -78,7 +78,7 @@ def observe(rng: Generator, scene: FloatArray, optics: Optics, diameter: float, 
     return np.clip(np.rint(100 + 1000 / optics.photons * counts), 0, 65535).astype(np.uint16)
 
 
-def _resection(image: FloatArray, step: int) -> FloatArray:
+def _resection(image: Floats, step: int) -> Floats:
     """Keep each `step`-th slice and interpolate those between, as resampling to cubic voxels does."""
     size = image.shape[0]
     knots = np.arange(0, size, step)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
+from ..arrays import Floats, Labels
 from .labels import depth_in_objects
 from .smoothing import smooth_noise
 from .styles import NucleusStyle, TissueStyle
 
-FloatArray = NDArray[np.float32]
-LabelArray = NDArray[np.int32]
 
-
-def paint_nuclei(
-    rng: Generator, labels: LabelArray, diameter: float, anisotropy: float, style: NucleusStyle
-) -> FloatArray:
+def paint_nuclei(rng: Generator, labels: Labels, diameter: float, anisotropy: float, style: NucleusStyle) -> Floats:
     """Paint nuclei, what is inside them and what lies between them."""
 
-    def noise(scale: float) -> FloatArray:
+    def noise(scale: float) -> Floats:
         return smooth_noise(rng, labels.shape, max(0.7, scale * diameter), anisotropy)
 
     depth = depth_in_objects(labels, anisotropy)
@@ -40,12 +35,10 @@ def paint_nuclei(
     return scene
 
 
-def paint_tissue(
-    rng: Generator, labels: LabelArray, diameter: float, anisotropy: float, style: TissueStyle
-) -> FloatArray:
+def paint_tissue(rng: Generator, labels: Labels, diameter: float, anisotropy: float, style: TissueStyle) -> Floats:
     """Paint cells, their organelles and the membranes on the borders between them."""
 
-    def noise(scale: float) -> FloatArray:
+    def noise(scale: float) -> Floats:
         return smooth_noise(rng, labels.shape, max(0.7, scale * diameter), anisotropy)
 
     depth = depth_in_objects(labels, anisotropy)
@@ -60,7 +53,7 @@ def paint_tissue(
     return membrane * unevenness + style.interior * inside
 
 
-def _brightness(rng: Generator, count: int, ratio: float) -> FloatArray:
+def _brightness(rng: Generator, count: int, ratio: float) -> Floats:
     """Draw one brightness per label, at most 1 and at least 1 / ratio; background has 0."""
     brightness = np.exp(-rng.uniform(0, np.log(ratio), count + 1)).astype(np.float32)
     brightness[0] = 0

@@ -17,6 +17,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from ..arrays import Mask
 from ..clustering.agglomeration import Hierarchy, build_hierarchy
 from ..clustering.postprocessing import CHOSEN_KEY
 from ..network.device_memory import on_host_if_too_large
@@ -26,8 +27,6 @@ from ..transforms.classes import regions_of_classes
 from ..transforms.label_convention import where_id, without_special
 from ..transforms.resampling import resample_nearest
 from ..transforms.working_grid import smallest_in_working_voxels, standard_volume
-
-Mask = NDArray[np.bool_]
 
 THRESHOLDS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.4, 5.0)  # in delta_var
 PREFERRED = {"estimated": 2.0, "everywhere": 2.8}  # by foreground: in dense tissue a term of the loss asks for jumps

@@ -25,12 +25,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from ..arrays import Floats
 from ..geometry.balls import ball_radius
 from ..transforms.cropping import OBJECTS
 
 logger = logging.getLogger(__name__)
 
-Floats = NDArray[np.float32]
 Features = tuple[Floats, Floats]  # (N, F) of an object's voxels, and of those around it
 
 DISTINCT = 0.74  # area under the ROC curve; what real and generated images reach: docs/training.md

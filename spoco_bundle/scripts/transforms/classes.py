@@ -21,6 +21,7 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
 
+from ..arrays import Mask
 from ..files.image_files import file_of
 from ..files.readers import read_volume
 from ..files.tables import SCORES_POSTFIX
@@ -32,9 +33,6 @@ from .sampling import kept_count
 IDS_OF_A_CLASS = 1000
 
 logger = logging.getLogger(__name__)
-
-Labels = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 
 
 def checked_classes(classes: Sequence[int]) -> list[int]:
