@@ -66,6 +66,11 @@ def test_a_client_of_monai_label_may_choose_each_method_of_clustering() -> None:
     assert read("inference.json")["displayable_configs"]["clustering"] == list(METHODS)
 
 
+def test_several_processes_initialize_all_that_one_does_in_its_order() -> None:
+    one, several = (read(name)["initialize"] for name in ("train.json", "multi_gpu_train.json"))
+    assert [step for step in several if step in one] == one
+
+
 @pytest.mark.parametrize("names", CONFIGURATIONS, ids="+".join)
 def test_each_part_is_given_all_options_that_it_knows(names: tuple[str, ...]) -> None:
     """An id that a part takes under the same name, and is not given, would change nothing there."""
