@@ -36,6 +36,7 @@ from reference_loss import reference_terms  # noqa: E402
 from scripts.losses import SpocoLoss, spoco_terms  # noqa: E402
 from scripts.network.positions import add_positions  # noqa: E402
 from scripts.training.cuda_graphs import recorded  # noqa: E402
+from scripts.training.loss_weights import BORDER  # noqa: E402  (of dense tissue; elsewhere it is 0, and the loss cheaper)
 from scripts.training.steps import LABEL, TEACHER_VIEW, TeacherLoss  # noqa: E402
 
 OBJECTS = (1, 12, 60, 300)
@@ -43,7 +44,6 @@ ANNOTATED_SHARE = 0.2  # of the voxels: the rest is unlabelled
 PATCHES = {"3D": (1, 48, 48, 48), "2D": (4, 128, 128)}  # larger than in training, with room for 300 objects
 GPU_PATCHES = {**PATCHES, "3D, large": (1, 128, 128, 128)}  # small ones do not keep a GPU busy
 OVERLAYS = {"3D": (), "3D, large": (), "2D": ("2d.json",)}
-BORDER_WEIGHT = 3.0  # that of train.json for dense tissue; elsewhere it is 0, and the loss cheaper
 POSITION_SCALE = 0.25  # of train.json; without positions an untrained network's embeddings are nearly all the same
 LARGE = (16, 32, 96, 96)  # E and the patch on which the authors' loss takes 5.2 s
 
@@ -113,7 +113,7 @@ def loss_against_network(device: str, repeats: int) -> None:
             }
             for way, graphs in ways.items():
                 # the other embeddings take the place of an image, and nothing that of their network
-                loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER_WEIGHT)
+                loss = SpocoLoss(foreground_weight=1.0, border_weight=BORDER)
                 compare = TeacherLoss(loss, torch.nn.Identity(), cuda_graphs=graphs)
                 inputs = student, {TEACHER_VIEW: teacher, LABEL: labels}
                 loss_seconds = median_seconds(
@@ -131,7 +131,7 @@ def _prepared_loss(objects: int, device: str) -> Callable[[], None]:
     student, teacher = (tensor[None].to(device) for tensor in embeddings_at_random(dim, tuple(shape), labels))
     inputs = student.requires_grad_(True), teacher, labels[None, None].to(device)
     small = slice(0, 2)  # loads libraries and thread pools, whose memory is not the loss's
-    loss = SpocoLoss(border_weight=BORDER_WEIGHT)
+    loss = SpocoLoss(border_weight=BORDER)
     loss(inputs[0][:, :, small], inputs[1][:, :, small], inputs[2][:, :, small]).backward()
     inputs[0].grad = None
     return lambda: loss(*inputs).backward()
@@ -152,7 +152,7 @@ def peak_memory(device: str) -> None:
 
 def time_against_voxels(device: str, repeats: int) -> None:
     rows = []
-    loss = SpocoLoss(border_weight=BORDER_WEIGHT)
+    loss = SpocoLoss(border_weight=BORDER)
     for shape in ((32, 64, 64), (32, 128, 128), (64, 128, 128), (64, 256, 256)):
         labels = compact_objects(shape, 12)
         student, teacher = embeddings_at_random(8, shape, labels)
