@@ -39,7 +39,7 @@ class InstanceMetricsHandler(Metric):
     """All of `scripts.metrics.instances.METRIC_NAMES` as the key metric of a MONAI evaluator.
 
     The name it is given in ``key_val_metric`` must be one of them and chooses which one selects the best
-    checkpoint; all ten appear in ``engine.state.metrics``, where StatsHandler and TensorBoardStatsHandler
+    checkpoint; all of them appear in ``engine.state.metrics``, where StatsHandler and TensorBoardStatsHandler
     find them. Of `LESS_IS_BETTER` less is better, which the handlers of `scripts.training` know; MONAI's
     evaluator, for the best value that it remembers itself, needs
     ``"metric_cmp_fn": "$lambda current, best: current < best"``. It looks at the items ``pred`` and ``label`` of
