@@ -122,6 +122,7 @@ def test_so_it_is_when_the_newest_checkpoint_is_broken(
         {"spacing": [1, 1, 1]},
         {"num_workers": 1},
         {"merge_threshold": 4.0},
+        {"border_weight": 1.0},
         {"data": "other"},
     ],
 )
