@@ -1,4 +1,4 @@
-"""Read NIfTI files: axes (x, y, z) come out as (Z, Y, X), with an affine to match."""
+"""Read and write NIfTI files: axes (x, y, z) come out as (Z, Y, X), with an affine to match."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from ..refusals import refusal
 from .image_files import existing_file
-from .volumes import Volume, make_volume
+from .volumes import Volume, check_instances, make_volume
+from .whole_files import whole_file
 
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
 UNITS = {"micron": "micrometre", "mm": "millimetre", "meter": "metre"}
@@ -78,11 +79,6 @@ def read_nifti(path: PathLike) -> Volume:
     )
 
 
-def nifti_spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a NIfTI file in array order, (Z, Y, X), or (Y, X) for a single plane."""
-    return tuple(shape[axis] for axis in reversed(_image_axes(Path(path), shape)[0]))
-
-
 def _image_axes(path: Path, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Which of the axes x, y, z of a NIfTI file are those of its image, and the number of channels, [] for one."""
     spatial, channels, rest = shape[:3], [n for n in shape[3:5] if n > 1], shape[5:]
@@ -118,3 +114,20 @@ def _nifti_voxels(path: Path, image_class: type[nibabel.Nifti1Image]) -> np.ndar
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise refusal(path, f"data that cannot be read ({error})", "an undamaged NIfTI file") from error
     return array
+
+
+def write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
+    """See `writers.write_instances`."""
+    image = open_nifti(source)
+    shape = tuple(image.shape[axis] for axis in reversed(_image_axes(source, image.shape)[0]))
+    check_instances(instances, source, target, shape, np.iinfo(np.int32).max)
+    header = image.header.copy()
+    header.set_data_dtype(np.int32)
+    header.set_slope_inter(1, 0)
+    header.set_intent("label")
+    header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
+    stored = instances.astype(np.int32).transpose().reshape(image.shape[:3])
+    # not `nibabel.save`, which writes a file .Nii to .nii
+    with whole_file(target) as temporary, nibabel.openers.ImageOpener(str(temporary), "wb") as stream:
+        # the header's own affine leaves its qform, sform and their codes as they are
+        type(image)(stored, image.affine, header).to_stream(stream.fobj)

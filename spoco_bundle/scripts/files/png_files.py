@@ -1,9 +1,10 @@
-"""Read PNG files: grey values, colours as channels, and palettes as their indices."""
+"""Read and write PNG files: grey values, colours as channels, and palettes as their indices."""
 
 from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image
 
 from ..refusals import refusal
 from .image_files import existing_file
-from .volumes import Volume, is_brightness, make_volume
+from .volumes import Volume, check_instances, is_brightness, make_volume
+from .whole_files import whole_file
+
+LARGEST_ID_OF_PNG = 2**16 - 1
 
 
 def read_png(path: PathLike) -> Volume:
@@ -47,3 +51,10 @@ def read_png(path: PathLike) -> Volume:
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
     has_palette = is_indexed and not is_brightness(colours)
     return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
+
+
+def write_png(instances: np.ndarray, source: Path, target: Path) -> None:
+    """See `writers.write_instances`."""
+    check_instances(instances, source, target, read_png(source).array.shape[-2:], LARGEST_ID_OF_PNG)
+    with whole_file(target) as temporary:
+        Image.fromarray(instances.astype(np.uint16)).save(temporary)

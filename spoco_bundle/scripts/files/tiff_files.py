@@ -1,10 +1,11 @@
-"""Read plain, ImageJ and OME TIFF files, whole or not at all."""
+"""Read and write plain, ImageJ and OME TIFF files, whole or not at all."""
 
 from __future__ import annotations
 
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -13,8 +14,9 @@ from monai.config import PathLike
 from ..notices import SaidOnce
 from ..refusals import refusal
 from .tiff_completeness import check_tiff_is_complete
-from .tiff_headers import image_series, open_tiff, series_header
-from .volumes import Volume, is_brightness, make_volume
+from .tiff_headers import TiffHeader, image_series, open_tiff, read_tiff_header, series_header
+from .volumes import Volume, check_instances, is_brightness, make_volume
+from .whole_files import whole_file
 
 ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 
@@ -76,3 +78,49 @@ def _is_signed_16_bit(tif: tifffile.TiffFile) -> bool:
     metadata = tif.imagej_metadata or {}
     calibration = [metadata.get(key) for key in ("cf", "c0", "c1")]  # a straight line, where, how steep
     return tif.pages.first.dtype == np.uint16 and calibration == [0, -(2**15), 1]
+
+
+def write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
+    """See `writers.write_instances`."""
+    header = read_tiff_header(source)
+    check_instances(instances, source, target, header.spatial_shape, np.iinfo(np.uint32).max)
+    is_wide = bool(instances.size) and instances.max() > np.iinfo(np.uint16).max
+    instances = instances.astype(np.uint32 if is_wide else np.uint16)
+    array_axes = "ZYX"[-instances.ndim :]
+    instances = instances.transpose([array_axes.index(axis) for axis in header.spatial_axes])
+    flavour = header.flavour
+    without_unit = header.unit == "pixel" and "X" in header.voxel_size  # which ImageJ's format cannot say
+    if flavour == "imagej" and (is_wide or without_unit or instances.nbytes >= 2**32):
+        flavour = "ome"
+    with whole_file(target) as temporary:
+        tifffile.imwrite(
+            temporary,
+            instances,
+            photometric="minisblack",  # three planes would be taken for the colours of one
+            compression="zlib",
+            # compressed sizes are not known beforehand, so leave 32-bit offsets well before 4 GiB
+            bigtiff=flavour != "imagej" and (header.is_bigtiff or instances.nbytes > 3 * 2**30),
+            **_tiff_options(flavour, header),
+        )
+
+
+def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
+    """Return what ``tifffile.imwrite`` needs in order to state axes and voxel size in one flavour of TIFF."""
+    axes, sizes = header.spatial_axes, header.voxel_size
+    if flavour == "ome":
+        unit = "µm" if header.unit == "micrometre" else "pixel"
+        lengths = {f"PhysicalSize{axis}": sizes[axis] for axis in axes if axis in sizes}
+        return {
+            "ome": True,
+            "metadata": {"axes": axes, **lengths, **{f"{name}Unit": unit for name in lengths}},
+        }
+    if flavour == "imagej":
+        micron = "micron" if header.unit == "micrometre" else "pixel"
+        metadata: dict[str, str | float] = {"axes": axes, "unit": micron if "X" in sizes else "pixel"}
+        if "Z" in sizes:
+            metadata |= {"spacing": sizes["Z"], "zunit": micron}
+        resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
+        return {"imagej": True, "metadata": metadata, "resolution": resolution}
+    # said outright, as tifffile takes any file named .ome.tif for OME
+    tags = {"resolution": header.resolution, "resolutionunit": header.resolution_unit}
+    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None, **tags}

@@ -1,4 +1,4 @@
-"""What is read of an image file: voxels and grid, in the form in which MONAI's ``LoadImage`` takes them."""
+"""What is read of an image file, in the form in which MONAI's ``LoadImage`` takes it, and what may be written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from monai.utils import MetaKeys, SpaceKeys
 
 from ..refusals import refusal
+from .image_files import describe_shape
 
 
 class Volume(NamedTuple):
@@ -59,6 +60,15 @@ def make_volume(
         "has_palette": has_palette,
     }
     return Volume(_torch_ready(path, array), meta)
+
+
+def check_instances(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
+    """Refuse instances of another shape than that of `source`, or with ids that the format of `target` cannot hold."""
+    if instances.shape != shape:
+        found, expected = describe_shape(source, instances.shape), describe_shape(source, shape)
+        raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
+    if instances.size and instances.max() > largest_id:
+        raise refusal(target, f"the id {instances.max()}", f"ids up to {largest_id} in this format")
 
 
 def is_brightness(colours: np.ndarray) -> bool:

@@ -15,25 +15,19 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import tifffile
 from monai.config import KeysCollection, PathLike
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
-from PIL import Image
 
 from ..refusals import InputError, refusal
 from ..tensors import plain_tensor
 from .corrections import keep_corrected
-from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, describe_shape, split_suffix
-from .nifti_files import nifti_spatial_shape, open_nifti
-from .png_files import read_png
+from .image_files import PNG_SUFFIXES, TIFF_SUFFIXES, split_suffix
+from .nifti_files import write_nifti
+from .png_files import LARGEST_ID_OF_PNG, write_png
 from .tables import SCORES_POSTFIX, instance_table, write_table
-from .tiff_headers import TiffHeader, read_tiff_header
-from .whole_files import whole_file
-
-LARGEST_ID_OF_PNG = 2**16 - 1
+from .tiff_files import write_tiff
 
 logger = logging.getLogger(__name__)
 
@@ -61,95 +55,8 @@ def write_instances(instances: np.ndarray, source: PathLike, target: PathLike) -
     if instances.size and instances.min() < 0:
         raise refusal(target, f"the negative id {instances.min()}", "ids from 0 (background) upwards")
     suffix = split_suffix(source)[1].lower()
-    write = _write_tiff if suffix in TIFF_SUFFIXES else _write_png if suffix in PNG_SUFFIXES else _write_nifti
+    write = write_tiff if suffix in TIFF_SUFFIXES else write_png if suffix in PNG_SUFFIXES else write_nifti
     write(instances, source, target)
-
-
-def _check_grid(instances: np.ndarray, source: Path, target: Path, shape: tuple[int, ...], largest_id: int) -> None:
-    if instances.shape != shape:
-        found, expected = describe_shape(source, instances.shape), describe_shape(source, shape)
-        raise refusal(target, f"instances of shape {found}", f"the shape {expected} of {source}")
-    if instances.size and instances.max() > largest_id:
-        raise refusal(target, f"the id {instances.max()}", f"ids up to {largest_id} in this format")
-
-
-# --------------------------------------------------------------------------------------------------- TIFF
-
-
-def _write_tiff(instances: np.ndarray, source: Path, target: Path) -> None:
-    header = read_tiff_header(source)
-    _check_grid(instances, source, target, header.spatial_shape, np.iinfo(np.uint32).max)
-    is_wide = bool(instances.size) and instances.max() > np.iinfo(np.uint16).max
-    instances = instances.astype(np.uint32 if is_wide else np.uint16)
-    array_axes = "ZYX"[-instances.ndim :]
-    instances = instances.transpose([array_axes.index(axis) for axis in header.spatial_axes])
-    flavour = header.flavour
-    without_unit = header.unit == "pixel" and "X" in header.voxel_size  # which ImageJ's format cannot say
-    if flavour == "imagej" and (is_wide or without_unit or instances.nbytes >= 2**32):
-        flavour = "ome"
-    with whole_file(target) as temporary:
-        tifffile.imwrite(
-            temporary,
-            instances,
-            photometric="minisblack",  # three planes would be taken for the colours of one
-            compression="zlib",
-            # compressed sizes are not known beforehand, so leave 32-bit offsets well before 4 GiB
-            bigtiff=flavour != "imagej" and (header.is_bigtiff or instances.nbytes > 3 * 2**30),
-            **_tiff_options(flavour, header),
-        )
-
-
-def _tiff_options(flavour: str, header: TiffHeader) -> dict[str, Any]:
-    """Return what ``tifffile.imwrite`` needs in order to state axes and voxel size in one flavour of TIFF."""
-    axes, sizes = header.spatial_axes, header.voxel_size
-    if flavour == "ome":
-        unit = "µm" if header.unit == "micrometre" else "pixel"
-        lengths = {f"PhysicalSize{axis}": sizes[axis] for axis in axes if axis in sizes}
-        return {
-            "ome": True,
-            "metadata": {"axes": axes, **lengths, **{f"{name}Unit": unit for name in lengths}},
-        }
-    if flavour == "imagej":
-        micron = "micron" if header.unit == "micrometre" else "pixel"
-        metadata: dict[str, str | float] = {"axes": axes, "unit": micron if "X" in sizes else "pixel"}
-        if "Z" in sizes:
-            metadata |= {"spacing": sizes["Z"], "zunit": micron}
-        resolution = (1 / sizes.get("X", 1.0), 1 / sizes.get("Y", 1.0))
-        return {"imagej": True, "metadata": metadata, "resolution": resolution}
-    # said outright, as tifffile takes any file named .ome.tif for OME
-    tags = {"resolution": header.resolution, "resolutionunit": header.resolution_unit}
-    return {"ome": False, "metadata": {"axes": axes} if flavour == "shaped" else None, **tags}
-
-
-# -------------------------------------------------------------------------------------------------- NIfTI
-
-
-def _write_nifti(instances: np.ndarray, source: Path, target: Path) -> None:
-    image = open_nifti(source)
-    shape = nifti_spatial_shape(source, image.shape)
-    _check_grid(instances, source, target, shape, np.iinfo(np.int32).max)
-    header = image.header.copy()
-    header.set_data_dtype(np.int32)
-    header.set_slope_inter(1, 0)
-    header.set_intent("label")
-    header["cal_min"] = header["cal_max"] = 0  # the grey values of the image; 0 lets a viewer choose
-    stored = instances.astype(np.int32).transpose().reshape(image.shape[:3])
-    # not `nibabel.save`, which writes a file .Nii to .nii
-    with whole_file(target) as temporary, nibabel.openers.ImageOpener(str(temporary), "wb") as stream:
-        # the header's own affine leaves its qform, sform and their codes as they are
-        type(image)(stored, image.affine, header).to_stream(stream.fobj)
-
-
-# ---------------------------------------------------------------------------------------------------- PNG
-
-
-def _write_png(instances: np.ndarray, source: Path, target: Path) -> None:
-    _check_grid(instances, source, target, read_png(source).array.shape[-2:], LARGEST_ID_OF_PNG)
-    with whole_file(target) as temporary:
-        Image.fromarray(instances.astype(np.uint16)).save(temporary)
-
-
-# -------------------------------------------------------------------------------------------------- MONAI
 
 
 def result_path(image: PathLike, output_dir: PathLike, postfix: str = "instances") -> Path:
