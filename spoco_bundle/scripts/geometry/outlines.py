@@ -13,7 +13,7 @@ from ..arrays import Floats, Labels
 from .pieces import count_pieces, keep_largest_pieces, restore_lost
 
 Indices = NDArray[np.int64]
-Regions = tuple[NDArray[np.generic], NDArray[np.generic]]  # on the old and on the new grid
+RegionMaps = tuple[NDArray[np.generic], NDArray[np.generic]]  # on the old and on the new grid
 T = TypeVar("T", bound=np.generic)
 
 # What an instance needs of a voxel that it shares with background. It gets less than a half only if the voxels with
@@ -34,7 +34,7 @@ class Claims(NamedTuple):
 def resample_instances(
     instances: NDArray[np.integer],
     shape: Sequence[int],
-    regions: Regions | None = None,
+    regions: RegionMaps | None = None,
 ) -> NDArray[np.integer]:
     """Resample an instance map with smooth outlines, every instance in one piece.
 
@@ -87,7 +87,7 @@ def resample_instances(
     return ids[result].astype(instances.dtype)
 
 
-def largest_shares(numbers: Labels, shape: Sequence[int], regions: Regions | None = None) -> Claims:
+def largest_shares(numbers: Labels, shape: Sequence[int], regions: RegionMaps | None = None) -> Claims:
     """Find what fills most of each voxel of another grid.
 
     Args:
