@@ -91,13 +91,13 @@ class TestImages:
             check_image(torch.full(SHAPE, 7.0))
 
     def test_a_constant_image_that_is_told(self) -> None:
-        check = CheckImaged("image", spatial_dims=3, blank_key="is_blank")
+        check = CheckImaged("image", spatial_dims=3, allow_blank=True)
         assert check({"image": tensor(ramp(*SHAPE), "a.tif")})["is_blank"] is False
         assert check({"image": tensor(torch.full(SHAPE, 7.0), "a.tif")})["is_blank"] is True
 
     def test_a_constant_colour(self) -> None:
         colour = torch.tensor([7.0, 8.0]).reshape(2, 1, 1).expand(2, 5, 7)
-        check = CheckImaged("image", spatial_dims=2, in_channels=2, blank_key="is_blank")
+        check = CheckImaged("image", spatial_dims=2, in_channels=2, allow_blank=True)
         assert check({"image": tensor(colour, "a.tif")})["is_blank"] is True
         with pytest.raises(ValueError, match="found the value 7, 8 everywhere, expected an image with contrast"):
             CheckImaged("image", spatial_dims=2, in_channels=2)({"image": tensor(colour, "a.tif")})

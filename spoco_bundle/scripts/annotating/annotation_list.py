@@ -24,6 +24,7 @@ from ..files.tables import UNIT_SYMBOLS, UNSTATED, write_table
 from ..network.foreground import THRESHOLD, foreground_logit
 from ..refusals import InputError
 from ..tensors import plain_tensor
+from ..transforms.checks import BLANK_KEY
 from ..transforms.label_convention import number_objects
 from ..transforms.working_grid import smallest_in_working_voxels
 from .next_objects import Candidates, appearance, candidate_regions, find_candidates, rank
@@ -87,7 +88,7 @@ class FindNextObjectsd(MapTransform):
             image = np.asarray(picture.as_tensor().cpu()).mean(0)
             looked_at, labels = self._annotation(result.get("label"), image.shape)
             everywhere = self.foreground == "everywhere" or "mask" in result  # a mask is full of instances
-            nothing_missed = everywhere or result.get("is_blank")  # a blank image has nothing to miss
+            nothing_missed = everywhere or result.get(BLANK_KEY)  # a blank image has nothing to miss
             probability = None if nothing_missed else foreground_logit(torch.from_numpy(student)).sigmoid().numpy()
             instances = np.asarray(result["pred"], np.int32)[0]
             smallest = smallest_in_working_voxels(self.min_size, self.smallest_instance, picture)

@@ -21,6 +21,7 @@ from ..files.tables import SCORES_POSTFIX
 from ..network.foreground import THRESHOLD, is_foreground
 from ..refusals import InputError
 from ..tensors import plain_tensor
+from ..transforms.checks import BLANK_KEY
 from ..transforms.classes import regions_of_classes
 from ..transforms.working_grid import smallest_in_working_voxels
 from .by_class import cluster_each_class
@@ -121,7 +122,7 @@ class ClusterEmbeddingsd(MapTransform):
         self, data: Mapping[Hashable, Any], file: str, student: Tensor, teacher: Tensor, smallest: int
     ) -> NDArray[np.int32]:
         """The instances of an image, (*spatial), with at least `smallest` voxels."""
-        if data.get("is_blank"):
+        if data.get(BLANK_KEY):
             logger.warning("%s: found one value everywhere, and so no instances", file)
             return np.zeros(student.shape[1:], np.int32)
         chosen = data.get(CHOSEN_KEY, {})

@@ -21,18 +21,20 @@ from ..files.image_files import describe_shape, file_of
 from ..refusals import InputError, refusal
 from .label_convention import without_special
 
+BLANK_KEY = "is_blank"  # of an image: whether it has one value throughout
+
 
 class CheckImaged(MapTransform):
     """Refuse images that the network would take for something else; what passes is unchanged.
 
     Refused are images of another number of spatial dimensions or channels, with not-a-number or infinite
-    values, or with one value throughout, in each channel its own.
+    values, or, unless they may be blank, with one value throughout, in each channel its own.
 
     Args:
         keys: keys of the images, channel first: (C, *spatial).
         spatial_dims: 2 or 3.
         in_channels: channels that the network takes.
-        blank_key: where it is told which images have one value throughout, true or false; None: they are refused.
+        allow_blank: whether images may be blank; ``is_blank`` then says which are.
     """
 
     def __init__(
@@ -40,12 +42,12 @@ class CheckImaged(MapTransform):
         keys: KeysCollection,
         spatial_dims: int,
         in_channels: int = 1,
-        blank_key: str | None = None,
+        allow_blank: bool = False,
     ) -> None:
         super().__init__(keys)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
-        self.blank_key = blank_key
+        self.allow_blank = allow_blank
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data as they are; raises ValueError naming the file, found and expected."""
@@ -54,9 +56,9 @@ class CheckImaged(MapTransform):
             file, image = file_of(result[key], key), result[key]
             self._check(file, image)
             is_blank = all(bool(channel.min() == channel.max()) for channel in image)
-            if self.blank_key is not None:
-                result[self.blank_key] = is_blank
-            if is_blank and self.blank_key is None:
+            if self.allow_blank:
+                result[BLANK_KEY] = is_blank
+            elif is_blank:
                 values = ", ".join(f"{channel.min().item():g}" for channel in image)
                 raise refusal(file, f"the value {values} everywhere", "an image with contrast")
         return result
