@@ -215,7 +215,7 @@ class TestTrainingAndInferenceAgree:
     """What the network was trained on is what it is shown later."""
 
     # what training writes beside the weights and inference reads: settings, and what each validation chooses
-    WRITTEN = next(part["settings"] for part in components(TRAIN) if "settings" in part)
+    WRITTEN = TRAIN["best_weights"]["settings"]
     CHOSEN = ThresholdCalibration(embedding_dim=8).chosen()
     READ = re.compile(r"\$(?:@displayable_configs#\w+ or )?@settings\.get\('(\w+)'(?:, (.+))?\)")
 

@@ -194,6 +194,19 @@ class TestOverrides:
         run_here(TRAIN, **TINY_TRAINING, **ids)
         assert (tmp_path / "weights" / "model.pt").is_file()
 
+    def test_a_second_round_is_reminded_of_the_background_of_the_first(
+        self, trained: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Else what was painted as background would become an object in silence."""
+        shutil.copytree(trained.ckpt_dir, tmp_path / "first")
+        settings = json.loads((tmp_path / "first" / "model.json").read_text(encoding="utf-8"))
+        (tmp_path / "first" / "model.json").write_text(
+            json.dumps({**settings, "background_label": 7}), encoding="utf-8"
+        )
+        ids = {"dataset_dir": trained.dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}
+        run_here(TRAIN, **{**TINY_TRAINING, "pretrained": str(tmp_path / "first" / "model.pt")}, **ids)
+        assert "trained with background_label 7, which is not given now: 7 is an object" in caplog.text
+
     def test_weights_that_are_there_already_are_kept(self, trained: Training, tmp_path: Path) -> None:
         shutil.copytree(trained.ckpt_dir, tmp_path / "weights")
         ids = {"dataset_dir": trained.dataset, "ckpt_dir": tmp_path / "weights", "output_dir": tmp_path / "output"}

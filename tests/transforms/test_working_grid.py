@@ -13,6 +13,7 @@ from scripts.transforms.working_grid import (
     fitting_patch,
     inference_smallest,
     inference_spacing,
+    remind_of_grid,
     smallest_instance,
     standard_spacing,
     voxel_shape,
@@ -130,6 +131,28 @@ class TestSmallestInstance:
     def test_a_size_that_is_none(self) -> None:
         with pytest.raises(ValueError, match="object_size must be a list of positive numbers, one an axis, got 16"):
             inference_smallest(16, trained=50)
+
+
+class TestReminder:
+    """Weights of a first round on images like the ones of now, with fewer objects."""
+
+    TRAINED = {"spacing": [2.0, 1.0], "voxel_size": [2.0, 1.0], "smallest_instance": 25.1327}
+
+    def test_another_grid_than_the_first_rounds_is_told_and_how_to_keep_it(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        remind_of_grid(self.TRAINED, SURVEY, [4.0, 1.0])
+        assert caplog.messages == [
+            "spacing: [4.0, 1.0], where the weights to start from were trained on [2.0, 1.0]; to stay there give "
+            '--spacing "[2.0,1.0]" --smallest_instance 25.13'
+        ]
+
+    @pytest.mark.parametrize("settings", [TRAINED, {**TRAINED, "voxel_size": [1.0, 1.0]}, {"spacing": None}])
+    def test_nothing_is_said_of_other_images_or_of_nearly_the_same_grid(
+        self, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        remind_of_grid(settings, SURVEY, [2.1, 1.1] if settings == self.TRAINED else [4.0, 1.0])
+        assert not caplog.records
 
 
 class TestStandardSpacing:

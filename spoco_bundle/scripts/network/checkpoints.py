@@ -140,6 +140,13 @@ def read_settings(ckpt_dir: Path | str, spatial_dims: int | None = None, name: s
     return settings
 
 
+def settings_beside(path: Path | None) -> dict[str, Any]:
+    """What some weights were trained with, from the file of the same name beside them; empty where there is none."""
+    if path is None or not path.with_suffix(".json").is_file():
+        return {}
+    return read_settings(path.parent, name=path.with_suffix(".json").name)
+
+
 def remind_of_special_labels(settings: Mapping[str, Any], **given: int | None) -> None:
     """Warn where the weights were trained with an id that is no object, and their labels are now read without it.
 
@@ -164,10 +171,8 @@ def trained_voxel_shape(path: Path | None, **architecture: Any) -> list[float] |
     Returns:
         None without weights that could serve, or settings that tell.
     """
-    if path is None or not path.with_suffix(".json").is_file():
-        return None
-    settings = read_settings(path.parent, name=path.with_suffix(".json").name)
-    if any(settings.get(name) != value for name, value in architecture.items()):
+    settings = settings_beside(path)
+    if not settings or any(settings.get(name) != value for name, value in architecture.items()):
         return None
     return settings.get("voxel_shape") or [1.0] * architecture["spatial_dims"]
 

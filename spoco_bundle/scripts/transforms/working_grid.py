@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ STANDARD_OBJECT_SIZE = 16.0  # voxels of the working grid along every axis
 SMALLEST_SHARE = {2: 1 / 8, 3: 1 / 16}  # of the typical object, in 2D and 3D: an instance below it is a fragment
 FEW_OBJECTS = 5  # fewer say little about how large objects are: in dense tissue two cells made half the usual AP50
 FINEST = 0.5  # of a working voxel, in voxels of the image: finer sampling adds no detail, only work
+NEARLY = math.log(1.2)  # a voxel size so near to another one is as good, as a logarithm
 LONGEST = 4.0  # ellipsoids of its thickness that a long object counts as: who paints giants has small ones, too
 
 
@@ -77,7 +79,7 @@ def practical_spacing(voxel_size: Sequence[float], wanted: Sequence[float]) -> l
     spacing = []
     for edge, size in zip(voxel_size, wanted, strict=True):
         factor = max(FINEST, size / edge)
-        spacing.append(edge if abs(math.log(factor)) < math.log(1.2) else edge * factor)
+        spacing.append(edge if abs(math.log(factor)) < NEARLY else edge * factor)
     return spacing
 
 
@@ -164,6 +166,33 @@ def smallest_instance(survey: Survey, spacing: Sequence[float], min_size: int = 
     typical = min(max(ellipsoid, survey.object_volume), LONGEST * ellipsoid)
     in_files = min_size or SMALLEST_SHARE[len(radii)] * typical
     return in_files * math.prod(survey.voxel_size) / math.prod(spacing)
+
+
+def remind_of_grid(settings: Mapping[str, Any], survey: Survey, spacing: Sequence[float]) -> None:
+    """Warn where weights that were trained on such images go on with them on another working grid, and how to keep it.
+
+    A few more objects may have moved it, as corrected ones are often not typical, and the network knows the old one.
+
+    Args:
+        settings: of the weights to start from, see `checkpoints.read_settings`; nothing is said of shipped ones.
+        survey: of the training files.
+        spacing: the working voxel size.
+    """
+    trained, voxel_size, smallest = (settings.get(name) for name in ("spacing", "voxel_size", "smallest_instance"))
+    if trained and voxel_size and smallest and _nearly(voxel_size, survey.voxel_size) and not _nearly(trained, spacing):
+        logger.warning(
+            'spacing: %s, where the weights to start from were trained on %s; to stay there give --spacing "%s" '
+            "--smallest_instance %.4g",
+            rounded(spacing),
+            rounded(trained),
+            str(rounded(trained)).replace(" ", ""),
+            smallest,
+        )
+
+
+def _nearly(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two voxel sizes differ so little, along each axis, that objects look the same, see `NEARLY`."""
+    return len(one) == len(other) and all(abs(math.log(a / b)) < NEARLY for a, b in zip(one, other, strict=True))
 
 
 def inference_smallest(object_size: Sequence[float] | None, trained: float) -> float:
