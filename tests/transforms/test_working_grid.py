@@ -17,6 +17,7 @@ from scripts.transforms.working_grid import (
     smallest_instance,
     standard_spacing,
     voxel_shape,
+    warn_of_dropped_objects,
     working_spacing,
 )
 
@@ -152,6 +153,24 @@ class TestReminder:
         self, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         remind_of_grid(settings, SURVEY, [2.1, 1.1] if settings == self.TRAINED else [4.0, 1.0])
+        assert not caplog.records
+
+
+class TestDroppedObjects:
+    """Of objects with 99, 233 and 5000 voxels, on a working grid of voxels as large as three of the files'."""
+
+    SURVEY = replace(SURVEY, voxel_size=[1.0, 1.0], object_volumes=(5000.0, 233.0, 99.0))
+
+    @pytest.mark.parametrize(("smallest", "min_size", "told"), [(80, 0, "2 of 3"), (136, 100, "1 of 3")])
+    def test_those_that_no_instance_can_show_are_told(
+        self, smallest: float, min_size: int, told: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        warn_of_dropped_objects(self.SURVEY, [3.0, 1.0], smallest, min_size)
+        assert f"{told} annotated objects have fewer than {min_size or 240} voxels" in caplog.text
+        assert "--min_size; the smallest of them has 99" in caplog.text
+
+    def test_nothing_is_said_where_all_are_kept(self, caplog: pytest.LogCaptureFixture) -> None:
+        warn_of_dropped_objects(self.SURVEY, [3.0, 1.0], smallest=33)
         assert not caplog.records
 
 

@@ -38,6 +38,7 @@ class Survey:
     smallest_sides: list[float]  # of the images per axis, in the unit of the files
     stated_axes: list[bool]  # along which files say how long a voxel is, see `grids.stated_axes`
     in_pixels: bool = False  # they say so in pixels, all that say anything, see `grids.counts_pixels`
+    object_volumes: tuple[float, ...] = ()  # of each annotated object, in such voxels
 
 
 def survey_objects(
@@ -92,6 +93,7 @@ def survey_objects(
         voxel_size=voxel_size.tolist(),
         stated_axes=np.any(stated, axis=0).tolist(),
         in_pixels=any(in_pixels) and pixels_alone,
+        object_volumes=tuple(float(volume) for sizes in objects for volume in sizes.volumes),
         object_extents=typical_extents(objects),
         extent_errors=extent_errors(objects),
         object_volume=typical_volume(objects),

@@ -195,6 +195,27 @@ def _nearly(one: Sequence[float], other: Sequence[float]) -> bool:
     return len(one) == len(other) and all(abs(math.log(a / b)) < NEARLY for a, b in zip(one, other, strict=True))
 
 
+def warn_of_dropped_objects(survey: Survey, spacing: Sequence[float], smallest: float, min_size: int = 0) -> None:
+    """Warn of annotated objects so small that instances like them are dropped: no further training finds these.
+
+    Args:
+        survey: of the training files.
+        spacing: the working voxel size.
+        smallest, min_size: of an instance, see `smallest_in_working_voxels`.
+    """
+    in_files = min_size or smallest * math.prod(spacing) / math.prod(survey.voxel_size)
+    dropped = sum(volume < in_files for volume in survey.object_volumes)
+    if dropped:
+        logger.warning(
+            "smallest_instance: %d of %d annotated objects have fewer than %d voxels, and such instances are dropped; "
+            "if they matter, give a smaller --min_size; the smallest of them has %d",
+            dropped,
+            len(survey.object_volumes),
+            math.ceil(in_files),
+            min(survey.object_volumes),
+        )
+
+
 def inference_smallest(object_size: Sequence[float] | None, trained: float) -> float:
     """The same where there are no annotated objects to ask.
 
