@@ -157,19 +157,27 @@ class TestTrainingFollowsTheForeground:
         [
             ({"pretrained": None}, 0.1),  # few objects are soon learned by heart, and all others taken for background
             ({"pretrained": None, "few_objects": False}, 1.0),
+            ({"pretrained": None, "background_label": 9}, 1.0),  # what is painted keeps them from that
             ({"few_objects": False}, 0.1),
-            ({"background_label": 9}, 1.0),
+            ({"background_label": 9}, 0.1),  # a few strokes are no reason to forget the foreground of the weights
         ],
     )
     def test_weight_of_the_foreground(self, ids: dict[str, Any], weight: float) -> None:
         train = parser("train.json", **{**self.SEEN, "foreground": "estimated", **ids})
         assert train.get_parsed_content("foreground_weight") == weight
 
-    @pytest.mark.parametrize("ids", [{"pretrained": None}, {"background_label": 9}])
-    def test_there_may_be_no_foreground_to_keep(self, ids: dict[str, Any]) -> None:
-        train = parser("train.json", **self.SEEN, foreground="estimated", **ids)
+    def test_random_weights_have_no_foreground_to_keep(self) -> None:
+        train = parser("train.json", **self.SEEN, foreground="estimated", pretrained=None)
         assert train.get_parsed_content("loss").weights["first_foreground"] == 0
         assert train.get_parsed_content("train#maps") == ["image", "label"]
+
+    def test_painted_background_leaves_the_first_foreground_where_nothing_is_painted(self) -> None:
+        train = parser("train.json", **self.SEEN, foreground="estimated", background_label=9)
+        assert train.get_parsed_content("loss").weights["first_foreground"] == 1
+
+    def test_pretraining_that_goes_on_learns_the_foreground_anew(self) -> None:
+        loss = parser("train.json", "pretrain.json", pretrained="@shipped_weights").get_parsed_content("loss")
+        assert (loss.weights["foreground"], loss.weights["first_foreground"]) == (1, 0)
 
     @pytest.mark.parametrize(("foreground", "validated"), [("everywhere", "teacher"), ("estimated", "network")])
     def test_in_dense_tissue_the_momentum_network_is_the_one_to_keep(self, foreground: str, validated: str) -> None:

@@ -16,7 +16,8 @@ Kept, as few annotated objects say little about what an object is, and positive-
 are a fair sample. If one image has all its objects annotated and another one of sixty, it is content with the first
 kind; and with few images it learns the annotated objects by heart and takes all others for background. So a training
 that starts from weights with a foreground of their own keeps near to it, voxel by voxel, where nothing is annotated, as
-learning without forgetting does with whole classes (Li and Hoiem, ECCV 2016).
+learning without forgetting does with whole classes (Li and Hoiem, ECCV 2016). A few strokes of painted background say
+as little about the rest: it is kept then, too.
 """
 
 from __future__ import annotations

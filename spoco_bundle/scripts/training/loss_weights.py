@@ -15,20 +15,19 @@ def foreground_weight(
 
     Args:
         foreground: ``everywhere``, where there is nothing to learn about it, or ``estimated``.
-        background_label: id of painted background, which keeps objects that are not annotated from becoming background.
-        knows_foreground: whether the weights to start from do.
+        background_label: id of painted background, which keeps few objects from being learned by heart.
+        knows_foreground: whether the weights to start from do: then it is worth keeping, whatever is painted.
         few_objects: whether too few are annotated to teach it.
     """
     if foreground == "everywhere":
         return 0.0
-    keeps = background_label is None and (knows_foreground or few_objects)
+    keeps = knows_foreground or (few_objects and background_label is None)
     return KEPT_FOREGROUND if keeps else FOREGROUND
 
 
-def first_foreground_weight(foreground: str, background_label: int | None, knows_foreground: bool) -> float:
+def first_foreground_weight(foreground: str, knows_foreground: bool) -> float:
     """Weight of what keeps the foreground that the weights to start from know; as `foreground_weight`."""
-    keeps = foreground == "estimated" and background_label is None and knows_foreground
-    return FIRST_FOREGROUND if keeps else 0.0
+    return FIRST_FOREGROUND if foreground == "estimated" and knows_foreground else 0.0
 
 
 def border_weight(foreground: str) -> float:
