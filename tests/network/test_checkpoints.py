@@ -104,6 +104,10 @@ class TestStartingWeights:
         ):
             starting_weights(tmp_path / "typo.pt", shipped="models/model.pt")
 
+    def test_a_folder_is_told_which_file_to_give(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"found a folder, expected the file of weights .*model\.pt\.$"):
+            starting_weights(tmp_path, shipped="models/model.pt")
+
     def test_a_file_that_holds_no_weights_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text("{}")
         with pytest.raises(ValueError, match=r"model\.json: found a file that torch cannot read .* weights to start"):

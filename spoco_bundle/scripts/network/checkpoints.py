@@ -55,7 +55,7 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
 
     Raises:
         FileNotFoundError: no such file, unless it is the shipped one.
-        ValueError: a file that torch cannot read, the same.
+        ValueError: a folder, or a file that torch cannot read.
     """
     if path is None or path == "null":
         return None
@@ -65,6 +65,8 @@ def starting_weights(path: Path | str | None, shipped: Path | str) -> Path | Non
             return path
         logger.warning("this copy of the bundle has no weights %s", path)
         return None
+    if path.is_dir():
+        raise InputError(f"{path}: found a folder, expected the file of weights to start from, as {path / 'model.pt'}.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected weights to start from, or null for random ones.")
     read_tensors(path, expected="weights to start from")
