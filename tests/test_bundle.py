@@ -160,6 +160,7 @@ class TestTrainingFollowsTheForeground:
             ({"pretrained": None, "background_label": 9}, 1.0),  # what is painted keeps them from that
             ({"few_objects": False}, 0.1),
             ({"background_label": 9}, 0.1),  # a few strokes are no reason to forget the foreground of the weights
+            ({"few_objects": False, "background_label": 9}, 1.0),
         ],
     )
     def test_weight_of_the_foreground(self, ids: dict[str, Any], weight: float) -> None:

@@ -13,16 +13,19 @@ def foreground_weight(
 ) -> float:
     """Weight of the foreground term: how strongly annotated objects teach what looks like an object.
 
+    Strongly where two of three things hold: nothing is lost, as the weights to start from know no foreground; many
+    objects are annotated; background is painted.
+
     Args:
         foreground: ``everywhere``, where there is nothing to learn about it, or ``estimated``.
-        background_label: id of painted background, which keeps few objects from being learned by heart.
-        knows_foreground: whether the weights to start from do: then it is worth keeping, whatever is painted.
+        background_label: id of painted background.
+        knows_foreground: whether the weights to start from do.
         few_objects: whether too few are annotated to teach it.
     """
     if foreground == "everywhere":
         return 0.0
-    keeps = knows_foreground or (few_objects and background_label is None)
-    return KEPT_FOREGROUND if keeps else FOREGROUND
+    learns = (not knows_foreground) + (not few_objects) + (background_label is not None) >= 2
+    return FOREGROUND if learns else KEPT_FOREGROUND
 
 
 def first_foreground_weight(foreground: str, knows_foreground: bool) -> float:
