@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
+from scripts.files import datalist
 from scripts.files.datalist import annotated_so_far, image_label_pairs, image_list, not_held_out
 
 
@@ -120,6 +121,28 @@ def test_two_asterisks_stand_for_any_folders_and_for_none(tmp_path: Path) -> Non
     (tmp_path / "images" / "b.tif").rename(tmp_path / "images" / "d.tif")  # as many, but others
     with pytest.raises(ValueError, match=r"found no label for the image d.tif"):
         image_label_pairs("unused", *patterns)
+
+
+class WindowsPath(PureWindowsPath):
+    """A path on a Windows computer on which ``C:/data`` is the only folder."""
+
+    def exists(self) -> bool:
+        return self == PureWindowsPath(r"C:\data")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "texts"),
+    [
+        (r"C:\data\**\*_image.tif", r"C:\data\a_image.tif", ("", "a")),
+        (r"C:\data\**\*_image.tif", r"C:\data\day1\well2\a_image.tif", ("day1/well2/", "a")),
+        ("C:/data/*/*_image.tif", r"C:\data\day1\a_image.tif", ("day1", "a")),
+        (r"C:\data\*_Image.tif", r"C:\data\a_image.TIF", ("a",)),
+    ],
+)
+def test_wildcards_on_windows(pattern: str, path: str, texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backslashes there are separators, and large letters are small ones."""
+    monkeypatch.setattr(datalist, "Path", WindowsPath)
+    assert datalist._wildcard_texts(pattern, path) == texts
 
 
 class TestBracketsInNames:

@@ -160,7 +160,8 @@ def _wildcard_texts(pattern: Paths, path: str) -> tuple[str, ...]:
     folder, rest = _folder_and_pattern(pattern)
     parts = re.split(r"(\*\*/|\*+|\?|\[.*?\])", rest)  # at odd positions the wildcards; **/ may stand for no folder
     texts = ["(.*/|)" if part == "**/" else "(.*)" if odd % 2 else re.escape(part) for odd, part in enumerate(parts)]
-    match = re.fullmatch("".join(texts), str(Path(path).relative_to(folder)))
+    case = re.IGNORECASE if Path("A") == Path("a") else 0  # as on Windows, where the pattern itself found the files so
+    match = re.fullmatch("".join(texts), Path(path).relative_to(folder).as_posix(), case)
     return tuple(map(_composed, match.groups())) if match else ()
 
 
@@ -175,10 +176,13 @@ def _composed(text: str) -> str:
 
 
 def _folder_and_pattern(pattern: str) -> tuple[Path, str]:
-    """Split a glob pattern after the folders that exist as written: brackets in their names are no wildcards."""
+    """Split a glob pattern after the folders that exist as written: brackets in their names are no wildcards.
+
+    The pattern has slashes on Windows as well, which `glob` takes there, too.
+    """
     whole = Path(pattern)
     folder = next((path for path in whole.parents if path.exists()), Path())
-    return folder, str(whole.relative_to(folder))
+    return folder, whole.relative_to(folder).as_posix()
 
 
 def _listed(kind: str, paths: Sequence[PathLike] | str) -> list[str]:
