@@ -170,23 +170,31 @@ class TestWindows:
 class Small(nn.Module):
     """A network for whose larger windows there is not enough memory."""
 
-    def __init__(self, voxels: int) -> None:
+    def __init__(self, voxels: int, error: Exception | None = None) -> None:
         super().__init__()
         self.voxels = voxels
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
         self.refused: list[tuple[int, ...]] = []
 
     def forward(self, image: Tensor) -> Tensor:
         if image[0, 0].numel() > self.voxels:
             self.refused.append(tuple(image.shape[2:]))
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return 2 * image
 
 
 class TestTooLittleMemory:
     image = torch.rand(1, 1, 1024, 600)
 
-    def test_windows_are_halved_until_they_fit(self) -> None:
-        network = Small(120_000)
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory."),
+            RuntimeError("MPS backend out of memory (MPS allocated: 9.57 GiB, max allowed: 27.20 GiB)."),
+        ],
+    )
+    def test_windows_are_halved_until_they_fit(self, error: RuntimeError) -> None:
+        network = Small(120_000, error)
         embeddings = EmbeddingInferer(0, divisor=[8, 8])(self.image, network)
         assert torch.allclose(embeddings, 2 * self.image)
         # seen at once, put together on the device and on the host; then in windows of 307,200 pixels, and 153,600
@@ -211,6 +219,12 @@ class TestTooLittleMemory:
         monkeypatch.setattr(SlidingWindowInferer, "__call__", stitch)
         EmbeddingInferer(0, divisor=[8, 8], device=device)(self.image, nn.Identity())
         assert devices == [device]
+
+    def test_another_error_is_none_of_memory(self) -> None:
+        network = Small(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            EmbeddingInferer(0, divisor=[8, 8])(self.image, network)
+        assert len(network.refused) == 1
 
     def test_there_is_an_end(self) -> None:
         with pytest.raises(torch.OutOfMemoryError):

@@ -14,6 +14,11 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has too little memory: of Apple's torch says so in the text of a `RuntimeError` alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+
+
 def on_host_if_too_large(function: Callable[..., Result], embeddings: Tensor, *arguments: Any) -> Result:
     """``function(embeddings, *arguments)`` where the embeddings are, or on the CPU where their GPU is too small."""
     try:

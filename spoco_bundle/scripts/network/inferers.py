@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 
 from ..refusals import InputError
 from .checkpoints import load_weights
+from .device_memory import is_out_of_memory
 from .features import UnsupportedLayer, image_features
 from .flips import mean_over_flips
 from .positions import add_positions_
@@ -116,7 +117,9 @@ class EmbeddingInferer(SlidingWindowInferer):
         for voxels, device in attempts:
             try:
                 return embed(voxels, device)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 window, target = " x ".join(map(str, self.roi_size)), device or inputs.device
                 logger.warning(
                     "%s: too little memory for windows of %s, with embeddings on %s", inputs.device, window, target
