@@ -121,6 +121,12 @@ class TestWorkflows:
         config = parser("train.json", device=f"$torch.device('{device}')")
         assert config.get_parsed_content("num_workers") == workers
 
+    @pytest.mark.parametrize(("platform", "workers"), [("linux", 8), ("darwin", 0), ("win32", 0)])
+    def test_so_do_those_of_cityscapes(self, platform: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where processes are not forked each would begin with a copy of 14 GB of images."""
+        monkeypatch.setattr(sys, "platform", platform)
+        assert parser("train.json", "cityscapes.json").get_parsed_content("num_workers") == workers
+
     def test_the_log_goes_to_the_console(self, monkeypatch: pytest.MonkeyPatch) -> None:
         root = logging.getLogger()
         monkeypatch.setattr(root, "handlers", [])
