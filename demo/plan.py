@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ def plan_dataset(pairs: Sequence[Pair], output: Path) -> Plan:
 
 
 def link_dataset(pairs: Sequence[Pair], plan: Plan) -> None:
-    """Lay out links to a user's files in the folders of the plan: a run needs no copy and never writes to the files."""
+    """Lay out links to a user's files in the folders of the plan, or copies where there are no links.
+
+    A run needs no copy and never writes to the files.
+    """
     _link(pairs[: plan.train_images], plan.train_dir)
     _link(pairs[plan.train_images :], plan.test_dir)
 
@@ -163,4 +167,7 @@ def _link(pairs: Sequence[Pair], folder: Path) -> None:
             name, suffix = split_suffix(pair[key])
             link = folder / kind / f"{name}{suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(source, link)
+            try:
+                os.symlink(source, link)
+            except OSError:  # Windows allows it to few users, some file systems to none
+                shutil.copyfile(source, link)

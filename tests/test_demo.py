@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -125,6 +126,21 @@ class TestPlan:
         pairs = write_dataset(tmp_path / "data", {"a": (3, 64, 64), "b": (3, 64, 64)})
         plan = plan_dataset(pairs, tmp_path / "output")
         assert len(plan.patch_size) == 3
+
+    def test_files_are_copied_where_there_are_no_links(self, tmp_path, monkeypatch):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "a.tif").write_text(folder, encoding="utf-8")
+        plan = Plan(tmp_path / "train", tmp_path / "test", 3, (8, 8, 8), 1, 1, None, sparse_truth=True)
+
+        def refuse(*_):
+            raise OSError("A required privilege is not held by the client")
+
+        monkeypatch.setattr(os, "symlink", refuse)
+        link_dataset(image_label_pairs(tmp_path), plan)
+        copies = [tmp_path / "train" / folder / "a.tif" for folder in ("images", "labels")]
+        assert [path.read_text(encoding="utf-8") for path in copies] == ["images", "labels"]
+        assert not any(path.is_symlink() for path in copies)
 
 
 class TestSteps:
