@@ -20,6 +20,7 @@ from scripts.files.whole_files import (
     moved_aside,
     read_tensors,
     remove_leftovers,
+    tells_case_apart,
     warn_if_unwritable,
     whole_file,
     whole_files,
@@ -250,6 +251,13 @@ class TestCheckWritable:
         tmp_path.chmod(0o500)
         with pytest.raises(UnwritableFile, match="Permission denied"):
             check_writable([tmp_path / "new"])
+
+
+def test_what_a_file_system_takes_for_one_name(tmp_path: Path) -> None:
+    (tmp_path / "name").touch()
+    is_one_file = (tmp_path / "NAME").exists()  # as on most Macs
+    assert tells_case_apart(tmp_path / "not_there_yet") is not is_one_file
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
 def test_a_digest_tells_content_and_nothing_else(tmp_path: Path) -> None:

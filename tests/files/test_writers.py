@@ -278,6 +278,15 @@ class TestTargets:
         with pytest.raises(ValueError, match=r"a_instances\.tif: found an input"):
             check_targets([{"image": "images/a.tif", "mask": f"{tmp_path}/a_instances.tif"}], tmp_path, tmp_path)
 
+    def test_two_names_of_one_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = [{"image": "b/A.tif"}, {"image": "a/b.tif"}, {"image": "a/a.nii"}]
+        check_targets(data, tmp_path, tmp_path)  # on a file system that tells them apart
+        assert not list(tmp_path.iterdir())
+        monkeypatch.setattr("scripts.files.writers.tells_case_apart", lambda folder: False)
+        check_targets(data[:2], tmp_path, tmp_path)
+        with pytest.raises(ValueError, match=r"a/a\.nii: found a name that differs from that of b/A\.tif in its case"):
+            check_targets(data, tmp_path, tmp_path)
+
     def test_ids_that_the_format_cannot_hold(self, tmp_path: Path) -> None:
         data = [{"image": "a.tif"}, {"image": "b.PNG"}]
         check_targets(data, tmp_path, tmp_path, largest_id=65000)

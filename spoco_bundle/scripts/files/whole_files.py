@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -130,14 +130,29 @@ def check_writable(folders: Sequence[Path | str]) -> None:
     """
     for folder in map(Path, folders):
         try:
-            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-            with TemporaryFile(dir=nearest):  # without a name: permissions alone do not tell a read-only disk
+            with TemporaryFile(dir=_nearest(folder)):  # without a name: permissions alone do not tell a read-only disk
                 pass
         except OSError as error:
             raise UnwritableFile(
                 f"{folder}: found that no file can be made there ({error.strerror or error}), expected a folder, or "
                 "place for one, with the right to write."
             ) from error
+
+
+def tells_case_apart(folder: Path) -> bool:
+    """Whether `a.tif` and `A.tif` are two files in a folder, which need not be there yet: not on Windows and most Macs.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    with NamedTemporaryFile(prefix="case_", dir=_nearest(folder)) as file:
+        path = Path(file.name)
+        return not path.with_name(path.name.swapcase()).exists()
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or that of its parents in which it would be made."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
 
 
 @contextmanager

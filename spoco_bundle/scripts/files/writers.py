@@ -28,6 +28,7 @@ from .nifti_files import write_nifti
 from .png_files import LARGEST_ID_OF_PNG, write_png
 from .tables import SCORES_POSTFIX, instance_table, write_table
 from .tiff_files import write_tiff
+from .whole_files import tells_case_apart
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def check_targets(
 ) -> None:
     """Refuse an output folder in which a result would take the place of an input, or be one for the next run.
 
-    And a format that cannot hold the ids of a result.
+    Or that of another result, where the file system has one name for both. And a format that cannot hold the ids of a
+    result.
 
     Args:
         data: the images to segment under the key ``image``, and what belongs to them under others.
@@ -83,11 +85,12 @@ def check_targets(
         largest_id: what is known beforehand of the largest id of the results: that it is not smaller.
 
     Raises:
-        ValueError: naming the folder, the input and the image whose result has its name, or the id.
+        ValueError: naming the folder, the input and the image whose result has its name, the two images, or the id.
     """
     for folder in (Path(dataset_dir) / "images", Path(dataset_dir) / "labels"):
         if folder.resolve() == Path(output_dir).resolve():
             raise InputError(f"output_dir: found {output_dir}, a folder of inputs, expected another one.")
+    _check_case([entry["image"] for entry in data if _is_path(entry["image"])], Path(output_dir))
     inputs = {Path(value).resolve() for entry in data for value in entry.values() if _is_path(value)}
     for entry in data:
         if not _is_path(entry["image"]):
@@ -98,6 +101,16 @@ def check_targets(
         if largest_id > LARGEST_ID_OF_PNG and target.suffix.lower() in PNG_SUFFIXES:
             found = f"a PNG, and ids such as {largest_id} for its objects"
             raise refusal(entry["image"], found, f"ids up to {LARGEST_ID_OF_PNG} in this format, or a TIFF")
+
+
+def _check_case(images: Sequence[PathLike], output_dir: Path) -> None:
+    """Refuse images whose results, `A_instances.tif` and `a_instances.tif`, would be one file in the output folder."""
+    image_of: dict[str, PathLike] = {}
+    for image in images:
+        other = image_of.setdefault(split_suffix(image)[0].casefold(), image)
+        if other is not image and not tells_case_apart(output_dir):
+            found = f"a name that differs from that of {other} in its case alone"
+            raise refusal(image, found, f"another one, as {output_dir} does not tell them apart")
 
 
 def _is_path(value: object) -> bool:
