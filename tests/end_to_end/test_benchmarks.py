@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from benchmark_data import CAR, PERSON, write_cities, write_plants
 from bundle_runs import (
+    BUNDLE,
     DEVICE,
     EAGER_INFERENCE,
     EVALUATE,
@@ -26,6 +27,7 @@ from bundle_runs import (
     run_here,
     write_pair,
 )
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from scripts.files.readers import read_volume
@@ -210,6 +212,22 @@ class TestCityscapes:
         assert list(metrics["per_class"]) == [str(CAR)]
         for path in (tmp_path / "results").glob("*.png"):
             assert set(np.unique(read_ids(path) // 1000)) == {0, CAR}
+
+    @pytest.mark.parametrize(("ids", "chosen"), [({}, [0]), ({"held_out": 2}, [0, 1]), ({"held_out": 0}, [])])
+    def test_so_many_images_as_held_out_says_are_not_trained_on(
+        self, cities: Path, ids: dict[str, int], chosen: list[int]
+    ) -> None:
+        parser = ConfigParser()
+        parser.read_config([str(BUNDLE / "configs" / name) for name in (*TRAIN, "cityscapes.json")])
+        parser.update({"dataset_dir": str(cities), **ids})
+        data, trained_on = parser.get_parsed_content("data"), parser.get_parsed_content("training_data")
+        assert trained_on == [pair for number, pair in enumerate(data) if number not in chosen]
+        assert parser.get_parsed_content("validation_data") == ([data[number] for number in chosen] or data)
+
+    def test_all_images_cannot_be_held_out(self, cities: Path, tmp_path: Path) -> None:
+        ids = {"dataset_dir": cities, "ckpt_dir": tmp_path, "output_dir": tmp_path, **TINY, **self.WORKING_GRID}
+        message = refusal_of([*TRAIN, "cityscapes.json"], **ids, held_out=4)
+        assert message == "held_out: found 4, expected a whole number from 0 to 3, as there are 4 images."
 
     def test_a_class_without_objects_is_refused(self, cities: Path, tmp_path: Path) -> None:
         ids = {"dataset_dir": cities, "ckpt_dir": tmp_path, "output_dir": tmp_path, **TINY, **self.WORKING_GRID}
