@@ -206,6 +206,26 @@ class TestCityscapes:
         assert metrics["per_class"][str(CAR)]["ap50"] == 0
         assert metrics["per_class"][str(CAR)]["dic"] == 2
 
+    def test_a_car_in_a_crowd_of_persons_is_wrong_and_a_person_there_is_ignored(
+        self, cities: Path, weights: Path, tmp_path: Path
+    ) -> None:
+        """Of masks in which the crowd is of either class, with all regions found as they are parted in the truth."""
+        scores = {}
+        for class_ in (PERSON, CAR):
+            for path in (cities / "gtFine" / "val").rglob("*_instanceIds.png"):
+                ids, name = np.asarray(Image.open(path)), path.name.replace("instanceIds", "labelIds")
+                mask = np.where(ids == PERSON, class_, np.where(ids == 24000, PERSON, 0))
+                (tmp_path / f"{class_}" / "frankfurt").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{class_}" / "frankfurt" / name)
+            masks = str(tmp_path / f"{class_}" / "*" / "*_labelIds.png")
+            options = {"masks": masks, "merge_threshold": 100, "min_size": 1}
+            results = tmp_path / f"{class_}_results"
+            metrics = segment_and_score("cityscapes.json", cities, weights, results, split="val", **options)
+            scores[class_] = [metrics["per_class"][str(known)]["dic"] for known in (PERSON, CAR)]
+        # of two persons one is found; of two cars none, where what is found in the crowd does not count
+        assert scores[PERSON] == [1, 2]
+        assert scores[CAR] == [1, 1]
+
     def test_one_class_alone(self, cities: Path, tmp_path: Path) -> None:
         self.train(cities, tmp_path / "cars", classes=[CAR])
         metrics = segment_and_score("cityscapes.json", cities, tmp_path / "cars", tmp_path / "results", split="val")

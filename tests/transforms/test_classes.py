@@ -36,6 +36,11 @@ class TestSelectClasses:
     def test_crowds_of_these_classes_are_ignored(self) -> None:
         assert select(classes=[24, 33], ignore_label=255) == [0, 0, 255, 24000, 24001, 0, 0, 33002]
 
+    def test_crowds_may_keep_their_ids_where_something_is_ignored(self) -> None:
+        expected = [0, 0, 24, 24000, 24001, 0, 0, 33002]
+        assert select(classes=[24, 33], ignore_label=255, keep_crowds=True) == expected
+        assert select(classes=[24, 33], keep_crowds=True) == [0, 0, 0, *expected[3:]]
+
     def test_painted_background_and_ignored_voxels_stay(self) -> None:
         assert select([0, 7, 9, 1, 1001, 2001], classes=[1], background_label=7, ignore_label=9) == [
             0,

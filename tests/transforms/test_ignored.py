@@ -33,6 +33,15 @@ def test_instances_are_judged_by_what_is_seen_of_them(label: list[int], pred: li
     assert result["label"].flatten().tolist() == [0 if id_ == 9 else id_ for id_ in label]
 
 
+def test_a_crowd_hides_instances_of_its_own_class_alone() -> None:
+    label = [24, 24, 24, 24, 0, 26000, 255, 24000]
+    pred = [24001, 24001, 26001, 26001, 0, 26000, 26000, 24002]
+    forget = ForgetIgnoredd("label", ignore_label=255, classes=[24, 26])
+    result = forget({"label": torch.tensor([[label]]), "pred": torch.tensor([[pred]])})
+    assert result["pred"].flatten().tolist() == [0, 0, 26001, 26001, 0, 26000, 0, 24002]
+    assert result["label"].flatten().tolist() == [0, 0, 0, 0, 0, 26000, 0, 24000]
+
+
 def test_of_hidden_parts_of_objects_nothing_is_asked() -> None:
     truth = torch.zeros(1, 12, 12, dtype=torch.int32)
     truth[0, 1:6, 1:6], truth[0, 7:11, 2:9] = 3, 70_000

@@ -54,6 +54,8 @@ class SelectClassesd(MapTransform):
         background_label: id painted on known background, which stays.
         ignore_label: id for what is to be ignored, which stays where it is painted; None makes crowds unlabelled.
         drawn: path of a label map -> ids of its annotated objects (see `draw_objects`); None keeps all objects.
+        keep_crowds: where there is an `ignore_label`, let crowds keep their ids, which tell whose they are:
+            `ignored.ForgetIgnoredd` ignores them for the instances of their own class alone.
         allow_missing_keys: do not raise when a key is missing.
     """
 
@@ -64,11 +66,13 @@ class SelectClassesd(MapTransform):
         background_label: int | None = None,
         ignore_label: int | None = None,
         drawn: Mapping[str, Collection[int]] | None = None,
+        keep_crowds: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.classes, self.drawn = None if classes is None else checked_classes(classes), drawn
         self.background_label, self.ignore_label = background_label, ignore_label
+        self.keep_crowds = keep_crowds and ignore_label is not None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -83,6 +87,9 @@ class SelectClassesd(MapTransform):
                 kept &= torch.isin(labels, torch.as_tensor([*self.drawn.get(path, ())], dtype=labels.dtype))
             kept |= where_id(labels, self.background_label) | where_id(labels, self.ignore_label)
             crowd, ignored = torch.isin(labels, classes), self.ignore_label or 0
+            if self.keep_crowds:
+                result[key] = labels.masked_fill(~(kept | crowd), 0)
+                continue
             if ignored > torch.iinfo(labels.dtype).max:  # the map itself holds no ignored voxel
                 labels = labels.long()
             result[key] = labels.masked_fill(~kept, 0).masked_fill(crowd, ignored)
