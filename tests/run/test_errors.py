@@ -113,6 +113,19 @@ def test_a_full_disk_is_no_defect_whoever_writes_to_it() -> None:
     assert refusal_behind(OSError(errno.EIO, "Input/output error")) is None
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "unable to allocate shared memory(shm) for file </torch_14168_1672130241_3>: No space left on device (28)",
+        "DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+    ],
+)
+def test_too_little_shared_memory_is_no_defect(told: str) -> None:
+    """A container has 64 MB, unless it is told otherwise."""
+    assert "expected more of it" in str(refusal_behind(RuntimeError(told)))
+
+
 def test_a_path_without_access_is_no_defect_whoever_opens_it(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as opened:
         tmp_path.read_text()

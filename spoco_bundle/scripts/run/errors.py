@@ -22,6 +22,8 @@ NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR
 
 # what torch passes on of the error of a data loader's process: the text of its traceback
 REFUSED_BY_A_WORKER = re.compile(rf"^{InputError.__module__}\.{InputError.__name__}: (.+)$", re.MULTILINE)
+# what torch says where the processes of a data loader cannot pass a batch on, at once or when it is written to
+NO_SHARED_MEMORY = re.compile(r"unable to \w+ shared memory|out of shared memory")
 
 
 def is_bundle_command(command: Sequence[str]) -> bool:
@@ -36,7 +38,8 @@ def explain_refusals(command: Sequence[str]) -> None:
 
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
     first one is printed alone that is an `InputError`, an OSError raised in `scripts`, an argument in a config that a
-    component does not take, a package that is not installed, a full disk, or a path that cannot be read or written.
+    component does not take, a package that is not installed, a full disk, too little shared memory, or a path that
+    cannot be read or written.
     Anything else is a defect and keeps its traceback. Of an interruption there is nothing to explain.
     """
     if not is_bundle_command(command):
@@ -51,6 +54,11 @@ def refusal_behind(error: BaseException | None) -> BaseException | None:
     while error is not None:
         if refused := REFUSED_BY_A_WORKER.search(str(error)):
             return InputError(refused[1])
+        if NO_SHARED_MEMORY.search(str(error)):
+            return InputError(
+                "num_workers: found too little shared memory (/dev/shm) for the batches of so many processes, expected "
+                "more of it, as of docker run --shm-size 2g, or --num_workers 0."
+            )
         if isinstance(error, InputError | OptionalImportError):  # the message of the latter says what to install
             return error
         if isinstance(error, TypeError) and _raised_in(error) == instantiate.__module__:  # by the call, not behind it
