@@ -30,6 +30,20 @@ except Exception as error:
     raise RuntimeError("applying transform") from error
 """
 
+READ_BY_TWO_THREADS = """
+    import time
+    from monai.data import CacheDataset
+    from monai.transforms import Lambda
+
+    def read(path):
+        if path.endswith("jpg"):
+            split_suffix(path)
+        time.sleep(1)
+        print("read", path)
+
+    CacheDataset(["cells.jpg", "a.tif"], Lambda(read), num_workers=2, progress=False)
+"""
+
 
 def run(statement: str) -> subprocess.CompletedProcess:
     root = str(Path(__file__).parents[2] / "spoco_bundle")
@@ -179,6 +193,14 @@ def test_a_refusal_ends_the_program_with_one_sentence() -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: cells.jpg: found the extension .jpg, expected one of")
     assert ended.stderr.count("\n") == 1
+
+
+def test_the_threads_that_read_files_end_first() -> None:
+    """Torch would abort the program where Python ends them instead."""
+    ended = run(READ_BY_TWO_THREADS)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert ended.stdout == "read a.tif\n"
 
 
 def test_a_defect_keeps_its_traceback() -> None:

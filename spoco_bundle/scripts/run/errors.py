@@ -7,8 +7,10 @@ import logging
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
+from multiprocessing.dummy import DummyProcess
 from types import TracebackType
 
 from monai.apps.utils import get_logger
@@ -19,6 +21,7 @@ from ..refusals import InputError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+SECONDS_TO_FINISH = 10.0
 
 # what torch passes on of the error of a data loader's process: the text of its traceback
 REFUSED_BY_A_WORKER = re.compile(rf"^{InputError.__module__}\.{InputError.__name__}: (.+)$", re.MULTILINE)
@@ -86,6 +89,19 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
     else:
         sentence, _, _ = str(refusal).partition("\n")  # MONAI's of a missing package goes on with a traceback
         print(f"error: {sentence}", file=sys.stderr)
+    _await_readers()
+
+
+def _await_readers() -> None:
+    """Let the threads with which MONAI's CacheDataset reads files end the one that they are at.
+
+    Its pool leaves them behind when one of them refuses a file. Python ends such threads where they are; inside torch
+    that aborts the program: "terminate called without an active exception", and status 134.
+    """
+    latest = time.monotonic() + SECONDS_TO_FINISH
+    for thread in threading.enumerate():
+        if isinstance(thread, DummyProcess):
+            thread.join(max(0.0, latest - time.monotonic()))
 
 
 def _print_exception_of_thread(arguments: threading.ExceptHookArgs) -> None:
