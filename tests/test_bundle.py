@@ -483,6 +483,14 @@ class TestNetwork:
         assert weights.stat().st_size <= 16 * 2**20
         assert Path(parser("train.json", *overlays).get_parsed_content("pretrained")) == weights
 
+    @pytest.mark.parametrize("overlay", ["cvppp.json", "cityscapes.json"])
+    def test_a_benchmark_leaves_them_alone(self, overlay: str) -> None:
+        """Colour images in 2D: no other training could start from what they make of the network."""
+        folders = {
+            parser("train.json", *names).get_parsed_content("ckpt_dir") for names in ([], ["2d.json"], [overlay])
+        }
+        assert len(folders) == 3
+
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the development images are not part of the repository")
 def test_two_cells_that_say_little_are_looked_at() -> None:
