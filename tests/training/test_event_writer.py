@@ -69,3 +69,12 @@ def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytes
     writer.close()
     assert len(caplog.messages) == 1
     assert "the run goes on without TensorBoard" in caplog.messages[0]
+
+
+def test_a_folder_whose_name_is_no_text_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = EventWriter(str(tmp_path / b"zelle_\xe4".decode(errors="surrogateescape")))
+    writer.hide_earlier(1)
+    writer.add_scalar("loss", 1.0, 1)
+    writer.close()
+    assert len(caplog.messages) == 1
+    assert "the run goes on without TensorBoard" in caplog.messages[0]

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 class EventWriter(SummaryWriter):
     """Torch's `SummaryWriter`; where its file cannot be written it warns once, and is silent from then on.
 
+    So also in a folder whose name is no UTF-8, as on the disk of an older computer: TensorBoard knows no other.
+
     Args:
         log_dir: folder of the event file.
     """
@@ -46,7 +48,7 @@ class EventWriter(SummaryWriter):
             return
         try:
             write(*args, **kwargs)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             self.is_broken = True
             logger.warning("the run goes on without TensorBoard: %s", error)
 
