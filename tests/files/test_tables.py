@@ -87,6 +87,11 @@ class TestWriteTable:
         (header,) = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()
         assert header.startswith("id,score,voxels,")
 
+    def test_bytes_of_a_name_that_are_no_text_are_escaped(self, tmp_path: Path) -> None:
+        name = b"zelle_\xe4".decode(errors="surrogateescape")  # as Python has the name of such a file
+        write_table(tmp_path / "a.csv", {"image": np.array([name]), "rank": np.array([1])})
+        assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "image,rank\nzelle_\\udce4,1\n"
+
     def test_an_old_table_is_replaced(self, tmp_path: Path) -> None:
         for value in (1, 2):
             write_table(tmp_path / "a.csv", {"id": np.array([value])})

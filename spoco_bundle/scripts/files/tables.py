@@ -83,9 +83,15 @@ def voxel_columns(instances: NDArray[np.integer]) -> Table:
 
 
 def write_table(target: Path, table: Mapping[str, NDArray]) -> None:
-    """Write a table as CSV: a header and one line for each instance; the file appears whole or not at all."""
+    """Write a table as CSV: a header and one line for each instance; the file appears whole or not at all.
+
+    It is UTF-8 in any case: bytes in the name of an image that are none, as of an older computer, are escaped.
+    """
     rows = table_rows(table)
-    with whole_file(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        whole_file(target) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows([list(table), *rows])
 
 
