@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -45,10 +46,11 @@ READ_BY_TWO_THREADS = """
 """
 
 
-def run(statement: str) -> subprocess.CompletedProcess:
+def run(statement: str, **environment: str) -> subprocess.CompletedProcess:
     root = str(Path(__file__).parents[2] / "spoco_bundle")
     script = SCRIPT.format(root=root, statement=statement)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
 
 
 def wrap(function: Callable[[], object]) -> None:
@@ -201,6 +203,12 @@ def test_the_threads_that_read_files_end_first() -> None:
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
     assert ended.stdout == "read a.tif\n"
+
+
+def test_a_letter_that_the_encoding_of_the_log_lacks_is_escaped() -> None:
+    ended = run(r"print('writing: \u6570.tif')", PYTHONIOENCODING="cp1252")
+    assert ended.stdout == "writing: \\u6570.tif\n"
+    assert ended.stderr == ""
 
 
 def test_a_defect_keeps_its_traceback() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import re
 import sys
@@ -42,11 +43,16 @@ def explain_refusals(command: Sequence[str]) -> None:
     MONAI wraps an error of a transform or of a config in errors of its own. What the user needs is behind them: the
     first one is printed alone that is an `InputError`, an OSError raised in `scripts`, an argument in a config that a
     component does not take, a package that is not installed, a full disk, too little shared memory, or a path that
-    cannot be read or written.
-    Anything else is a defect and keeps its traceback. Of an interruption there is nothing to explain.
+    cannot be read or written. Anything else is a defect and keeps its traceback. Of an interruption there is nothing to
+    explain.
+
+    A log that goes to a file may be in an encoding that lacks a letter of a file name, as on Windows: it is escaped,
+    where `logging` would print a page of traceback instead of the line.
     """
     if not is_bundle_command(command):
         return
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error has it
     sys.excepthook = _print_exception
     threading.excepthook = _print_exception_of_thread
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
