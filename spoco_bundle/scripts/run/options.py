@@ -21,6 +21,7 @@ import torch
 
 from ..clustering.methods import METHODS
 from ..clustering.postprocessing import FOREGROUND_CHOICES
+from ..network.device_check import convolves_rightly
 from ..network.precision import PRECISIONS
 from ..refusals import InputError
 
@@ -61,6 +62,12 @@ def _check_together(spatial_dims: int, values: Mapping[str, Any]) -> None:
         raise InputError(
             f"embedding_dim: found {values['embedding_dim']}, expected more than the {spatial_dims} axes, for which it "
             "holds positions; or position_scale 0."
+        )
+    device = torch.device(values.get("device", "cpu"))
+    if device.type == "mps" and not convolves_rightly(device, spatial_dims):
+        raise InputError(
+            f"device: found {device}, whose convolutions are not those of the CPU, as with macOS 26.2, expected a "
+            "newer macOS, or --device cpu."
         )
 
 
