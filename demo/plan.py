@@ -169,5 +169,7 @@ def _link(pairs: Sequence[Pair], folder: Path) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.symlink(source, link)
+            except FileExistsError:  # a copy would go through the link, into another of the user's files
+                raise
             except OSError:  # Windows allows it to few users, some file systems to none
                 shutil.copyfile(source, link)

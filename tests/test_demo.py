@@ -142,6 +142,16 @@ class TestPlan:
         assert [path.read_text(encoding="utf-8") for path in copies] == ["images", "labels"]
         assert not any(path.is_symlink() for path in copies)
 
+    def test_a_link_that_is_there_is_never_written_through(self, tmp_path):
+        for name in ("a.tif", "b.tif"):
+            (tmp_path / name).write_text(name, encoding="utf-8")
+        plan = Plan(tmp_path / "train", tmp_path / "test", 3, (8, 8, 8), 1, 1, None, sparse_truth=True)
+        (tmp_path / "train" / "images").mkdir(parents=True)
+        os.symlink(tmp_path / "a.tif", tmp_path / "train" / "images" / "b.tif")
+        with pytest.raises(FileExistsError):
+            link_dataset([{"image": str(tmp_path / "b.tif"), "label": str(tmp_path / "b.tif")}], plan)
+        assert (tmp_path / "a.tif").read_text(encoding="utf-8") == "a.tif"
+
 
 class TestSteps:
     plan = Plan(steps.ROOT / "demo/output/train", steps.ROOT / "demo/output/test", 3, (16, 48, 48), 1, 5, 30, False)

@@ -318,13 +318,22 @@ def well_apart(count: int, dim: int, random: np.random.Generator) -> NDArray[np.
     return vectors
 
 
-def test_what_does_not_fit_into_a_gpu_is_clustered_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.57 GiB, max allowed: 27.20 GiB)."),
+    ],
+)
+def test_what_does_not_fit_into_a_gpu_is_clustered_on_the_host(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def full_once(*arguments: Any) -> Labels:
         calls.append(arguments)
         if len(calls) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return agglomerate(*arguments)
 
     monkeypatch.setattr(clustering, "agglomerate", full_once)

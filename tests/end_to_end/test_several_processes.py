@@ -117,7 +117,7 @@ class TestTheSameAsOneProcessWithTwiceTheBatch:
         for name in names:
             assert list(one[name]) == list(range(1, LAST_EPOCH + 1))
             if name == "terms/consistency":  # a small difference of two networks; up to 7e-4, as the processor is
-                assert several[name] == pytest.approx(one[name], rel=5e-3, abs=1e-7)
+                assert several[name] == pytest.approx(one[name], rel=2e-3, abs=1e-7)
             else:
                 assert several[name] == pytest.approx(one[name], rel=5e-5), name
         assert one["terms/consistency"][LAST_EPOCH] > 1e-4  # or it would compare 0 with 0

@@ -23,6 +23,8 @@ def on_host_if_too_large(function: Callable[..., Result], embeddings: Tensor, *a
     """``function(embeddings, *arguments)`` where the embeddings are, or on the CPU where their GPU is too small."""
     try:
         return function(embeddings, *arguments)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         logger.warning("%s: too little memory for %s, going on on the CPU", embeddings.device, function.__name__)
     return function(embeddings.cpu(), *arguments)  # out of the exception, which keeps alive what was on the GPU
