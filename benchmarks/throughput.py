@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py [--ckpt_dir R]                   # 3D, with the shipped weights or those in R
     python benchmarks/throughput.py --config 2d.json [--ckpt_dir R]  # 2D
+    python benchmarks/throughput.py flips=False                      # with ids of inference.json changed
 
 Runs inference.json on generated images, from the file of the image to that of the instances, and prints for each size
 how long each part takes. What comes after the network shall take at most 30 % of the time. Start-up, which does not
@@ -76,10 +77,12 @@ def part_of(component: object) -> str:
     return PARTS.get(type(component).__name__, "everything else")
 
 
-def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tuple[dict[str, float], float]:
+def profile(
+    configs: list[str], ckpt_dir: Path, folder: Path, device: str, ids: dict[str, str]
+) -> tuple[dict[str, float], float]:
     """Seconds of each part of one inference, and of all together."""
     folders = {"dataset_dir": folder, "ckpt_dir": ckpt_dir, "output_dir": folder / "output"}
-    parser = bundle_config(configs, device=device, **{name: str(path) for name, path in folders.items()})
+    parser = bundle_config(configs, device=device, **{name: str(path) for name, path in folders.items()}, **ids)
     clock = Clock(device)
     for chain in ("preprocessing", "postprocessing"):
         composed = parser.get_parsed_content(chain)
@@ -96,19 +99,21 @@ def profile(configs: list[str], ckpt_dir: Path, folder: Path, device: str) -> tu
     return clock.seconds, elapsed
 
 
-def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path, device: str) -> None:
+def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path, device: str, changed: list[str]) -> None:
     summary: list[Row] = []
     results = results_name("throughput", device)
+    name = " ".join(["+".join(configs), *changed])
+    ids = {id_: f"${value}" for id_, value in (change.split("=", 1) for change in changed)}
     generate_dataset(folder / "warm up", (SIDES[dims][0],) * dims)
-    profile(configs, ckpt_dir, folder / "warm up", device)
+    profile(configs, ckpt_dir, folder / "warm up", device, ids)
     for side in SIDES[dims]:
         shape = (side,) * dims
         generate_dataset(folder / str(side), shape)
-        seconds, elapsed = profile(configs, ckpt_dir, folder / str(side), device)
+        seconds, elapsed = profile(configs, ckpt_dir, folder / str(side), device, ids)
         seconds["everything else"] += elapsed - sum(seconds.values())
         rows = [{"part": part, "s": seconds[part], "share": seconds[part] / elapsed} for part in seconds]
         title = " x ".join(map(str, shape))
-        report(results, rows, f"{'+'.join(configs)}: {title}")
+        report(results, rows, f"{name}: {title}")
         after = sum(seconds[part] for part in AFTER_THE_NETWORK)
         summary.append(
             {
@@ -119,19 +124,18 @@ def measure(configs: list[str], ckpt_dir: Path, dims: int, folder: Path, device:
                 "peak MB": peak_megabytes(device),
             }
         )
-    report(results, summary, f"{'+'.join(configs)}: all sizes")
+    report(results, summary, f"{name}: all sizes")
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("ids", nargs="*", metavar="ID=VALUE", help="of inference.json, in Python")
     arguments.add_argument("--config", default=None, help="overlay over inference.json")
     arguments.add_argument("--ckpt_dir", type=Path, default=None, help="of trained weights")
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = arguments.parse_args()
     logging.disable(logging.INFO)
     with TemporaryDirectory() as name:
-        data = Path(name)
-        if given.config is None:
-            measure(["inference.json"], given.ckpt_dir or BUNDLE / "models", 3, data, given.device)
-        else:
-            measure(["inference.json", given.config], given.ckpt_dir or BUNDLE / "models" / "2d", 2, data, given.device)
+        configs = ["inference.json"] if given.config is None else ["inference.json", given.config]
+        weights, dims = (BUNDLE / "models", 3) if given.config is None else (BUNDLE / "models" / "2d", 2)
+        measure(configs, given.ckpt_dir or weights, dims, Path(name), given.device, given.ids)
