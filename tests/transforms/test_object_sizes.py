@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from peak_memory import peak_memory
 
 from scripts.transforms.object_sizes import (
     LEAST_ERROR,
@@ -16,6 +17,12 @@ from scripts.transforms.object_sizes import (
     typical_extents,
     typical_volume,
 )
+
+
+def test_a_large_volume_is_measured_in_little_more_than_its_own_memory() -> None:
+    labels = np.zeros((64, 64, 64), np.int32)
+    labels[10:14, 20:30, 5:40] = 70000
+    assert peak_memory(lambda: measure_objects(labels)) < 3 * labels.nbytes
 
 
 def extents(*label_maps: torch.Tensor) -> list[float]:

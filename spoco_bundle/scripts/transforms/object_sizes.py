@@ -32,19 +32,18 @@ def measure_objects(label_map: ArrayLike, ignored: ArrayLike | None = None) -> O
     A line that goes on in the same object behind `ignored` voxels, (*spatial), has not left it.
     """
     labels = np.asarray(label_map)
-    ids, owner = np.unique(labels, return_inverse=True)
-    owner = owner.reshape(labels.shape)
-    volumes = np.bincount(owner.ravel(), minlength=len(ids))
+    ids, volumes = np.unique(labels, return_counts=True)
     chords = []
     for axis in range(labels.ndim):
-        along = np.moveaxis(owner, axis, 0)
+        along = np.moveaxis(labels, axis, 0)
         before = along[:-1]
         if ignored is not None:
             position = np.arange(len(along)).reshape(-1, *[1] * (along.ndim - 1))
             known = np.where(np.moveaxis(np.asarray(ignored), axis, 0), 0, position)
             before = np.take_along_axis(along, np.maximum.accumulate(known, axis=0)[:-1], axis=0)
         starts = np.concatenate([along[:1].ravel(), along[1:][along[1:] != before]])
-        chords.append(volumes / np.bincount(starts, minlength=len(ids)))
+        # not the place of each voxel's id, which for a large volume would take several times its memory
+        chords.append(volumes / np.bincount(ids.searchsorted(starts), minlength=len(ids)))
     return ObjectSizes(volumes[ids > 0], np.stack(chords, axis=1)[ids > 0])
 
 
