@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from peak_memory import peak_memory
 
 from scripts.clustering.fragments import LARGEST_SPREAD, SMALL, drop_fragments, relative_spread
 
@@ -38,6 +39,15 @@ class TestRelativeSpread:
         box = np.ones((3, 4, 5), np.int32)
         positions = np.stack(np.meshgrid(*map(np.arange, box.shape), indexing="ij")).astype(np.float32)
         assert relative_spread(box, positions * SCALE, SCALE) == pytest.approx([0, 1])
+
+    def test_many_dimensions_need_no_more_memory_than_few(self) -> None:
+        found = np.ones((100, 100), np.int32)
+        few, many = (
+            peak_memory(lambda dim=dim: relative_spread(found, np.zeros((dim, 100, 100), np.float32), SCALE))
+            for dim in (2, 32)
+        )
+        embeddings_alone = 30 * found.size * np.float32().nbytes
+        assert many < few + 1.5 * embeddings_alone
 
 
 class TestDropFragments:

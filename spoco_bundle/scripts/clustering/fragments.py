@@ -62,5 +62,6 @@ def _mean_distances(owner: NDArray[np.int32], vectors: NDArray[np.float32]) -> N
     """Mean distance of each owner's vectors, (D, N), to their mean: (K + 1,)."""
     sizes = np.maximum(np.bincount(owner), 1)
     means = np.stack([np.bincount(owner, weights=row) for row in vectors]) / sizes  # (D, K + 1)
-    distances = np.linalg.norm(vectors - means[:, owner], axis=0)
-    return np.bincount(owner, weights=distances) / sizes
+    # one dimension at a time: all of them, in double precision, would take more memory than the embeddings
+    squared = sum((row - mean[owner]) ** 2 for row, mean in zip(vectors, means, strict=True))
+    return np.bincount(owner, weights=np.sqrt(squared)) / sizes
