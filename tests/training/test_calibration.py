@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from peak_memory import peak_memory
 from torch import Tensor
 
 from scripts.clustering.agglomeration import Hierarchy
@@ -107,6 +108,12 @@ class TestMutualOverlap:
         hierarchy = Hierarchy(pieces.astype(np.int32), np.zeros((0, 2), np.int64), np.zeros(0))
         total, weight = mutual_overlaps(hierarchy, np.ones_like(pieces), [1.0])
         assert total.item() / weight.item() > 0.6  # the mean over all of them is 0.17
+
+    def test_what_nobody_annotated_needs_no_memory(self) -> None:
+        labels = np.zeros((1, 100_000), np.int32)
+        labels[0, :100] = 5
+        hierarchy = Hierarchy(np.ones_like(labels), np.zeros((0, 2), np.int64), np.zeros(0))
+        assert peak_memory(lambda: mutual_overlaps(hierarchy, labels, [1.0])) < 4 * labels.nbytes
 
     def test_permuting_ids_changes_nothing(self) -> None:
         assert self.overlap([9, 9, 2, 2, 5, 5, 0, 0], 1.0) == self.overlap([1, 1, 3, 3, 70000, 70000, 0, 0], 1.0)

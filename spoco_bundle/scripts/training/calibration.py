@@ -195,14 +195,17 @@ def mutual_overlaps(
         (2, T): the sums of weight times IoU, and of the weights.
     """
     where = ... if seen is None else seen
-    ids, owner = np.unique(labels[where].ravel(), return_inverse=True)
+    looked_at = labels[where].ravel()
     regions, count = hierarchy.regions[where].ravel(), int(hierarchy.regions.max()) + 1
-    object_sizes, region_sizes = np.bincount(owner), np.bincount(regions, minlength=count)
-    object_weights = np.sqrt(np.where(ids != 0, object_sizes, 0))
-    pairs, shared = np.unique(owner.astype(np.int64) * count + regions, return_counts=True)
+    region_sizes = np.bincount(regions, minlength=count)
+    ids, annotated_voxels = np.unique(looked_at), np.flatnonzero(looked_at)  # few, where annotation is sparse
+    owner = ids.searchsorted(looked_at[annotated_voxels])
+    object_sizes = np.bincount(owner, minlength=len(ids))  # none of the id 0
+    object_weights = np.sqrt(object_sizes)
+    pairs, shared = np.unique(owner * count + regions[annotated_voxels], return_counts=True)
     member, region = np.divmod(pairs, count)
-    both = (ids[member] != 0) & (region > 0)
-    member, region, shared = member[both], region[both], shared[both]
+    inside = region > 0
+    member, region, shared = member[inside], region[inside], shared[inside]
     totals = []
     for threshold in thresholds:
         instance_of = hierarchy.cut(threshold)
