@@ -113,3 +113,8 @@ class TestHandler:
     def test_painted_background_is_drawn_as_no_object(self, tmp_path: Path) -> None:
         objects = self.LABEL.masked_fill(self.LABEL == 9, 0)
         assert (self.drawn(tmp_path, [self.LABEL], background_label=9) == label_picture(objects[0])).all()
+
+    def test_a_large_image_is_shrunk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("scripts.training.pictures.LARGEST_SIDE", 3)
+        label = self.LABEL.repeat_interleave(5, 1).repeat_interleave(5, 2)
+        assert (self.drawn(tmp_path, [label]) == label_picture(self.LABEL[0])).all()

@@ -23,6 +23,8 @@ from ..transforms.resampling import resample_nearest
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
+LARGEST_SIDE = 2048  # of what is drawn of an image, in pixels: four pictures of 8000 x 8000 would take minutes and 9 GB
+
 
 def middle_slice(volume: ArrayLike) -> NDArray:
     """The middle plane of (Z, Y, X); a plane (Y, X) is returned as it is."""
@@ -36,6 +38,16 @@ def plane_on_grid(channels: Tensor, shape: Sequence[int], index: int | None = No
         depth, index = channels.shape[1], shape[0] // 2 if index is None else index
         channels = channels[:, int((index + 0.5) * depth / shape[0])]
     return resample_nearest(channels, shape[-2:])
+
+
+def drawn_shape(shape: Sequence[int]) -> list[int]:
+    """The grid (*spatial) on which an image of this shape is drawn: planes that are too large are shrunk.
+
+    >>> drawn_shape([30, 1000, 2000]), drawn_shape([30, 1024, 4096])
+    ([30, 1000, 2000], [30, 512, 2048])
+    """
+    shrinking = max(1.0, max(shape[-2:]) / LARGEST_SIDE)
+    return [*shape[:-2], *(max(1, round(side / shrinking)) for side in shape[-2:])]
 
 
 def fullest_plane(labels: Tensor) -> int:
@@ -97,8 +109,9 @@ def side_by_side(pictures: list[Picture], gap: int = 4) -> Picture:
 class PictureHandler:
     """Evaluator handler: image, annotation, embeddings and instances of the first validation image.
 
-    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid: of a volume the slice that
-    shows most annotated objects. Needs the evaluator's output under the keys image, label, embeddings and pred.
+    Writes one picture per validation as PNG, and to TensorBoard, on the image's own grid, if that is not too large (see
+    `drawn_shape`): of a volume the slice that shows most annotated objects. Needs the evaluator's output under the keys
+    image, label, embeddings and pred.
 
     Args:
         output_dir: PNGs go to `output_dir/pictures/epoch_0005.png`.
@@ -127,7 +140,7 @@ class PictureHandler:
         output = outputs_of(engine)[0]
         label = plain_tensor(output["label"])
         objects = label.masked_fill(where_id(label, self.background_label), 0)
-        shape, index = objects.shape[1:], fullest_plane(objects[0])
+        shape, index = drawn_shape(objects.shape[1:]), fullest_plane(objects[0])
         image, objects, embeddings, instances = (
             plane_on_grid(plain_tensor(channels), shape, index).cpu()
             for channels in (output["image"], objects, output["embeddings"], output["pred"])
