@@ -8,11 +8,16 @@ views, and it takes 2^D times as long.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
+
+from ..notices import counted_aloud
+
+logger = logging.getLogger(__name__)
 
 
 def flipped_axes(flips: bool, spatial_dims: int, upside_down: float) -> list[int]:
@@ -47,7 +52,9 @@ def mean_over_flips(
     if not axes:
         return total
     total = total.to(torch.promote_types(total.dtype, torch.float32))
-    for flipped in _subsets(axes):
+    for flipped in counted_aloud(
+        [*_subsets(axes)], logger, "looking at the mirror images of an image: %d of %d are done"
+    ):
         # without a name for the view, which would be kept while the next one is computed
         _add_mirrored_back(total, embed(images.flip([2 + axis for axis in flipped])), flipped, has_displacements)
     return total.div_(2 ** len(axes))

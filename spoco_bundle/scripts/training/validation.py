@@ -27,7 +27,8 @@ def validation_set(
     MONAI Label sets a fifth of the annotated images aside, of a few none. Without a validation no thresholds would be
     chosen, and no weights written.
     """
-    return CacheDataset(list(data or otherwise), transform, cache_rate=cache_rate, num_workers=None, progress=False)
+    is_seen = sys.stderr.isatty()  # a bar would flood a log
+    return CacheDataset(list(data or otherwise), transform, cache_rate=cache_rate, num_workers=None, progress=is_seen)
 
 
 class StopWithoutProgress(EarlyStopping):

@@ -16,6 +16,7 @@ from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
 from ..geometry.balls import ball_volume
 from ..geometry.pieces import face_components
+from ..notices import counted_aloud
 from ..refusals import InputError
 from .label_convention import where_id, without_special
 from .object_sizes import extent_errors, measure_objects, typical_extents, typical_volume
@@ -64,7 +65,7 @@ def survey_objects(
         raise InputError("train#dataset#data: found no image, expected at least one that is annotated.")
     voxel_sizes, stated, in_pixels, shapes, objects = [], [], [], [], []
     absent = {"background_label": background_label, "ignore_label": ignore_label}
-    for entry in data:
+    for entry in counted_aloud(data, logger, "looking at the annotated images: %d of %d are done"):
         loaded = load(dict(entry))
         image, label = loaded["image"], loaded["label"]
         voxel_sizes.append(image.pixdim.tolist())
