@@ -37,7 +37,7 @@ class ScaleContrastd(MapTransform):
 
 
 def _scale(channel: Tensor) -> Tensor:
-    low, high = (torch.as_tensor(percentile(channel, share)) for share in (LOWER, UPPER))
+    low, high = torch.as_tensor(percentile(channel, [LOWER, UPPER]))  # together: all voxels are sorted for each call
     if low == high:
         low, high = channel.aminmax()
     return ((channel - low) / (high - low)).clamp_(0, 1) if high > low else torch.zeros_like(channel)
