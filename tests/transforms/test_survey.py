@@ -119,7 +119,8 @@ def test_a_mask_of_all_objects_is_told(caplog: pytest.LogCaptureFixture) -> None
     assert not caplog.records
     survey_objects([{"id": 1}], load_mask, background_label=9)
     assert caplog.messages == [
-        "mask.tif: found one object in 2 pieces, expected an id for each object; if it is a mask, number them"
+        "mask.tif: found ids in several pieces: 1, expected one whole object for each id; number the objects of a "
+        "mask, paint all slices of one"
     ]
 
 

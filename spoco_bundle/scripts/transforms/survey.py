@@ -10,21 +10,18 @@ from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
-from torch import Tensor
 
 from ..files.grids import counts_pixels, stated_axes
 from ..files.image_files import file_of
 from ..geometry.balls import ball_volume
-from ..geometry.pieces import face_components
 from ..notices import counted_aloud
 from ..refusals import InputError
 from .label_convention import where_id, without_special
 from .object_sizes import extent_errors, measure_objects, typical_extents, typical_volume
+from .slips import FILES, find_slips, warn_of_slips
 from .voxel_sizes import assumed_voxel_sizes
 
 logger = logging.getLogger(__name__)
-
-LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,7 @@ def survey_objects(
     if not data:
         raise InputError("train#dataset#data: found no image, expected at least one that is annotated.")
     voxel_sizes, stated, in_pixels, shapes, objects = [], [], [], [], []
+    slips: dict[str, dict[str, list[int]]] = {}  # by the label map
     absent = {"background_label": background_label, "ignore_label": ignore_label}
     for entry in counted_aloud(data, logger, "looking at the annotated images: %d of %d are done"):
         loaded = load(dict(entry))
@@ -78,8 +76,9 @@ def survey_objects(
         shapes.append(labels.shape)
         # not the label maps, which may not fit into memory together
         objects.append(measure_objects(labels, ignored if ignored.any() else None))
-        if len(objects[-1].volumes) == 1:
-            _warn_of_a_mask(file_of(label, "label"), labels)
+        if len(shapes) <= FILES:
+            slips[file_of(label, "label")] = find_slips(labels, ignored)
+    warn_of_slips(slips)
     for name, id_ in absent.items():
         logger.warning("%s: found no voxel of the id %d in any label map", name, id_)
     pixels_alone = not any(any(axes) and not pixels for axes, pixels in zip(stated, in_pixels, strict=True))
@@ -108,12 +107,3 @@ def _with_object_size(survey: Survey, object_size: Sequence[float]) -> Survey:
     extents = [size / edge for size, edge in zip(object_size, survey.voxel_size, strict=True)]
     volume = ball_volume(0.5, len(extents)) * math.prod(extents)
     return replace(survey, object_extents=extents, extent_errors=[0.0] * len(extents), object_volume=volume)
-
-
-def _warn_of_a_mask(file: str, labels: Tensor) -> None:
-    """Warn where the only object of labels (*spatial) is in several pieces of about one size, as objects are."""
-    sizes = np.bincount(face_components(labels.numpy()).ravel())[1:]
-    pieces = int((sizes >= sizes.max() / LIKE_THE_LARGEST).sum())
-    if pieces > 1:
-        message = "%s: found one object in %d pieces, expected an id for each object; if it is a mask, number them"
-        logger.warning(message, file, pieces)
