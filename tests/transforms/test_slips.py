@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion
 
-from scripts.transforms.slips import find_slips, warn_of_slips
+from scripts.transforms.slips import EXPECTED, find_slips, warn_of_slips
 
 BALL = np.sum(np.square(np.indices((13, 13, 13)) - 6), axis=0) <= 30
 DISC = BALL[6]
@@ -35,10 +35,12 @@ def test_slices_left_out_are_told() -> None:
     assert slips(every_second) == {"in several pieces": [7]}
 
 
-def test_stray_voxels_are_not_told() -> None:
-    stray = 7 * np.pad(DISC, 3)
-    stray[0, ::4] = 7
+def test_stray_voxels_are_told_where_they_are_far_away() -> None:
+    stray = 7 * np.pad(DISC, 20)
+    stray[19, 19] = 7
     assert slips(stray) == {}
+    stray[0, 0] = 7
+    assert slips(stray) == {"with stray voxels far away": [7]}
 
 
 def test_what_may_go_on_where_nobody_sees_it_is_not_told() -> None:
@@ -81,12 +83,12 @@ def test_a_click_is_told() -> None:
 
 
 def test_one_sentence_for_all_label_maps(caplog: pytest.LogCaptureFixture) -> None:
-    pieces, outlines = "in several pieces", "as outlines"
+    pieces, outlines, nothing = "in several pieces", "as outlines", dict.fromkeys(EXPECTED, [])
     warn_of_slips(
         {
-            "a.tif": {pieces: [], outlines: [], "one voxel thick": []},
-            "b.tif": {pieces: [1, 2, 3, 4, 5, 6, 9], outlines: [7], "one voxel thick": []},
-            "c.tif": {pieces: [1], outlines: [], "one voxel thick": []},
+            "a.tif": nothing,
+            "b.tif": {**nothing, pieces: [1, 2, 3, 4, 5, 6, 9], outlines: [7]},
+            "c.tif": {**nothing, pieces: [1]},
         }
     )
     assert caplog.messages == [

@@ -18,10 +18,12 @@ logger = logging.getLogger(__name__)
 
 FILES = 30  # the most label maps that are looked at: of more, a slip or two matter little
 LIKE_THE_LARGEST = 8  # times as many voxels as a piece may the largest one have, for both to look like objects
+STRAY = 4  # times as large is an object's bounding box with its smaller pieces as without, where they are stray voxels
 AN_OUTLINE = 8  # times as many voxels as it encloses may an outline have; whole objects of real sets have 20 or more
 NAMED = 5  # ids in a sentence
 EXPECTED = {  # by what is found
     "in several pieces": "one whole object for each id; number the objects of a mask, paint all slices of one",
+    "with stray voxels far away": "none, as an object with a larger bounding box is trained on more",
     "as outlines": "filled objects, as 0 inside is unlabelled",
     "one voxel thick": "whole objects, in all their slices",
 }
@@ -43,11 +45,12 @@ def find_slips(labels: Tensor, ignored: Tensor) -> dict[str, list[int]]:
     pieces, inner_pieces, cut_pieces = (
         np.bincount(owner[which], minlength=len(ids) + 1)[1:] for which in (like, like & inner, ~inner)
     )
-    is_thin = [any(side.stop - side.start == 1 for side in box) for box in find_objects(numbers)]
+    edges, main_edges = (_box_edges(which) for which in (numbers, np.where(like[components], numbers, 0)))
     found = {
         "in several pieces": (pieces > 1) & (inner_pieces > 0),
+        "with stray voxels far away": edges.prod(1) > STRAY * main_edges.prod(1),
         "as outlines": _enclosed_voxels(numbers, len(ids)) * AN_OUTLINE > np.bincount(numbers.ravel())[1:],
-        "one voxel thick": np.array(is_thin, bool) & (cut_pieces == 0),
+        "one voxel thick": (edges == 1).any(1) & (cut_pieces == 0),
     }
     told = np.zeros(len(ids), bool)
     slips = {}
@@ -72,6 +75,12 @@ def _beside_unseen(ignored: Mask) -> Mask:
     """The voxels of (*spatial) at the border, at ignored ones, or ignored themselves."""
     unseen = np.pad(ignored, 1, constant_values=True)
     return np.asarray(binary_dilation(unseen)[(slice(1, -1),) * ignored.ndim])
+
+
+def _box_edges(numbers: Labels) -> NDArray[np.int64]:
+    """Edges of the bounding boxes of the numbers 1..K in (*spatial), (K, ndim)."""
+    edges = [[side.stop - side.start for side in box] for box in find_objects(numbers)]
+    return np.array(edges, np.int64).reshape(-1, numbers.ndim)
 
 
 def _enclosed_voxels(numbers: Labels, count: int) -> NDArray[np.int64]:
