@@ -135,7 +135,9 @@ class TestWorkflows:
         assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
 
 
-@pytest.mark.parametrize(("images", "trained", "validated"), [(1, 1, 1), (12, 12, 9), (29, 29, 9), (30, 27, 3)])
+@pytest.mark.parametrize(
+    ("images", "trained", "validated"), [(1, 1, 1), (12, 12, 9), (29, 29, 9), (30, 27, 3), (3000, 2950, 50)]
+)
 def test_a_tenth_of_the_images_is_held_out_where_there_are_many(images: int, trained: int, validated: int) -> None:
     config = ConfigParser({name: TRAIN[name] for name in ("held_out", "training_data", "validation_data")})
     config["data"] = list(range(images))
