@@ -82,7 +82,7 @@ def test_an_argument_that_a_component_does_not_take_is_named() -> None:
     parser = ConfigParser({"loss": {"_target_": "scripts.losses.SpocoLoss", "border_wieght": 3}})
     with pytest.raises(RuntimeError) as wrapped:
         parser.get_parsed_content("loss")
-    assert str(refusal_behind(wrapped.value)).endswith("got an unexpected keyword argument 'border_wieght'")
+    assert "got an unexpected keyword argument 'border_wieght'" in str(refusal_behind(wrapped.value))
 
 
 def test_a_type_error_behind_a_component_is_a_defect() -> None:
