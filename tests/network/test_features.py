@@ -138,9 +138,11 @@ VOXEL_SIZES = st.sampled_from([(1.0, 1.0), (1.0, 3.0), (1.0, 1.0, 1.0), (5.0, 1.
 
 
 class TestNetwork:
-    @given(voxel_size=VOXEL_SIZES, seed=st.integers(0, 100), data=st.data())
+    @given(voxel_size=VOXEL_SIZES, seed=st.integers(0, 100), keep_all=st.booleans(), data=st.data())
     @torch.no_grad()
-    def test_windows_do_not_matter(self, voxel_size: tuple[float, ...], seed: int, data: st.DataObject) -> None:
+    def test_windows_do_not_matter(
+        self, voxel_size: tuple[float, ...], seed: int, keep_all: bool, data: st.DataObject
+    ) -> None:
         torch.manual_seed(seed)
         network = embedding_network(len(voxel_size), 1, 4, (8, 8, 16), voxel_size).eval()
         divisor = size_divisor(voxel_size, 3)
@@ -148,7 +150,8 @@ class TestNetwork:
         shape[0] += divisor[0]  # of a single voxel there is nothing to normalize
         window = [data.draw(st.integers(math.ceil(length / 3), length)) for length in shape]
         image = torch.rand(1, 1, *shape)
-        torch.testing.assert_close(network(image_features(image, window)).whole(), network(image), atol=1e-3, rtol=1e-3)
+        found = network(image_features(image, window, keep_all=keep_all)).whole()
+        torch.testing.assert_close(found, network(image), atol=1e-3, rtol=1e-3)
 
     @torch.no_grad()
     def test_half_precision(self) -> None:
@@ -174,6 +177,21 @@ class TestNetwork:
         with Largest():
             network(image_features(torch.rand(1, 1, 256, 256), (64, 64))).whole()
         assert max(Largest.sides) <= 64 + 2 * 4  # of four convolutions two have to be computed again
+
+    @torch.no_grad()
+    def test_what_is_kept_is_computed_once(self) -> None:
+        class Count(TorchDispatchMode):
+            convolutions = 0
+
+            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                self.convolutions += function is torch.ops.aten.convolution.default
+                return function(*args, **(kwargs or {}))
+
+        network = embedding_network(2, 1, 4, (8, 8, 16)).eval()
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        with Count() as count:
+            network(image_features(torch.rand(1, 1, 64, 32), (32, 32), keep_all=True)).whole()
+        assert count.convolutions == 2 * len(layers)  # of two windows
 
     @torch.no_grad()
     def test_they_are_put_together_as_numbers_of_another_type(self) -> None:

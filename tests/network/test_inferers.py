@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
+from scripts.network import features
 from scripts.network.dynunet import embedding_network
 from scripts.network.inferers import EmbeddingInferer, fitting_window, largest_window
 
@@ -263,6 +264,30 @@ class TestWindowsAgree:
         at_once = EmbeddingInferer(0, divisor=(4, 4))(self.half_empty, self.network)
         windowed = EmbeddingInferer(0, divisor=(4, 4), window_voxels=2000)(self.half_empty, self.network)
         torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(
+        ("windows", "kept"),
+        [
+            ({"roi_size": 0, "window_voxels": 32 * 68 // 2}, True),
+            ({"roi_size": 0, "window_voxels": 32 * 68 // 2 - 1}, False),  # an image of more than two windows
+            ({"roi_size": 16, "window_voxels": 32 * 68}, False),  # who gives a size wants little memory
+        ],
+    )
+    def test_all_convolutions_are_kept_where_that_takes_no_more_memory_than_one_window_may(
+        self, windows: dict[str, int], kept: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[bool] = []
+
+        def image_features(image: Tensor, window: Any, store: Any, keep_all: bool) -> features.Features:
+            given.append(keep_all)
+            return features.image_features(image, window, store, keep_all)
+
+        monkeypatch.setattr("scripts.network.inferers.image_features", image_features)
+        found = EmbeddingInferer(divisor=(4, 4), **windows)(self.half_empty, self.network)
+        assert given == [kept]
+        at_once = EmbeddingInferer(0, divisor=(4, 4))(self.half_empty, self.network)
+        torch.testing.assert_close(found, at_once, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
     def test_which_those_of_monai_do_not(self) -> None:

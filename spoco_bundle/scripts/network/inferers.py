@@ -29,6 +29,9 @@ SMALLEST_WINDOW = 2**18  # voxels: what too small a GPU is asked for at last
 # share of an automatic window in which a CPU computes one layer after the other: what is larger than about 32 MB is
 # mapped by malloc each time anew, which takes as long as to compute it
 CPU_SHARE = 1 / 32
+# times as many voxels as a window may have: an image of up to so many needs no more memory with all of its convolutions
+# kept than one that is seen at once
+KEPT_WINDOWS = 2
 
 
 class EmbeddingInferer(SlidingWindowInferer):
@@ -176,8 +179,9 @@ class EmbeddingInferer(SlidingWindowInferer):
         shape = _divisible(inputs.shape[2:], self.divisor)
         share = CPU_SHARE if inputs.device.type == "cpu" else 1
         window = self._fitting(shape, int(voxels * share), overlap=0.0)
+        keep_all = self.largest_roi is None and math.prod(shape) <= KEPT_WINDOWS * voxels
         try:
-            features = network(image_features(_continued(inputs, shape), window, device), *args, **kwargs)
+            features = network(image_features(_continued(inputs, shape), window, device, keep_all), *args, **kwargs)
             return convert_to_dst_type(features.whole(inputs.dtype), inputs, device=device)[0]
         except UnsupportedLayer as reason:
             logger.warning("%s: windows see and normalize only themselves: %s", type(network).__name__, reason)
