@@ -246,9 +246,8 @@ class TestTrainingAndInferenceAgree:
         differing = {id_ for id_ in shared if TRAIN[id_] != INFERENCE_IDS[id_]}
         # training measures them, inference is told
         of_the_data = {"working_spacing", "smallest_instance", "stated_axes", "in_pixels", "voxel_size"}
-        exactness = {"memory_format"}  # of whole images, see docs/performance.md; patches are small
         own = {"cluster", "imports", "initialize", "network", "options", "run", "settings", "writable"}
-        assert differing <= own | of_the_data | exactness
+        assert differing <= own | of_the_data
 
     def test_inference_reads_only_settings_that_training_writes(self) -> None:
         assert {name for name, _ in self.settings_of(INFERENCE_IDS).values()} <= {*self.WRITTEN, *self.CHOSEN}
