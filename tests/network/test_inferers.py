@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,17 @@ class TestWindowsAgree:
         at_once = EmbeddingInferer(0, divisor=(4, 4))(self.half_empty, self.network)
         windowed = EmbeddingInferer(0, divisor=(4, 4), window_voxels=2000)(self.half_empty, self.network)
         torch.testing.assert_close(windowed, at_once, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("size", [0, 256])
+    def test_however_the_weights_are_stored(self, size: int) -> None:
+        """PyTorch's GroupNorm of a large image differs, see `group_norm`."""
+        image = torch.rand(1, 1, 1024, 1024) * (torch.arange(1024) < 700)
+        expected = EmbeddingInferer(0, divisor=(4, 4))(image, self.network)
+        network = copy.deepcopy(self.network).to(memory_format=torch.channels_last)
+        assert (network(image) - expected).abs().max() > 1e-3
+        found = EmbeddingInferer(size, divisor=(4, 4))(image, network)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
     @pytest.mark.parametrize(

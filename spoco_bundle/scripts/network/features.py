@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .group_norm import pooled_moments
+
 Region = Sequence[slice]  # along each axis, from where to where; it may reach beyond the border
 
 
@@ -217,17 +219,10 @@ def _normalization(
         means[index] = groups.mean(1)
         variances[index] = groups.sub(means[index, :, None]).square_().mean(1)  # much faster than torch.var_mean
         counts.append(groups.shape[1])
-    means, variances = means.cpu().double(), variances.cpu().double()  # which not every other device has
-    share = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)  # (windows, 1)
-    mean = (share * means).sum(0)
-    variance = (share * (variances + (means - mean).square())).sum(0)
-    mean, variance = (
-        moment.float().to(source.windows.device).repeat_interleave(source.shape[1] // num_groups)
-        for moment in (mean, variance)
-    )
+    moments = pooled_moments(means, variances, torch.tensor(counts), source.shape[1] // num_groups)
 
     def compute(region: Region) -> Tensor:
-        return functional.batch_norm(source.read(region).float(), mean, variance, weight, bias, eps=eps)
+        return functional.batch_norm(source.read(region).float(), *moments, weight, bias, eps=eps)
 
     return Features(source.shape, source.windows, compute)
 

@@ -19,6 +19,7 @@ from .checkpoints import load_weights
 from .device_memory import is_out_of_memory
 from .features import UnsupportedLayer, image_features
 from .flips import mean_over_flips
+from .group_norm import ExactGroupNorm
 from .positions import add_positions_
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,8 @@ class EmbeddingInferer(SlidingWindowInferer):
         embeddings = None if fits else self._embed_by_layers(inputs, network, voxels, device, *args, **kwargs)
         if embeddings is None:
             padded = _continued(inputs, self.roi_size)
-            blended = super().__call__(padded, network, *args, device=device, **kwargs)
+            with ExactGroupNorm():
+                blended = super().__call__(padded, network, *args, device=device, **kwargs)
             if not isinstance(blended, Tensor):
                 raise TypeError(f"a network must return one tensor, got {type(blended).__name__}")
             embeddings = blended

@@ -1,0 +1,90 @@
+"""GroupNorm (Wu and He, ECCV 2018) of large images: what is averaged over millions of voxels, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+PORTION = 2**14  # voxels that are added up at once: few enough for single precision, and for a processor's cache
+
+
+class ExactGroupNorm(TorchFunctionMode):
+    """Within it, `channels_last_group_norm` normalizes what lies channels last on a CPU, where no gradient is needed.
+
+    PyTorch adds that up in single precision, one voxel after the other: the embeddings of an image of 192 voxels cubed
+    are 0.015 off on average, and 0.04 at most.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is functional.group_norm and type(args[0]) is Tensor and _is_added_up_inexactly(args[0]):
+            func = channels_last_group_norm
+        return func(*args, **(kwargs or {}))
+
+
+def _is_added_up_inexactly(values: Tensor) -> bool:
+    is_single = values.device.type == "cpu" and values.dtype == torch.float32
+    return is_single and not values.is_contiguous() and not torch.is_grad_enabled()
+
+
+def channels_last_group_norm(
+    values: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """What `torch.nn.functional.group_norm` returns, from sums in double precision.
+
+    Args:
+        values: (B, C, *spatial), best stored channels last.
+        num_groups: a divisor of C.
+        weight, bias: (C,).
+        eps: is added to the variance.
+    """
+    if len(values) > 1:
+        images = values.split(1)
+        return torch.cat([channels_last_group_norm(image, num_groups, weight, bias, eps) for image in images])
+    portions = values.movedim(1, -1).flatten(0, -2).split(PORTION)  # (voxels, C) each, as they lie in memory
+    close = portions[0].mean(0)  # to the mean, so that the difference of squares below is exact
+    means, variances = [], []
+    for portion in portions:
+        difference = portion - close
+        mean = difference.mean(0)
+        means.append(close + mean)
+        variances.append(difference.square_().mean(0) - mean.square())
+    width = values.shape[1] // num_groups
+
+    def by_group(rows: list[Tensor]) -> Tensor:
+        """(C,) for each portion -> (portions of groups, groups), where each channel is a portion of its group."""
+        return torch.stack(rows).unflatten(1, (num_groups, width)).movedim(2, 1).flatten(0, 1)
+
+    counts = torch.tensor([len(portion) for portion in portions]).repeat_interleave(width)
+    moments = pooled_moments(by_group(means), by_group(variances), counts, width)
+    return functional.batch_norm(values, *moments, weight, bias, eps=eps)
+
+
+def pooled_moments(means: Tensor, variances: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of groups of channels from those of portions of their values, in double precision.
+
+    Args:
+        means, variances: (portions, groups), float32.
+        counts: (portions,), how many values of a group a portion has.
+        width: channels in a group.
+
+    Returns:
+        (channels,) each: float32, on the device of `means`.
+    """
+    device = means.device
+    means, variances = means.cpu().double(), variances.cpu().double()  # which not every other device has
+    share = (counts.double() / counts.sum())[:, None]
+    mean = (share * means).sum(0)
+    variance = (share * (variances + (means - mean).square())).sum(0)
+    of_mean, of_variance = (moment.float().to(device).repeat_interleave(width) for moment in (mean, variance))
+    return of_mean, of_variance
