@@ -206,8 +206,17 @@ class TestRefusals:
 
     def test_fewer_masks_than_images(self, tmp_path: Path) -> None:
         dataset(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
-        with pytest.raises(ValueError, match="Found 2 images and 1 masks, expected equal numbers"):
+        with pytest.raises(
+            ValueError, match=r"Found 2 images and 1 masks \(.*/labels/\*\.tif\), expected equal numbers"
+        ):
             image_list(tmp_path, masks=f"{tmp_path}/labels/*.tif")
+
+    def test_patterns_that_find_different_numbers(self, tmp_path: Path) -> None:
+        dataset(tmp_path, ["a.tif", "b.tif"], ["c.tif"])
+        with pytest.raises(
+            ValueError, match=r"Found 2 images \(.*/images/\*\) and 1 labels \(.*/labels/\*\), expected"
+        ):
+            image_label_pairs("unused", f"{tmp_path}/images/*", f"{tmp_path}/labels/*")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="images: no such folder, expected the folders images"):

@@ -143,7 +143,9 @@ def _with(entries: list[dict[str, str]], key: str, paths: Paths, images: Paths =
         _check_counterparts(other_of, image_of, key, "image", str(images))
         return [{**entry, key: other_of[texts]} for texts, entry in zip(image_of, entries, strict=True)]
     if len(others) != len(entries):
-        raise InputError(f"Found {len(entries)} images and {len(others)} {key}s, expected equal numbers.")
+        of_images, of_others = (f" ({pattern})" if isinstance(pattern, str) else "" for pattern in (images, paths))
+        found = f"{len(entries)} images{of_images} and {len(others)} {key}s{of_others}"
+        raise InputError(f"Found {found}, expected equal numbers.")
     if isinstance(images, str) and len(entries) > 1:
         logger.warning("%s: taken for the %s of %s, and so on in sorted order", others[0], key, entries[0]["image"])
     return [{**entry, key: other} for entry, other in zip(entries, others, strict=True)]
