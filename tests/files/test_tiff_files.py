@@ -71,6 +71,12 @@ class TestAxes:
         image = load(write_tiff(tmp_path / "a.tif", colours, photometric="rgb"))
         assert np.array_equal(image.numpy(), colours[..., :3].transpose(3, 0, 1, 2))
 
+    def test_the_last_of_four_planes_is_no_alpha_channel(self, tmp_path: Path) -> None:
+        """tifffile, unless told otherwise, writes an array of four planes as colours and transparency."""
+        planes = np.stack([PLANE, PLANE + 1000, PLANE + 2000, PLANE + 3000])
+        image = load(write_tiff(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate"))
+        assert np.array_equal(image.numpy(), planes)
+
     @pytest.mark.parametrize("axes", ["CZYX", "ZCYX", "ZYXC"])
     @pytest.mark.parametrize("flavour", [{}, {"ome": True}])
     def test_channels_of_a_volume(self, tmp_path: Path, axes: str, flavour: dict) -> None:

@@ -160,6 +160,13 @@ class TestLabels:
         assert torch.equal(checked.affine, image.affine)
         assert checked.meta["filename_or_obj"] == str(tmp_path / "b.tif")
 
+    def test_four_slices_that_the_file_calls_colours_and_transparency(self, tmp_path: Path) -> None:
+        slices = np.arange(4 * 5 * 7, dtype=np.uint16).reshape(4, 5, 7)
+        tifffile.imwrite(tmp_path / "b.tif", slices, photometric="rgb", planarconfig="separate")
+        label = load(tmp_path / "b.tif", dtype=None)
+        checked = CheckLabelsd("label", "image")({"image": tensor(ramp(1, 4, 5, 7)), "label": label})["label"]
+        assert np.array_equal(checked.numpy()[0], slices)
+
     def test_several_channels(self) -> None:
         with pytest.raises(ValueError, match="found a label map of 3 channels, expected one channel of integer ids; c"):
             check_label(self.ids().expand(3, 3, 5, 7))

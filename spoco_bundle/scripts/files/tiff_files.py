@@ -58,7 +58,8 @@ def read_tiff(path: PathLike) -> Volume:
     spacing = [header.voxel_size.get(axis, 1.0) for axis in "ZYX" if axis in header.axes]
     has_channels = len(order) > len(spacing)
     array = array.transpose(order)
-    if "S" in header.axes and set(page.extrasamples) & ALPHA:
+    # not where S comes before Y and X: tifffile says of any array of four planes that the last one is transparency
+    if header.axes.endswith("S") and set(page.extrasamples) & ALPHA:
         array = array[:-1]
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         logger.warning(
