@@ -12,6 +12,7 @@ import torch
 from image_samples import load
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from PIL import Image
 
 from scripts.transforms.checks import CheckImaged, CheckLabelsd
 
@@ -72,6 +73,14 @@ class TestImages:
     def test_a_grey_image_where_the_network_takes_colours(self) -> None:
         with pytest.raises(ValueError, match=r"found 1 channel, expected 3, the number given as in_channels in"):
             check_image(ramp(*SHAPE), in_channels=3)
+
+    @pytest.mark.parametrize("file", ["a.tif", "a.png"])
+    def test_a_fourth_channel_that_the_file_calls_transparency(self, tmp_path: Path, file: str) -> None:
+        """As tifffile does where it is given an array (Y, X, 4) and no more."""
+        Image.fromarray(np.ones((5, 7, 4), np.uint8)).save(tmp_path / file)
+        check = CheckImaged("image", spatial_dims=2, in_channels=4)
+        with pytest.raises(ValueError, match=r"found 3 channels beside one that is .* transparency, expected 4, the"):
+            check({"image": load(tmp_path / file)})
 
     def test_a_label_map_in_the_place_of_an_image(self) -> None:
         image = tensor(ramp(1, 5, 7), "plant_label.png")

@@ -46,11 +46,13 @@ def read_png(path: PathLike) -> Volume:
     bits, is_grey = data[24], data[25] == 0
     if is_grey and bits < 8:
         array = array // (255 // (2**bits - 1))  # which imagecodecs makes brighter: ids must stay what they are
+    has_alpha = array.ndim == 3 and array.shape[2] in (2, 4)
     if array.ndim == 3:
-        has_alpha = array.shape[2] in (2, 4)
         array = array.transpose(2, 0, 1)[: -1 if has_alpha else None]
     has_palette = is_indexed and not is_brightness(colours)
-    return make_volume(path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette)
+    return make_volume(
+        path, array, np.eye(3), array.ndim == 3, "pixel", [math.nan] * 2, has_palette=has_palette, had_alpha=has_alpha
+    )
 
 
 def write_png(instances: np.ndarray, source: Path, target: Path) -> None:

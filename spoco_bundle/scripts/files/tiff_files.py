@@ -59,7 +59,8 @@ def read_tiff(path: PathLike) -> Volume:
     has_channels = len(order) > len(spacing)
     array = array.transpose(order)
     # not where S comes before Y and X: tifffile says of any array of four planes that the last one is transparency
-    if header.axes.endswith("S") and set(page.extrasamples) & ALPHA:
+    has_alpha = header.axes.endswith("S") and bool(set(page.extrasamples) & ALPHA)
+    if has_alpha:
         array = array[:-1]
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         logger.warning(
@@ -71,7 +72,9 @@ def read_tiff(path: PathLike) -> Volume:
     has_palette = colours is not None and not is_brightness(colours.T)
     stated = [header.voxel_size.get(axis, math.nan) for axis in "ZYX" if axis in header.axes]
     affine = np.diag([*spacing, 1.0])
-    return make_volume(path, array, affine, has_channels, header.unit, stated, has_palette=has_palette)
+    return make_volume(
+        path, array, affine, has_channels, header.unit, stated, has_palette=has_palette, had_alpha=has_alpha
+    )
 
 
 def _is_signed_16_bit(tif: tifffile.TiffFile) -> bool:

@@ -115,7 +115,8 @@ def series_header(path: Path, tif: tifffile.TiffFile, series: list[tifffile.Tiff
             "one time point, or a stack with axes ZYX",
         )
     if len(set(axes)) < len(axes) or set(axes) - set("CSZYX") or {"C", "S"} <= set(axes):
-        raise refusal(path, f"axes {axes} of length {shape}", "axes ZYX or YX, with or without channels")
+        names = """, named as tifffile does with metadata={"axes": "ZCYX"}""" if set(axes) & set("IQ") else ""
+        raise refusal(path, f"axes {axes} of length {shape}", f"axes ZYX or YX, with or without channels{names}")
     flavour = series[0].kind
     if flavour not in ("ome", "imagej", "shaped"):
         flavour = "ome" if tif.is_ome else "imagej" if tif.is_imagej else "plain"

@@ -30,6 +30,7 @@ def make_volume(
     stated_voxel_size: Sequence[float],
     placement: np.ndarray | None = None,
     has_palette: bool = False,
+    had_alpha: bool = False,
 ) -> Volume:
     """Describe voxels and their grid as MONAI's ``LoadImage`` wants them of a reader.
 
@@ -43,6 +44,7 @@ def make_volume(
         placement: (4, 4), from indices (z, y, x) to the world of the file, where it tells where the voxels lie and how
             the axes run; of a plane, too, whose slice is at z = 0.
         has_palette: the values are places in a list of colours, which is no `is_brightness`.
+        had_alpha: the file has one channel more, of transparency.
 
     Raises:
         ValueError: values that are neither integers nor floats, integers from 2**63.
@@ -58,6 +60,7 @@ def make_volume(
         "stated_voxel_size": np.asarray(stated_voxel_size, np.float64),
         "placement": np.full((4, 4), np.nan) if placement is None else placement.copy(),
         "has_palette": has_palette,
+        "had_alpha": had_alpha,
     }
     return Volume(_torch_ready(path, array), meta)
 

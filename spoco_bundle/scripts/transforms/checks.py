@@ -84,7 +84,8 @@ class CheckImaged(MapTransform):
             expected = "grey values (in Fiji: Image > Lookup Tables > Grays), or red, green and blue"
             raise refusal(file, "colours from a palette, as of a label map", expected)
         if image.shape[0] != self.in_channels:
-            raise refusal(file, _channels(image), f"{self.in_channels}, the number given as in_channels in training")
+            expected = f"{self.in_channels}, the number given as in_channels in training (1 where it is not given)"
+            raise refusal(file, _channels(image), expected)
         if not torch.isfinite(image).all():
             count = int((~torch.isfinite(image)).sum())
             raise refusal(file, f"{count} values that are infinite or not a number", "finite values")
@@ -93,7 +94,8 @@ class CheckImaged(MapTransform):
 
 
 def _channels(image: torch.Tensor) -> str:
-    return f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}"
+    alpha = " beside one that is said to be transparency" if getattr(image, "meta", {}).get("had_alpha") else ""
+    return f"{image.shape[0]} channel{'s' if image.shape[0] > 1 else ''}{alpha}"
 
 
 class CheckPatchSized(MapTransform):
