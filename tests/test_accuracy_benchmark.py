@@ -14,7 +14,8 @@ import accuracy
 from accuracy_table import CLASSICAL, COLUMNS, FULL, SPARSE, circumstances, draw_curves, markdown_table
 from budget import Times, epochs_within, training_seconds, validation_interval
 from classical import segment_cells, segment_nuclei
-from datasets import Pair, count_objects, find_pairs, paint_background
+from datasets import SETS, Pair, count_objects, find_pairs, paint_background
+from measuring import RESULTS
 
 from scripts.files.readers import read_volume
 from scripts.metrics.instances import METRIC_NAMES, instance_metrics
@@ -27,6 +28,14 @@ def row(**values):
     plain = {"set": "nuclei3d", "method": SPARSE, "fraction": 0.2, "seed": 0, "options": "", "device": "a CPU"}
     length = {"budget": 10, "epochs": 20, "iterations": 1000, "minutes": 9.5, "objects": 11, "objects_in_total": 54}
     return {**plain, **length, **dict.fromkeys(METRIC_NAMES, 0.5), **values}
+
+
+def in_the_documentation(row):
+    """A row as the table of results.md has it: its set, and the cells from the iterations on."""
+    trained = ("", "") if row["method"] == CLASSICAL else (str(row["iterations"]), f"{row['minutes']:.1f}")
+    scores = (f"{row[name]:.3f}" for name in ("ap50", "ap", "f1", "pq", "sbd", "arand"))
+    information = f"{row['voi_split']:.2f}, {row['voi_merge']:.2f}"
+    return row["set"], *trained, *scores, information, f"{row['annotated_iou']:.3f}"
 
 
 def write_set(data: Path, *names: str, folder: str = "nuclei3d") -> list[np.ndarray]:
@@ -91,6 +100,19 @@ class TestRows:
     )
     def test_curves_tell_apart_what_was_trained_otherwise(self, options, device, expected):
         assert circumstances(row(options=options, device=device)) == expected
+
+    def test_the_documentation_has_the_numbers_that_were_measured(self):
+        measured = {in_the_documentation(row) for row in accuracy.read_rows(RESULTS / "accuracy.json")}
+        page = (accuracy.BUNDLE / "docs" / "results.md").read_text(encoding="utf-8")
+        lines = (
+            page.partition("| set | annotated objects | iterations | minutes |")[2].partition("\n\n")[0].splitlines()
+        )
+        documented, name = [], ""
+        for set_, _, *cells in ([cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]):
+            name = set_.partition(",")[0] or name  # it stands in its first row alone
+            documented.append((name, *cells))
+        assert {name for name, *_ in documented} == {*SETS}
+        assert [cells for cells in documented if cells not in measured] == []
 
     def test_curves_are_pictures(self, tmp_path):
         rows = [row(fraction=f, objects=n, seed=s) for f, n in ((0.1, 5), (0.2, 11)) for s in (0, 1)]
