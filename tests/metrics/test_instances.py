@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.data import MetaTensor
@@ -238,7 +238,6 @@ class TestOracles:
         expected = compute_panoptic_quality(torch.tensor(prediction), torch.tensor(truth), smooth_numerator=0.0)
         assert instance_metrics(prediction, truth)["pq"] == pytest.approx(expected.item(), abs=1e-6)
 
-    @settings(max_examples=100, deadline=None)
     @given(hnp.arrays(np.int32, (2, 12), elements=st.integers(0, 3)))
     def test_detection_and_dice_are_those_of_masks_compared_one_by_one(self, maps: np.ndarray) -> None:
         prediction, truth = maps
@@ -284,13 +283,11 @@ class TestProperties:
         metrics = instance_metrics(MetaTensor(torch.tensor(prediction)), torch.tensor(truth))
         assert metrics == instance_metrics(prediction, truth)
 
-    @settings(max_examples=50, deadline=None)
     @given(hnp.arrays(np.int64, hnp.array_shapes(max_dims=3, max_side=6), elements=st.integers(0, 5)))
     def test_the_truth_itself_is_perfect(self, truth: np.ndarray) -> None:
         assert instance_metrics(truth, truth) == PERFECT
         assert instance_metrics(truth, truth, sparse=True) == PERFECT
 
-    @settings(max_examples=200, deadline=None)
     @given(
         data=st.data(),
         shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5),
