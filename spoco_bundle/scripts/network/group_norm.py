@@ -16,8 +16,9 @@ PORTION = 2**14  # voxels that are added up at once: few enough for single preci
 class ExactGroupNorm(TorchFunctionMode):
     """Within it, `channels_last_group_norm` normalizes what lies channels last on a CPU, where no gradient is needed.
 
-    PyTorch adds that up in single precision, one voxel after the other: the embeddings of an image of 192 voxels cubed
-    are 0.015 off on average, and 0.04 at most.
+    PyTorch adds that up in single precision, one voxel after the other, and subtracts squares of the mean: where most
+    of an image is dark, the embeddings of 96 voxels cubed are 0.03 off on average, and 0.17 at most. Patches of a
+    training are small enough.
     """
 
     def __torch_function__(
