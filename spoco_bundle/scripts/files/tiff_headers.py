@@ -112,7 +112,7 @@ def series_header(path: Path, tif: tifffile.TiffFile, series: list[tifffile.Tiff
         raise refusal(
             path,
             f"a time series of {frames} frames (axes {axes})",
-            "one time point, or a stack with axes ZYX",
+            "one time point, or a stack with axes ZYX (in Fiji, Image > Properties makes slices of frames)",
         )
     if len(set(axes)) < len(axes) or set(axes) - set("CSZYX") or {"C", "S"} <= set(axes):
         names = """, named as tifffile does with metadata={"axes": "ZCYX"}""" if set(axes) & set("IQ") else ""
