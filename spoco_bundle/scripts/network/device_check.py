@@ -20,7 +20,7 @@ def convolves_rightly(device: torch.device | str, spatial_dims: int) -> bool:
     convolve = functional.conv3d if spatial_dims == 3 else functional.conv2d
     channels_last = torch.channels_last_3d if spatial_dims == 3 else torch.channels_last
     expected = convolve(image, kernel)
-    for memory_format in (torch.contiguous_format, channels_last):  # in inference, and in training
+    for memory_format in (torch.contiguous_format, channels_last):  # by `memory_format`, and by default
         stored = kernel.to(device).contiguous(memory_format=memory_format)
         found = convolve(image.to(device), stored).cpu()
         if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():  # also where it is no number
