@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from ..refusals import InputError
+from .group_norm import GroupNormMode
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -46,19 +47,11 @@ class AutocastInferer(Inferer):
             return network(inputs, *args, **kwargs).float()
 
 
-class _GroupNormInFloat32(TorchFunctionMode):
+class _GroupNormInFloat32(GroupNormMode):
     """What autocast does on CUDA; on CPUs it leaves bfloat16, whose backward pass is three times slower."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func is torch.nn.functional.group_norm:
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    def group_norm(self, values: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return functional.group_norm(values.float(), *arguments, **options)
 
 
 def _has_amx() -> bool:
